@@ -1,0 +1,359 @@
+"""A small pooled HTTP/1.1 client on asyncio and httptools (RFC 9112), over TCP, TLS or a Unix socket.
+
+Written because the client library is where most of the time of a small call goes (see
+docs/decisions/0002-http-client.md). One `HttpClient` belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httptools
+
+from llmagentos.core.errors import DeadlineExceeded, TooLarge, Unavailable
+
+MAX_BODY = 64 * 1024 * 1024
+_IDLE_S = 55.0
+
+
+class ConnectFailed(Unavailable):
+    """No connection could be made: the request was certainly not processed."""
+
+    code = "connect_failed"
+
+
+class ConnectionLost(Unavailable):
+    """The connection ended before a whole response: the request may have been processed."""
+
+    code = "connection_lost"
+
+
+class Response(NamedTuple):
+    """A whole response. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL leads: `http://host:port`, `https://host:port` or `unix:/path/to.sock`."""
+
+    host: str
+    port: int
+    tls: bool
+    unix: str | None = None
+
+    @classmethod
+    def of(cls, origin: str) -> Target:
+        """The target of an origin. Raises `ValueError` for another scheme."""
+        if origin.startswith("unix:"):
+            return cls("localhost", 0, False, origin.removeprefix("unix:"))
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{origin!r} is not an http:, https: or unix: address")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, max_body: int) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._max_body = max_body
+        self._lost = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.headers: dict[str, str] = {}
+        self.status = 0
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._head_done = False
+        self.complete = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._keep_alive = False
+        self._streaming = False
+        self._until_close = False
+
+    # asyncio.Protocol
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionLost(f"malformed HTTP response: {error}"))
+        except TooLarge as error:
+            self._fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._head_done and self._until_close and not self.complete:
+            self.complete = True  # RFC 9112 section 6.3: body delimited by the end of the connection
+            self._wake()
+        elif not self.complete:
+            self._fail(ConnectionLost(f"the connection ended before the response did{f': {exc}' if exc else ''}"))
+
+    # httptools callbacks
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._keep_alive = self._parser.should_keep_alive()
+        self._until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
+        self._head_done = True
+        self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if not self._streaming and self._size > self._max_body:
+            raise TooLarge(f"the response is over {self._max_body} bytes")
+        self._chunks.append(body)
+        if self._streaming:
+            if len(self._chunks) > 256 and self.transport is not None:
+                self.transport.pause_reading()
+            self._wake()
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+        self._wake()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        if self.transport is not None:
+            self.transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+        self._waiter = None
+
+    # the client's side
+    @property
+    def usable(self) -> bool:
+        return not self._lost and self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def reusable(self) -> bool:
+        return self.usable and self.complete and self._keep_alive and self._error is None
+
+    def send(self, request: bytes, *, streaming: bool) -> None:
+        if self.idle_since:
+            self._reset()
+        self._streaming = streaming
+        assert self.transport is not None
+        self.transport.write(request)
+
+    async def head(self) -> None:
+        while not self._head_done and self._error is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+
+    async def body(self) -> bytes:
+        while not self.complete and self._error is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._chunks:
+                yield self._chunks.popleft()
+            if self._error is not None:
+                raise self._error
+            if self.complete:
+                return
+            if self.transport is not None and not self.transport.is_reading() and not self._lost:
+                self.transport.resume_reading()
+            await self._wait()
+
+
+class StreamResponse:
+    """A response whose body is read as it comes."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive."""
+        return self._connection.chunks()
+
+    async def iter_lines(self) -> AsyncIterator[str]:
+        """The body line by line, without line ends."""
+        rest = b""
+        async for chunk in self.iter_bytes():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.rstrip(b"\r").decode("utf-8")
+        if rest:
+            yield rest.decode("utf-8")
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return b"".join([chunk async for chunk in self.iter_bytes()])
+
+
+class HttpClient:
+    """Requests over kept-alive connections, `max_idle` of them per target.
+
+    Raises `ConnectFailed` (never sent), `ConnectionLost` (may have been processed),
+    `DeadlineExceeded` after `timeout` seconds, `TooLarge` for a response over `max_body` bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        max_idle: int = 128,
+        max_body: int = MAX_BODY,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._tls = tls
+        self._max_idle = max_idle
+        self._max_body = max_body
+        self._connect_timeout = connect_timeout
+        self._idle: dict[Target, deque[_Connection]] = {}
+        self._closed = False
+
+    async def request(
+        self,
+        method: str,
+        origin: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = 30.0,
+    ) -> Response:
+        """One request and its whole response; `origin` as in `Target`, `path` with its query."""
+        target = Target.of(origin)
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._acquire(target)
+                done = False
+                try:
+                    connection.send(_head(method, target, path, headers, body), streaming=False)
+                    content = await connection.body()
+                    done = True
+                finally:
+                    self._release(target, connection, keep=done)
+                return Response(connection.status, connection.headers, content)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{method} {origin}{path}: no answer within {timeout} s") from None
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        origin: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = 30.0,
+    ) -> AsyncIterator[StreamResponse]:
+        """A request whose body is read as it comes; `timeout` bounds only the wait for the head.
+
+        Leaving the block early closes the connection, which tells the other side to stop.
+        """
+        target = Target.of(origin)
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._acquire(target)
+                try:
+                    connection.send(_head(method, target, path, headers, body), streaming=True)
+                    await connection.head()
+                except BaseException:
+                    self._release(target, connection, keep=False)
+                    raise
+        except TimeoutError:
+            raise DeadlineExceeded(f"{method} {origin}{path}: no answer within {timeout} s") from None
+        try:
+            yield StreamResponse(connection)
+        finally:
+            self._release(target, connection, keep=connection.complete)
+
+    async def aclose(self) -> None:
+        """Close all idle connections; further requests open and close their own."""
+        self._closed = True
+        for connections in self._idle.values():
+            for connection in connections:
+                if connection.transport is not None:
+                    connection.transport.close()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    async def _acquire(self, target: Target) -> _Connection:
+        idle = self._idle.get(target)
+        now = asyncio.get_running_loop().time()
+        while idle:
+            connection = idle.pop()
+            if connection.usable and now - connection.idle_since < _IDLE_S:
+                return connection
+            if connection.transport is not None:
+                connection.transport.abort()
+        return await self._connect(target)
+
+    async def _connect(self, target: Target) -> _Connection:
+        loop = asyncio.get_running_loop()
+        factory = lambda: _Connection(self._max_body)  # noqa: E731
+        where = target.unix or f"{target.host}:{target.port}"
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                if target.unix is not None:
+                    _, connection = await loop.create_unix_connection(factory, target.unix)
+                else:
+                    context = (self._tls or ssl.create_default_context()) if target.tls else None
+                    _, connection = await loop.create_connection(factory, target.host, target.port, ssl=context)
+        except TimeoutError:
+            raise ConnectFailed(f"cannot connect to {where} within {self._connect_timeout} s") from None
+        except OSError as error:
+            raise ConnectFailed(f"cannot connect to {where}: {error.strerror or error}") from None
+        return connection
+
+    def _release(self, target: Target, connection: _Connection, *, keep: bool) -> None:
+        if keep and connection.reusable and not self._closed:
+            idle = self._idle.setdefault(target, deque())
+            if len(idle) < self._max_idle:
+                connection.idle_since = asyncio.get_running_loop().time()
+                idle.append(connection)
+                return
+        if connection.transport is not None:
+            connection.transport.abort()
+
+
+def _head(method: str, target: Target, path: str, headers: Mapping[str, str] | None, body: bytes | None) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\n"]
+    for name, value in (headers or {}).items():
+        if "\r" in value or "\n" in value or "\0" in value:
+            raise ValueError(f"header {name} holds a line break")
+        lines.append(f"{name}: {value}\r\n")
+    if body is not None or method in ("POST", "PUT", "PATCH"):
+        lines.append(f"Content-Length: {len(body or b'')}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1") + (body or b"")

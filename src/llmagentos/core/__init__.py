@@ -1,0 +1,1 @@
+"""Ground floor: ids, clock, errors, events, config, telemetry. Imports nothing of ours."""

@@ -1,0 +1,15 @@
+"""Identifiers: short enough to type, random enough never to collide."""
+
+from __future__ import annotations
+
+import secrets
+
+# Crockford base 32 (crockford.com/base32.html), lower case: no i, l, o, u.
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+LENGTH = 12
+
+
+def new_id() -> str:
+    """A random id of 12 characters (60 bits), e.g. `7k3m9x2pq04t`."""
+    bits = secrets.randbits(5 * LENGTH)
+    return "".join(_ALPHABET[(bits >> (5 * i)) & 31] for i in range(LENGTH))

@@ -1,0 +1,69 @@
+"""Structured logs: JSON lines on stderr (or for people, on a terminal), with run, job and trace ids.
+
+`bind(run_id=...)` puts fields on every line of the current task. Secrets never reach a log: callers
+log names, not values, and `_redact` drops the fields that are secrets by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+_SECRET = frozenset({"token", "password", "secret", "authorization", "api_key", "cookie"})
+
+
+def get(name: str) -> FilteringBoundLogger:
+    """The logger of a room: `log = get(__name__)`."""
+    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    return logger
+
+
+@contextmanager
+def bind(**fields: str) -> Iterator[None]:
+    """Put `fields` (run_id, job_id, node, ...) on every line logged inside the block."""
+    with structlog.contextvars.bound_contextvars(**fields):
+        yield
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for name in _SECRET & event.keys():
+        event[name] = "[redacted]"
+    return event
+
+
+def _trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+        event["span_id"] = format(context.span_id, "016x")
+    return event
+
+
+def configure(*, process: str, level: str = "info", stream: Any = None) -> None:
+    """Set up logging for this process; `process` (server, engine, node, module) is on every line."""
+    out = stream or sys.stderr
+    structlog.contextvars.bind_contextvars(process=process)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if out.isatty() else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _trace_ids,
+            _redact,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )

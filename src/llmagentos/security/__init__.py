@@ -1,0 +1,1 @@
+"""Identities, tokens, roles, secrets, certificates, redaction."""

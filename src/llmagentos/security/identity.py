@@ -1,0 +1,108 @@
+"""Who is calling, and what each kind of identity may do.
+
+Least privilege by kind: a node can only work its own queue, a module only serve its own name. The
+table `GRANTS` is the whole policy; every endpoint names one `Permission`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Kind(StrEnum):
+    """What an identity stands for."""
+
+    ADMIN = "admin"  # a person who may do everything
+    OPERATOR = "operator"  # a person who may run and change things, not tokens
+    VIEWER = "viewer"  # a person or program that may only look
+    NODE = "node"  # a node agent; subject is the node's name
+    MODULE = "module"  # a module process; subject is the module's name
+    JOIN = "join"  # a one-time right to become a node
+    METRICS = "metrics"  # a Prometheus server
+
+
+class Permission(StrEnum):
+    """What an endpoint asks for: noun.verb."""
+
+    TOKENS_WRITE = "tokens.write"
+    SYSTEM_READ = "system.read"
+    METRICS_READ = "metrics.read"
+    REGISTRY_READ = "registry.read"
+    REGISTRY_WRITE = "registry.write"  # register, renew, drain instances
+    SERVICES_CALL = "services.call"  # exchange an identity for a service token
+    MODELS_READ = "models.read"
+    MODELS_CALL = "models.call"  # /v1/*
+    AGENTS_READ = "agents.read"
+    AGENTS_WRITE = "agents.write"
+    RUNS_READ = "runs.read"
+    RUNS_WRITE = "runs.write"  # ask, chat, kill
+    RUNS_EXECUTE = "runs.execute"  # claim a run, append to its log
+    NODES_READ = "nodes.read"
+    NODES_WRITE = "nodes.write"
+    NODES_JOIN = "nodes.join"
+    NODE_WORK = "node.work"  # a node's own queue, results, facts, module tokens
+    JOBS_READ = "jobs.read"
+    JOBS_WRITE = "jobs.write"
+
+
+_READ = frozenset(
+    {
+        Permission.SYSTEM_READ,
+        Permission.METRICS_READ,
+        Permission.REGISTRY_READ,
+        Permission.MODELS_READ,
+        Permission.AGENTS_READ,
+        Permission.RUNS_READ,
+        Permission.NODES_READ,
+        Permission.JOBS_READ,
+    }
+)
+
+GRANTS = MappingProxyType(
+    {
+        Kind.ADMIN: frozenset(Permission),
+        Kind.OPERATOR: _READ
+        | {
+            Permission.REGISTRY_WRITE,
+            Permission.SERVICES_CALL,
+            Permission.MODELS_CALL,
+            Permission.AGENTS_WRITE,
+            Permission.RUNS_WRITE,
+            Permission.RUNS_EXECUTE,
+            Permission.NODES_WRITE,
+            Permission.JOBS_WRITE,
+        },
+        Kind.VIEWER: _READ,
+        Kind.NODE: frozenset({Permission.NODE_WORK}),
+        Kind.MODULE: frozenset(
+            {
+                Permission.REGISTRY_READ,
+                Permission.REGISTRY_WRITE,
+                Permission.SERVICES_CALL,
+                Permission.MODELS_READ,
+                Permission.MODELS_CALL,
+                Permission.RUNS_EXECUTE,
+            }
+        ),
+        Kind.JOIN: frozenset({Permission.NODES_JOIN}),
+        Kind.METRICS: frozenset({Permission.METRICS_READ}),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller whose credential was verified."""
+
+    kind: Kind
+    subject: str  # person, node or module name
+    token_id: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether this identity holds `permission`."""
+        return permission in GRANTS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.subject}"

@@ -1,0 +1,1 @@
+"""The server: wires every implementation, serves the API and the console."""

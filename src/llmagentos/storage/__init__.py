@@ -1,0 +1,1 @@
+"""The record of truth: database, migrations, one file per noun, blobs."""

@@ -1,0 +1,85 @@
+"""The database: SQLite (WAL) by default, PostgreSQL by URL, through SQLAlchemy Core and asyncio.
+
+Each noun's file declares its tables on `METADATA` and a small class of queries over a `Database`.
+Times are stored as REAL seconds since the epoch (UTC), structured values as JSON text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import MetaData, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from llmagentos.core.errors import ConfigError
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Database:
+    """One engine. SQLite has one writer at a time: writes queue on a lock instead of failing."""
+
+    def __init__(self, url: str) -> None:
+        self.url = _driver_url(url)
+        self.engine: AsyncEngine = create_async_engine(self.url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writer = asyncio.Lock()
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _sqlite_pragmas)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for queries."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed on leaving the block, rolled back on an exception."""
+        if not self.is_sqlite:
+            async with self.engine.begin() as connection:
+                yield connection
+            return
+        async with self._writer, self.engine.begin() as connection:
+            yield connection
+
+    async def create_all(self) -> None:
+        """Create every table that is missing (tests; `migrate` is the way in production)."""
+        async with self.write() as connection:
+            await connection.run_sync(METADATA.create_all)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+def _driver_url(url: str) -> str:
+    parsed = make_url(url)
+    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+    scheme = parsed.drivername.split("+")[0]
+    if scheme not in drivers:
+        raise ConfigError(
+            f"database {parsed.render_as_string()!r}: scheme {scheme!r} is not one of {', '.join(drivers)}"
+        )
+    if scheme == "sqlite" and parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    return parsed.set(drivername=drivers[scheme]).render_as_string(hide_password=False)
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
