@@ -11,7 +11,8 @@ from llmagentos.core.errors import LLMAgentOSError
 
 CONTENT_TYPE = "application/problem+json"
 _PREFIX = "urn:llmagentos:problem:"
-_MEMBERS = frozenset({"type", "title", "status", "detail", "hint"})
+# Members that are arguments of their own, or that no foreign document may set.
+_MEMBERS = frozenset({"type", "title", "status", "detail", "hint", "self", "message"})
 
 
 def _tree(root: type[LLMAgentOSError]) -> dict[str, type[LLMAgentOSError]]:
@@ -45,8 +46,10 @@ def decode(status: int, body: bytes) -> LLMAgentOSError:
     kind = _tree(LLMAgentOSError).get(code) or _by_status(status)
     details = {k: v for k, v in document.items() if k not in _MEMBERS}
     if issubclass(kind, errors.TooManyRequests):
-        details.setdefault("retry_after", 1.0)
-    return kind(str(document.get("detail", code)), hint=document.get("hint"), **details)
+        wait = details.get("retry_after")
+        details["retry_after"] = float(wait) if isinstance(wait, int | float) else 1.0
+    hint = document.get("hint")
+    return kind(str(document.get("detail", code)), hint=str(hint) if hint else None, **details)
 
 
 def _by_status(status: int) -> type[LLMAgentOSError]:

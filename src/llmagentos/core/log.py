@@ -21,7 +21,7 @@ _SECRET = frozenset({"token", "password", "secret", "authorization", "api_key", 
 
 def get(name: str) -> FilteringBoundLogger:
     """The logger of a room: `log = get(__name__)`."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: FilteringBoundLogger = structlog.get_logger(room=name)
     return logger
 
 
