@@ -31,6 +31,20 @@ def language_of(tag: str) -> str:
     return "zh-CN" if tag.lower().startswith("zh") else "en"
 
 
+def preferred(accept: str) -> str:
+    """The language we have that an `Accept-Language` header (RFC 9110 section 12.5.4) likes best, else `en`."""
+    ranked = []
+    for position, part in enumerate(accept.split(",")[:20]):
+        tag, _, quality = part.strip().partition(";q=")
+        try:
+            weight = float(quality) if quality else 1.0
+        except ValueError:
+            continue
+        if tag.lower().startswith(("en", "zh")) and weight > 0:
+            ranked.append((-weight, position, tag))
+    return language_of(min(ranked)[2]) if ranked else "en"
+
+
 @cache
 def terminal_language() -> str:
     """From LLMAGENTOS_LANG, LC_ALL, LC_MESSAGES or LANG, in this order."""

@@ -1,0 +1,147 @@
+"""Pages out of templates: language, theme, navigation and the headers that keep a page to itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from importlib import resources
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import NotFound
+from llmagentos.core.i18n import LANGUAGES, preferred, translate
+from llmagentos.security.identity import Identity, Permission
+from llmagentos.server.console import words
+
+LANGUAGE_COOKIE = "llmagentos_lang"
+THEME_COOKIE = "llmagentos_theme"
+STYLESHEETS = ("theme.css", "layout.css", "components.css", "tables.css", "forms.css", "timeline.css")
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+class Pages:
+    """Renders templates for a request."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._environment = environment()
+
+    def page(
+        self,
+        request: Request,
+        identity: Identity | None,
+        template: str,
+        *,
+        section: str = "",
+        topics: str = "",
+        status: int = 200,
+        **context: Any,
+    ) -> HTMLResponse:
+        """`template` as a whole page, or as its live part alone when htmx asks for it.
+
+        `topics` is the query of the feed that keeps the page live; empty for a page that stands still.
+        """
+        language = language_of(request)
+        t = partial(translate, language)
+        partly = "HX-Request" in request.headers
+        content = self._environment.get_template(template).render(
+            **context,
+            layout="fragment.html" if partly else "base.html",
+            t=t,
+            language=language,
+            theme=_theme(request),
+            identity=identity,
+            may=_may(identity),
+            now=self._clock.time(),
+            section=section,
+            topics=topics,
+            here=str(request.url.path) + (f"?{request.url.query}" if request.url.query else ""),
+            navigation=words.navigation(t),
+            states=words.states(t),
+            kinds=words.kinds(t),
+        )
+        return HTMLResponse(content, status, headers=HEADERS)
+
+
+def environment() -> jinja2.Environment:
+    """The templates' environment: everything is escaped, an unknown name is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("llmagentos.server.console"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(static=static_url, stylesheets=STYLESHEETS)
+    made.filters.update(
+        iso=iso, utc=utc, duration=words.duration, bytes=words.size, number=words.number, json=words.pretty
+    )
+    return made
+
+
+def language_of(request: Request) -> str:
+    """The language chosen by cookie, else the browser's."""
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
+    return chosen if chosen in LANGUAGES else preferred(request.headers.get("Accept-Language", ""))
+
+
+def _theme(request: Request) -> str:
+    chosen = request.cookies.get(THEME_COOKIE, "")
+    return chosen if chosen in ("light", "dark") else ""
+
+
+def _may(identity: Identity | None) -> Callable[[str], bool]:
+    return lambda permission: identity is not None and identity.may(Permission(permission))
+
+
+def iso(at: float) -> str:
+    """Seconds since the epoch as RFC 3339, for the `datetime` attribute."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc(at: float) -> str:
+    """The same for people whose browser runs no script."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@cache
+def _static() -> Mapping[str, tuple[bytes, str]]:
+    root = resources.files("llmagentos.server.console").joinpath("static")
+    files = {entry.name: entry for entry in root.iterdir()} | {
+        f"vendor/{entry.name}": entry for entry in root.joinpath("vendor").iterdir()
+    }
+    contents = {name: file.read_bytes() for name, file in files.items() if name.split(".")[-1] in _TYPES}
+    return {name: (content, hashlib.sha256(content).hexdigest()[:12]) for name, content in contents.items()}
+
+
+def static_url(name: str) -> str:
+    """Where `name` is served; the digest changes with the content, so browsers may keep it for good."""
+    return f"/static/{name}?v={_static()[name][1]}"
+
+
+def static_file(name: str) -> Response:
+    """An asset of the package. Raises `NotFound` for anything else."""
+    try:
+        content, _ = _static()[name]
+    except KeyError:
+        raise NotFound(f"no static file {name!r}") from None
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+    return Response(content, media_type=_TYPES[name.split(".")[-1]], headers=headers)

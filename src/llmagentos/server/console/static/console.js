@@ -1,0 +1,122 @@
+// What the server cannot know: the browser's time zone, its clipboard, which details are open, and
+// whether the stream is connected. Everything else is HTML from the server.
+"use strict";
+
+const root = document.documentElement;
+const language = root.lang || "en";
+
+// --- times: <time datetime="..." data-show="age|clock|full">, and <span data-since="epoch seconds"> ----------
+
+const full = new Intl.DateTimeFormat(language, {
+  year: "numeric", month: "short", day: "numeric",
+  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
+});
+const day = new Intl.DateTimeFormat(language, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
+});
+const clock = new Intl.DateTimeFormat(language, {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
+});
+const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+
+function age(date) {
+  const seconds = (Date.now() - date) / 1000;
+  if (seconds < 5) return relative.format(0, "second");
+  if (seconds < 60) return relative.format(-Math.floor(seconds / 5) * 5, "second");
+  if (seconds < 3600) return relative.format(-Math.floor(seconds / 60), "minute");
+  if (seconds < 86400) return relative.format(-Math.floor(seconds / 3600), "hour");
+  return day.format(date);
+}
+
+// The same form as words.duration() on the server, without fractions: it ticks.
+function duration(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}m ${whole % 60}s`;
+  return `${Math.floor(whole / 3600)}h ${Math.floor((whole % 3600) / 60)}m`;
+}
+
+const shown = { age, clock: (date) => clock.format(date), full: (date) => full.format(date) };
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function showTimes(scope) {
+  for (const element of scope.querySelectorAll("time[data-show]")) {
+    const date = new Date(element.dateTime);
+    write(element, shown[element.dataset.show](date));
+    if (!element.title) element.title = full.format(date);
+  }
+  for (const element of scope.querySelectorAll("[data-since]"))
+    write(element, duration(Date.now() / 1000 - Number(element.dataset.since)));
+  for (const element of scope.querySelectorAll("[data-zone]"))
+    write(element, Intl.DateTimeFormat().resolvedOptions().timeZone);
+}
+
+// --- live parts ---------------------------------------------------------------------------------------------------
+
+function connection(state) {
+  const element = document.getElementById("connection");
+  if (element && element.dataset.state !== "done") element.dataset.state = state;
+}
+
+let open = new Set();
+document.addEventListener("htmx:beforeSwap", () => {
+  open = new Set([...document.querySelectorAll("details[id][open]")].map((element) => element.id));
+});
+document.addEventListener("htmx:afterSwap", (event) => {
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  showTimes(event.target.parentElement || document);
+});
+document.addEventListener("htmx:sseOpen", () => connection("open"));
+document.addEventListener("htmx:sseError", () => connection("lost"));
+document.addEventListener("htmx:sseClose", (event) => {
+  if (event.detail.type === "message") connection("done");
+});
+
+// --- actions ------------------------------------------------------------------------------------------------------
+
+function remember(name, value) {
+  document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`;
+}
+
+function setTheme(theme) {
+  root.dataset.theme = theme;
+  remember("llmagentos_theme", theme);
+  for (const button of document.querySelectorAll("[data-action=theme]"))
+    button.setAttribute("aria-pressed", String(theme === "dark"));
+}
+
+const dark = () =>
+  root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+
+const actions = {
+  theme: () => setTheme(dark() ? "light" : "dark"),
+  menu: (button) => button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") !== "true")),
+  copy: async (button) => {
+    const text = button.parentElement.querySelector("code").textContent;
+    const before = button.textContent;
+    await navigator.clipboard.writeText(text);
+    write(button, button.dataset.done);
+    setTimeout(() => write(button, before), 1500);
+  },
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (button) actions[button.dataset.action](button);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape")
+    document.querySelector(".menu-button[aria-expanded=true]")?.click();
+  const sends = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+  if (sends && event.target.matches("textarea")) event.target.form.requestSubmit();
+});
+
+for (const button of document.querySelectorAll("[data-action=theme]"))
+  button.setAttribute("aria-pressed", String(dark()));
+document.querySelector("form[data-submit-now]")?.requestSubmit();
+showTimes(document);
+setInterval(() => showTimes(document), 1000);
