@@ -136,15 +136,24 @@ class StateDirectory:
         """
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _taken(self.root, _holder(os.pread(descriptor, 4096, 0))) from None
+            if not _locked(descriptor):
+                raise _taken(self.root, _holder(os.pread(descriptor, 4096, 0)))
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(Holder(os.getpid(), address, time.time())), 0)
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    for _ in range(10):  # `holder()` in another process takes the lock for an instant
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.03)
+        else:
+            return True
+    return False
 
 
 def _holder(content: bytes) -> Holder:

@@ -1,0 +1,1 @@
+"""`llmctl up`: the processes of one machine, started, watched, restarted and stopped."""
