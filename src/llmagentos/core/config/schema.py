@@ -7,7 +7,7 @@ are written for the person who edits the file. Relative paths count from the fil
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -202,6 +202,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def state_path(self) -> Path:
         """The state directory."""
         return Path(self.state).absolute()
+
+    def missing_secrets(self, environ: Mapping[str, str] | None = None) -> Iterator[str]:
+        """What the references to secrets lack now, one message each."""
+        keys = [m.api_key for m in self.models.values() if isinstance(m, OpenAI)]
+        password = self.database.password if isinstance(self.database, Database) else None
+        for reference in [*keys, password]:
+            try:
+                if reference is not None:
+                    reference.read(environ)
+            except ConfigError as error:
+                yield error.message
 
     def database_url(self, environ: Mapping[str, str] | None = None) -> str:
         """The URL with its password, for `storage.Database`. Raises `ConfigError` when the password is missing."""
