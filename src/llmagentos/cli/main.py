@@ -16,52 +16,52 @@ from llmagentos.core.i18n import tr
 
 # command -> ("module:attribute", help). Grouped as `llmctl --help` shows them.
 _SYSTEM = {
-    "up": ("up:up", "Start the system on this machine"),
-    "down": ("up:down", "Stop it"),
-    "status": ("status:status", "What runs here"),
-    "doctor": ("doctor:doctor", "Check this machine and the system, and say what to do"),
-    "config": ("config:config", "Check and show the configuration"),
-    "server": ("up:server", "Run the server alone, without engines and node"),
+    "up": ("up:up", tr("Start the system on this machine")),
+    "down": ("up:down", tr("Stop it")),
+    "status": ("status:status", tr("What runs here")),
+    "doctor": ("doctor:doctor", tr("Check this machine and the system, and say what to do")),
+    "config": ("config:config", tr("Check and show the configuration")),
+    "server": ("up:server", tr("Run the server alone, without engines and node")),
 }
 _ACCESS = {
-    "login": ("login:login", "Use a server that runs elsewhere"),
-    "token": ("token:token", "Make, list and revoke tokens"),
-    "console": ("console:console", "The console's address and a one-time login link"),
+    "login": ("login:login", tr("Use a server that runs elsewhere")),
+    "token": ("token:token", tr("Make, list and revoke tokens")),
+    "console": ("console:console", tr("The console's address and a one-time login link")),
 }
 _AGENTS = {
-    "ask": ("runs:ask", "Ask an agent"),
-    "chat": ("runs:chat", "Talk with an agent"),
-    "ps": ("runs:ps", "List runs"),
-    "logs": ("runs:logs", "Show a run's events"),
-    "trace": ("runs:trace", "Show a run's steps with times and tokens"),
-    "wait": ("runs:wait", "Wait for a run to end"),
-    "kill": ("runs:kill", "Stop a run"),
-    "apply": ("agents:apply", "Create or change what a file describes"),
-    "delete": ("agents:delete", "Delete an agent"),
-    "agents": ("agents:agents", "List agents"),
-    "agent": ("agents:agent", "Show one agent"),
-    "models": ("models:models", "List models"),
+    "ask": ("runs:ask", tr("Ask an agent")),
+    "chat": ("runs:chat", tr("Talk with an agent")),
+    "ps": ("runs:ps", tr("List runs")),
+    "logs": ("runs:logs", tr("Show a run's events")),
+    "trace": ("runs:trace", tr("Show a run's steps with times and tokens")),
+    "wait": ("runs:wait", tr("Wait for a run to end")),
+    "kill": ("runs:kill", tr("Stop a run")),
+    "apply": ("agents:apply", tr("Create or change what a file describes")),
+    "delete": ("agents:delete", tr("Delete an agent")),
+    "agents": ("agents:agents", tr("List agents")),
+    "agent": ("agents:agent", tr("Show one agent")),
+    "models": ("models:models", tr("List models")),
 }
 _SERVICES = {
-    "services": ("services:services", "List services and their instances"),
-    "call": ("services:call", "Call a service's method"),
+    "services": ("services:services", tr("List services and their instances")),
+    "call": ("services:call", tr("Call a service's method")),
 }
 _FLEET = {
-    "run": ("run:run", "Run a playbook on nodes"),
-    "nodes": ("nodes:nodes", "List nodes"),
-    "node": ("node:node", "Join this machine, show or remove a node"),
-    "jobs": ("jobs:jobs", "List jobs"),
-    "job": ("jobs:job", "Show one job"),
+    "run": ("run:run", tr("Run a playbook on nodes")),
+    "nodes": ("nodes:nodes", tr("List nodes")),
+    "node": ("node:node", tr("Join this machine, show or remove a node")),
+    "jobs": ("jobs:jobs", tr("List jobs")),
+    "job": ("jobs:job", tr("Show one job")),
 }
-_SHELL = {"completion": ("completion:completion", "Completion for bash, zsh and fish")}
+_SHELL = {"completion": ("completion:completion", tr("Completion for bash, zsh and fish"))}
 
 SECTIONS = {
-    "System": _SYSTEM,
-    "Access": _ACCESS,
-    "Agents and models": _AGENTS,
-    "Services": _SERVICES,
-    "Nodes and playbooks": _FLEET,
-    "Shell": _SHELL,
+    tr("System"): _SYSTEM,
+    tr("Access"): _ACCESS,
+    tr("Agents and models"): _AGENTS,
+    tr("Services"): _SERVICES,
+    tr("Nodes and playbooks"): _FLEET,
+    tr("Shell"): _SHELL,
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
@@ -89,15 +89,13 @@ class LazyGroup(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        found = [
-            CompletionItem(name, help=tr(text)) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
-        ]
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
         return found or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
-            with formatter.section(tr(title)):
-                formatter.write_dl([(name, tr(text)) for name, (_, text) in commands.items()], col_max=12)
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()], col_max=12)
 
 
 def _unknown(name: str) -> click.UsageError:
@@ -123,14 +121,14 @@ def _version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
     epilog=tr("`llmctl COMMAND --help` says more about one command."),
 )
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help=tr("The version."))
-def root() -> None:
+def cli() -> None:
     """All commands hang below this group, which itself does nothing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `llmctl`; exits with 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
     try:
-        code = root.main(args=arguments, prog_name="llmctl", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="llmctl", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except Exception as error:  # the outermost edge: every error becomes one line, a hint and an exit code
         from llmagentos.cli.output import fail

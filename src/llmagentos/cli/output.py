@@ -71,12 +71,15 @@ def state(word: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str | None = None) -> None:
-    """Rows under their columns' names, aligned by display width; `empty` is said on stderr when there are none."""
+    """Rows under their columns' names (already translated), aligned by display width.
+
+    `empty` is said on stderr when there are none.
+    """
     lines = [[str(cell) for cell in row] for row in rows]
     if not lines and empty is not None:
         note(empty)
         return
-    header = [tr(column).upper() for column in columns]
+    header = [column.upper() for column in columns]
     widths = [max(_width(line[i]) for line in [header, *lines]) for i in range(len(header))]
     for line in [header, *lines]:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
@@ -84,8 +87,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:
-    """Names and values, one a line, values aligned."""
-    shown = [(f"{tr(name)}:", str(value)) for name, value in pairs]
+    """Names (already translated) and values, one a line, values aligned."""
+    shown = [(f"{name}:", str(value)) for name, value in pairs]
     width = max((_width(name) for name, _ in shown), default=0)
     for name, value in shown:
         click.echo(f"{name}{' ' * (width - _width(name))}  {value}".rstrip())

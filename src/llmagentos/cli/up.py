@@ -67,10 +67,11 @@ def _foreground_ready(ready: Ready) -> None:
 def show_ready(ready: Ready) -> None:
     """Where the system is and how to get in."""
     note(tr("Ready after {time}.", time=duration(ready.seconds)))
-    lines = [("Address", ready.url), ("Console", ready.login or ready.url)]
-    fields(lines)
+    shown = [(tr("Address"), ready.url), (tr("Console"), ready.login or ready.url)]
     if ready.first_token:
-        fields([("Admin token", ready.first_token)])
+        shown.append((tr("Admin token"), ready.first_token))
+    fields(shown)
+    if ready.first_token:
         note(tr("The token is shown this once; llmctl on this machine uses it by itself."))
 
 
@@ -129,7 +130,7 @@ def down(state: Path | None) -> None:
     if holder is None:
         emit(tr("Nothing runs on {path}.", path=directory.root))
         return
-    names = _running(directory)
+    names = [child.name for child in directory.recorded() if child.pid is not None]
     begun = time.monotonic()
     os.kill(holder.pid, signal.SIGTERM)
     _await_end(directory, holder)
@@ -141,12 +142,6 @@ def down(state: Path | None) -> None:
             time=duration(time.monotonic() - begun),
         )
     )
-
-
-def _running(directory: StateDirectory) -> list[str]:
-    from llmagentos.server.supervisor.strays import recorded
-
-    return [child.name for child in recorded(directory) if child.pid is not None]
 
 
 def _await_end(directory: StateDirectory, holder: Holder) -> None:

@@ -6,10 +6,11 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -37,6 +38,17 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
     address: str
     started: float
+
+
+class ChildStatus(msgspec.Struct, frozen=True):
+    """One process of the system, as the supervisor last knew it. Times are wall-clock seconds."""
+
+    name: str
+    state: Literal["starting", "running", "restarting", "stopped"]
+    pid: int | None = None
+    started: float | None = None
+    restarts: int = 0
+    last_exit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,19 @@ class StateDirectory:
                 f"the state directory {str(self.root)!r} is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
                 hint=f"it holds tokens and keys: chmod 700 {self.root}",
             )
+
+    def recorded(self) -> list[ChildStatus]:
+        """The processes as the supervisor last wrote them; empty when it never did."""
+        try:
+            return msgspec.json.decode(self.children.read_bytes(), type=list[ChildStatus])
+        except (FileNotFoundError, msgspec.DecodeError):
+            return []
+
+    def record(self, children: Iterable[ChildStatus]) -> None:
+        """Write the processes for `recorded`, in one step."""
+        new = self.children.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(list(children)))
+        new.replace(self.children)
 
     def holder(self) -> Holder | None:
         """Who works on this directory now; None for nobody."""

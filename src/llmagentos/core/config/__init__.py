@@ -1,6 +1,7 @@
 """The configuration: its schema, and reading `llmagentos.yaml` with the environment's overrides."""
 
 from llmagentos.core.config.load import Loaded, find, load
+from llmagentos.core.config.publish import json_schema
 from llmagentos.core.config.schema import (
     Config,
     Database,
@@ -25,5 +26,6 @@ __all__ = [
     "SecretRef",
     "Server",
     "find",
+    "json_schema",
     "load",
 ]

@@ -18,7 +18,7 @@ from msgspec import inspect
 
 from llmagentos.core.config import document
 from llmagentos.core.config.document import Checker, Fault, InvalidDocument, Place
-from llmagentos.core.config.schema import Config, split_address
+from llmagentos.core.config.schema import Config, is_loopback, split_address
 from llmagentos.core.discovery import STATE_DIRECTORY
 from llmagentos.core.errors import ConfigError, nearest
 
@@ -193,10 +193,18 @@ def _check(config: Config, source: str, lines: Mapping[Place, int], *, from_envi
 
 
 def _server_faults(config: Config) -> Iterator[tuple[Place, str]]:
+    place = ("server", "address")
     try:
-        split_address(config.server.address)
+        host, _ = split_address(config.server.address)
     except ValueError as error:
-        yield ("server", "address"), f"server.address {config.server.address!r}: {error}"
+        yield place, f"server.address {config.server.address!r}: {error}"
+        return
+    if not is_loopback(host) and config.server.tls is None:
+        yield (
+            place,
+            f"server.address {config.server.address!r} can be reached from other machines, which needs encryption: "
+            "add `tls: {cert: FILE, key: FILE}` below server, or listen on 127.0.0.1",
+        )
 
 
 def _database_faults(config: Config, *, inline_ok: bool) -> Iterator[tuple[Place, str]]:

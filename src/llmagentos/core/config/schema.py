@@ -6,6 +6,7 @@ are written for the person who edits the file. Relative paths count from the fil
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -234,6 +235,16 @@ def split_address(address: str) -> tuple[str, int]:
     if not parts.hostname or not port:
         raise ValueError("expected host:port with a port from 1 to 65535, e.g. 127.0.0.1:7080")
     return parts.hostname, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`. A name other than localhost counts as reachable by others."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _with_password(url: str, password: str) -> str:

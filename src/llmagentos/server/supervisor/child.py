@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from llmagentos.core.errors import OperatorError
 from llmagentos.core.lifecycle import Backoff, die_with
+from llmagentos.core.state import ChildStatus
 
 _TAIL = 2_000
 
@@ -29,17 +29,6 @@ class ChildSpec:
     env: Mapping[str, str]
     ready: Path | None = None
     """A file that the process makes when it can work; without one it counts as ready once it runs."""
-
-
-class ChildStatus(msgspec.Struct, frozen=True):
-    """One child as `llmctl status` shows it. Times are wall-clock seconds."""
-
-    name: str
-    state: Literal["starting", "running", "restarting", "stopped"]
-    pid: int | None = None
-    started: float | None = None
-    restarts: int = 0
-    last_exit: str | None = None
 
 
 class Child:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import psutil
 
 from llmagentos.core.state import StateDirectory
-from llmagentos.server.supervisor.child import ChildStatus
 
 GRACE_S = 4.0
 
@@ -36,24 +34,9 @@ def clear(state: StateDirectory) -> None:
             entry.unlink()
 
 
-def recorded(state: StateDirectory) -> list[ChildStatus]:
-    """The children as the supervisor last wrote them; empty when it never did."""
-    try:
-        return msgspec.json.decode(state.children.read_bytes(), type=list[ChildStatus])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return []
-
-
-def record(state: StateDirectory, children: Iterable[ChildStatus]) -> None:
-    """Write the children for `recorded`, in one step."""
-    new = state.children.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(list(children)))
-    new.replace(state.children)
-
-
 def _left(state: StateDirectory) -> list[tuple[str, psutil.Process]]:
     found = []
-    for child in recorded(state):
+    for child in state.recorded():
         if child.pid is None:
             continue
         try:

@@ -135,7 +135,7 @@ class Supervisor:
             )
 
     def _record(self) -> None:
-        strays.record(self._state, [child.status for child in self._children.values()])
+        self._state.record(child.status for child in self._children.values())
 
     async def _keep_logs_small(self) -> None:
         log = self._config.log
