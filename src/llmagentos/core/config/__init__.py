@@ -1,5 +1,6 @@
 """The configuration: its schema, and reading `llmagentos.yaml` with the environment's overrides."""
 
+from llmagentos.core.config.document import InvalidDocument
 from llmagentos.core.config.load import Loaded, find, load
 from llmagentos.core.config.publish import json_schema
 from llmagentos.core.config.schema import (
@@ -17,6 +18,7 @@ from llmagentos.core.config.schema import (
 __all__ = [
     "Config",
     "Database",
+    "InvalidDocument",
     "LlamaCpp",
     "Loaded",
     "ModelConfig",

@@ -8,10 +8,10 @@ their lines) beside the type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import yaml
@@ -48,12 +48,20 @@ class Fault:
 
 
 class InvalidDocument(ConfigError):
-    """A file that does not fit its schema; `faults` are all that is wrong with it."""
+    """A file that does not fit its schema; the detail `faults` is all that is wrong with it."""
 
-    def __init__(self, source: str, faults: list[Fault]) -> None:
+    code = "invalid_document"
+
+    @classmethod
+    def of(cls, source: str, faults: Iterable[Fault]) -> Self:
+        """The error that names every fault as file:line."""
         ordered = sorted(faults, key=lambda fault: fault.line)
-        super().__init__("\n".join(f"{source}:{fault.line}: {fault.message}" for fault in ordered))
-        self.faults = ordered
+        return cls("\n".join(f"{source}:{fault.line}: {fault.message}" for fault in ordered), faults=ordered)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """All that is wrong, by line."""
+        return list(self.details.get("faults", ()))
 
 
 def compose(text: str, source: str) -> yaml.Node | None:
@@ -66,9 +74,9 @@ def compose(text: str, source: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise InvalidDocument(source, [Fault(line, f"not YAML: {error.problem or error.context}")]) from None
+        raise InvalidDocument.of(source, [Fault(line, f"not YAML: {error.problem or error.context}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidDocument(source, [Fault(1, f"not YAML: {' '.join(str(error).split())}")]) from None
+        raise InvalidDocument.of(source, [Fault(1, f"not YAML: {' '.join(str(error).split())}")]) from None
     finally:
         loader.dispose()
     return node
@@ -236,7 +244,7 @@ def expected(kind: inspect.Type) -> str:
         case inspect.DictType():
             return "a mapping by name"
         case inspect.ListType():
-            return f"a list of {expected(kind.item_type)}"
+            return f"a list, each {expected(kind.item_type)}"
         case inspect.IntType() | inspect.FloatType():
             return _number(kind)
         case inspect.BoolType():

@@ -76,7 +76,7 @@ def _from_file(path: Path | None, source: str) -> tuple[dict[str, Any], dict[Pla
     checker = Checker(path.parent)
     value = checker.check(node, _CONFIG)
     if checker.faults:
-        raise InvalidDocument(source, checker.faults)
+        raise InvalidDocument.of(source, checker.faults)
     return value or {}, checker.lines
 
 
@@ -84,7 +84,7 @@ def _convert(value: dict[str, Any], source: str, lines: Mapping[Place, int]) -> 
     try:
         config: Config = document.decode(value, Config)
     except ValueError as error:
-        raise InvalidDocument(source, [Fault(_line_in(str(error), lines), str(error))]) from None
+        raise InvalidDocument.of(source, [Fault(_line_in(str(error), lines), str(error))]) from None
     return config
 
 
@@ -189,7 +189,7 @@ def _check(config: Config, source: str, lines: Mapping[Place, int], *, from_envi
         )
     ]
     if faults:
-        raise InvalidDocument(source, faults)
+        raise InvalidDocument.of(source, faults)
 
 
 def _server_faults(config: Config) -> Iterator[tuple[Place, str]]:
