@@ -32,6 +32,11 @@ def bind(**fields: str) -> Iterator[None]:
         yield
 
 
+def bound(name: str) -> Any:
+    """The value that `bind` put on the lines of this task; None without one."""
+    return structlog.contextvars.get_contextvars().get(name)
+
+
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name in _SECRET & event.keys():
         event[name] = "[redacted]"

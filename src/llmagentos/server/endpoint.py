@@ -64,3 +64,4 @@ class Endpoint:
     summary: str = ""  # one line for the reference
     max_body: int = MAX_BODY
     streams: bool = False  # answers with server-sent events
+    audited: bool = False  # a change that a person makes: it goes into the audit log

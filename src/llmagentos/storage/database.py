@@ -14,9 +14,10 @@ from typing import Any
 
 from sqlalchemy import MetaData, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from llmagentos.core.errors import ConfigError
+from llmagentos.core.errors import ConfigError, LLMAgentOSError, Unavailable
 
 METADATA = MetaData(
     naming_convention={
@@ -26,6 +27,34 @@ METADATA = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+class StorageFull(Unavailable):
+    """The disk (or the database's quota) is full: nothing acknowledged is lost, nothing new is taken."""
+
+    code = "storage_full"
+    status = 507
+
+
+class StorageUnavailable(Unavailable):
+    """The database does not answer."""
+
+    code = "storage_unavailable"
+
+
+def as_storage_error(error: BaseException) -> LLMAgentOSError | None:
+    """What a driver's error means to an operator; None when it is no error of the database's state."""
+    if not isinstance(error, DBAPIError):
+        return None
+    text = str(error.orig)
+    if "disk is full" in text or "No space left" in text or "disk I/O error" in text:
+        return StorageFull(
+            "the database cannot write: the disk is full",
+            hint="free space on the disk of the state directory; what was acknowledged before is safe",
+        )
+    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        return StorageUnavailable(f"the database does not answer: {type(error.orig).__name__}", hint="`llmctl doctor`")
+    return None
 
 
 class Database:

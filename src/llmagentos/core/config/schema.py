@@ -168,6 +168,17 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: Annotated[int, Meta(ge=1, le=100, description="Rotated files kept of each log")] = 3
 
 
+class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where spans go."""
+
+    otlp: (
+        Annotated[
+            str, Meta(pattern=r"^https?://", description="OTLP/HTTP collector, e.g. http://127.0.0.1:4318")
+        ]
+        | None
+    ) = None
+
+
 class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long records are kept after they ended, in days."""
 
@@ -197,6 +208,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     node: Node = msgspec.field(default_factory=Node)
     log: Log = msgspec.field(default_factory=Log)
+    telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     retention: Retention = msgspec.field(default_factory=Retention)
 
     @property

@@ -1,0 +1,57 @@
+"""Tokens on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Subject = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
+
+
+class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token to make. `ttl_s` in seconds; without one it lives until it is revoked (a join token: an hour)."""
+
+    kind: str
+    name: Subject
+    ttl_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class TokenInfo(msgspec.Struct, frozen=True):
+    """A token without its secret. Times are seconds since the epoch, UTC."""
+
+    id: str
+    kind: str
+    name: str
+    created: float
+    created_by: str
+    expires: float | None = None
+    one_time: bool = False
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """A token that was just made: the only time its secret is told."""
+
+    token: str
+    info: TokenInfo
+
+
+class ServiceTokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a token for the methods of `service`, or for the own pages of `module`: one of the two."""
+
+    service: str | None = None
+    module: str | None = None
+
+
+class ServiceToken(msgspec.Struct, frozen=True):
+    """A token for one service (or module), good for `expires_in` seconds."""
+
+    token: str
+    expires_in: float
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """The public keys that verify service tokens (JSON Web Key Set, RFC 7517)."""
+
+    keys: list[dict[str, Any]]

@@ -1,0 +1,7 @@
+"""`python -m llmagentos.server`: see `server.main`."""
+
+import sys
+
+from llmagentos.server.main import main
+
+sys.exit(main())

@@ -1,0 +1,75 @@
+"""The server process: configuration in, uvicorn on the configured address, stop on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+
+from llmagentos.core import log, tracing
+from llmagentos.core.config import Config, load
+from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.state import StateDirectory
+from llmagentos.server.app import create_app
+
+GRACE_S = 3
+_log = log.get(__name__)
+
+
+class Server(uvicorn.Server):
+    """Ends the event streams before it waits for connections: they would never end by themselves."""
+
+    def __init__(self, app: Starlette, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.hub.close()
+        await super().shutdown(sockets)
+
+
+def uvicorn_config(app: Starlette, config: Config) -> uvicorn.Config:
+    """How uvicorn serves `app`: TLS when configured, bounded connections, a short grace at the end."""
+    tls = config.server.tls
+    return uvicorn.Config(
+        app,
+        host=config.server.host,
+        port=config.server.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=config.server.limits.connections,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    try:
+        config = load().config
+        log.configure(process="server", level=config.log.level)
+        if config.telemetry.otlp:
+            tracing.configure(process="server", endpoint=config.telemetry.otlp)
+        state = StateDirectory(config.state_path)
+        state.prepare()
+        app = create_app(config, state)
+        server = Server(app, uvicorn_config(app, config))
+        uvicorn_loop = server.config.get_loop_factory()
+        with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
+            runner.run(server.serve())
+    except LLMAgentOSError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    finally:
+        tracing.shutdown()
+    return 0 if server.started else 1

@@ -1,0 +1,189 @@
+"""Runs an endpoint: identity, permission, bounded and typed body, answer, errors as problem documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from llmagentos.api import problem
+from llmagentos.core import log, metrics, tracing
+from llmagentos.core.errors import (
+    CallerError,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidInput,
+    LLMAgentOSError,
+    NotFound,
+    TooLarge,
+    TooManyRequests,
+    Unauthenticated,
+)
+from llmagentos.core.ids import new_id
+from llmagentos.security.identity import Identity
+from llmagentos.server.auth import Authenticator
+from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.storage.database import as_storage_error
+
+BODY_TIMEOUT_S = 30.0
+Audit = Callable[[Identity, Endpoint, str, int], Awaitable[None]]
+
+_log = log.get(__name__)
+
+
+class MethodNotAllowed(CallerError):
+    """The route exists, but not for this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class Responder:
+    """Answers requests to endpoints; `audit` is told of every change that a person makes."""
+
+    def __init__(self, authenticator: Authenticator, audit: Audit) -> None:
+        self._authenticator = authenticator
+        self._audit = audit
+
+    async def respond(self, request: Request, endpoint: Endpoint | None, *, allowed: tuple[str, ...] = ()) -> Response:
+        """The answer of `endpoint`; without one, why there is none (only to those with an identity)."""
+        begun = time.perf_counter()
+        request_id = new_id()
+        route = endpoint.path if endpoint is not None else "none"
+        identity: Identity | None = None
+        with (
+            log.bind(request_id=request_id),
+            tracing.span(f"{request.method} {route}", kind=tracing.SERVER, parent=request.headers, http__route=route),
+        ):
+            try:
+                identity = await self._identity(request)
+                response = await self._answer(request, endpoint, identity, allowed)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception as error:  # the loop around every handler: nothing may escape as a traceback
+                response = error_response(request, _known(error))
+            response.headers["X-Request-Id"] = request_id
+            elapsed = time.perf_counter() - begun
+            metrics.HTTP_REQUESTS.labels(route, request.method, str(response.status_code)).observe(elapsed)
+            _log.debug(
+                "request",
+                method=request.method,
+                path=request.url.path,
+                status=response.status_code,
+                ms=round(elapsed * 1000, 1),
+                identity=str(identity),
+            )
+            if endpoint is not None and identity is not None and endpoint.audited:
+                await self._audit(identity, endpoint, request.url.path, response.status_code)
+        return response
+
+    async def _identity(self, request: Request) -> Identity:
+        identity = await self._authenticator.identify(request, request.method)
+        if identity is None:
+            raise Unauthenticated(
+                "this needs an identity: no valid token was sent",
+                hint="Authorization: Bearer TOKEN; `llmctl token create` makes one",
+            )
+        return identity
+
+    async def _answer(
+        self, request: Request, endpoint: Endpoint | None, identity: Identity, allowed: tuple[str, ...]
+    ) -> Response:
+        if endpoint is None:
+            return _no_such_route(request, allowed)
+        if not identity.may(endpoint.allow):
+            raise Forbidden(
+                f"{identity} may not do this: it needs the permission {endpoint.allow.value}",
+                hint="use a token of a kind that may; SECURITY.md has the table",
+            )
+        body = await _body(request, endpoint)
+        call = Call(identity, request.path_params, request.query_params, body, request)
+        return _encode(await endpoint.handler(call))
+
+
+async def _body(request: Request, endpoint: Endpoint) -> Any:
+    if endpoint.body is None:
+        return None
+    content = await read_bounded(request, endpoint.max_body)
+    if endpoint.body is bytes:
+        return content
+    try:
+        return msgspec.json.decode(content, type=endpoint.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the request body does not fit: {error}", hint="see /api/v1/openapi.json") from None
+
+
+async def read_bounded(request: Request, most: int) -> bytes:
+    """The request's body. Raises `TooLarge` before reading one over `most` bytes, `DeadlineExceeded` for a slow one."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the request body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+    return b"".join(chunks)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the request body is over {most} bytes", hint="server.limits in llmagentos.yaml", limit=most)
+
+
+def _encode(value: Any) -> Response:
+    if isinstance(value, Response):
+        return value
+    if value is None:
+        return Response(status_code=204)
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _no_such_route(request: Request, allowed: tuple[str, ...]) -> Response:
+    if not allowed:
+        raise NotFound(f"there is no {request.url.path}", hint="see /api/v1/openapi.json")
+    response = error_response(
+        request, MethodNotAllowed(f"{request.url.path} does not take {request.method}", allowed=list(allowed))
+    )
+    response.headers["Allow"] = ", ".join(allowed)
+    return response
+
+
+def _known(error: Exception) -> LLMAgentOSError:
+    if isinstance(error, LLMAgentOSError):
+        return error
+    if (storage := as_storage_error(error)) is not None:
+        _log.error("storage", error=str(error))
+        return storage
+    _log.error("unexpected", exc_info=error)
+    request_id = log.bound("request_id")
+    return LLMAgentOSError(
+        "an unexpected error in the server", hint="the server's log has the details", request_id=request_id
+    )
+
+
+def error_response(request: Request, error: LLMAgentOSError) -> Response:
+    """`error` as a problem document, or in OpenAI's shape under /v1/."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if request.url.path.startswith("/v1/"):
+        return Response(_openai_shape(error), error.status, headers=headers, media_type="application/json")
+    return Response(problem.encode(error), error.status, headers=headers, media_type=problem.CONTENT_TYPE)
+
+
+def _openai_shape(error: LLMAgentOSError) -> bytes:
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    message = f"{error.message} ({error.hint})" if error.hint else error.message
+    param = error.details.get("param")
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": error.code}})

@@ -1,0 +1,152 @@
+"""Tokens and console sessions: who may call, as hashes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Boolean, Column, Float, String, Table, delete, insert, or_, select, update
+from sqlalchemy.engine import Row
+
+from llmagentos.core.clock import Clock
+from llmagentos.core.ids import new_id
+from llmagentos.security import tokens
+from llmagentos.security.identity import Identity, Kind
+from llmagentos.storage.database import METADATA, Database
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("session", Boolean, nullable=False),  # a console login rather than a bearer token
+    Column("parent", String(32)),  # the token that a session was opened with
+    Column("one_time", Boolean, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String(300), nullable=False),
+    Column("expires", Float),
+    Column("used", Float),  # when a one-time token was used up
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token without its secret. Times are seconds since the epoch."""
+
+    id: str
+    kind: Kind
+    subject: str
+    one_time: bool
+    created: float
+    created_by: str
+    expires: float | None
+    used: float | None
+
+    @property
+    def identity(self) -> Identity:
+        """Whom it stands for."""
+        return Identity(self.kind, self.subject, self.id)
+
+
+class TokenRecords:
+    """Queries over the tokens."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(
+        self,
+        kind: Kind,
+        subject: str,
+        *,
+        by: str,
+        ttl: float | None = None,
+        one_time: bool = False,
+        session_of: str | None = None,
+    ) -> tuple[str, TokenRecord]:
+        """A new token, returned this once, and its record; `ttl` in seconds."""
+        secret = tokens.mint(kind)
+        now = self._clock.time()
+        record = TokenRecord(new_id(), kind, subject, one_time, now, by, now + ttl if ttl else None, None)
+        async with self._database.write() as connection:
+            await connection.execute(
+                insert(TOKENS).values(
+                    id=record.id,
+                    digest=tokens.digest(secret),
+                    kind=kind.value,
+                    subject=subject,
+                    session=session_of is not None,
+                    parent=session_of or None,
+                    one_time=one_time,
+                    created=now,
+                    created_by=by,
+                    expires=record.expires,
+                )
+            )
+        return secret, record
+
+    async def find(self, digest: str, *, session: bool) -> TokenRecord | None:
+        """The token with this digest when it is still good."""
+        query = select(TOKENS).where(TOKENS.c.digest == digest, TOKENS.c.session == session)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        record = _record(row) if row is not None else None
+        return record if record is not None and self._good(record) else None
+
+    def _good(self, record: TokenRecord) -> bool:
+        expired = record.expires is not None and record.expires <= self._clock.time()
+        return not expired and record.used is None
+
+    async def consume(self, token_id: str) -> bool:
+        """Use up a one-time token; False when somebody was first."""
+        now = self._clock.time()
+        unused = TOKENS.c.used.is_(None) & or_(TOKENS.c.expires.is_(None), TOKENS.c.expires > now)
+        async with self._database.write() as connection:
+            done = await connection.execute(update(TOKENS).where(TOKENS.c.id == token_id, unused).values(used=now))
+        return done.rowcount == 1
+
+    async def all(self) -> list[TokenRecord]:
+        """Every bearer token that can still be used, oldest first."""
+        query = select(TOKENS).where(TOKENS.c.session.is_(False)).order_by(TOKENS.c.created)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [record for row in rows if self._good(record := _record(row))]
+
+    async def revoke(self, token_id: str) -> bool:
+        """Forget a token and the sessions opened with it; whether there was one."""
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                delete(TOKENS).where(or_(TOKENS.c.id == token_id, TOKENS.c.parent == token_id))
+            )
+        return done.rowcount > 0
+
+    async def revoke_subject(self, kind: Kind, subject: str) -> int:
+        """Forget every token of one node, module or person; how many."""
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                delete(TOKENS).where(TOKENS.c.kind == kind.value, TOKENS.c.subject == subject)
+            )
+        return done.rowcount
+
+    async def prune(self) -> int:
+        """Delete what expired or was used up more than a day ago; how many."""
+        limit = self._clock.time() - 86_400
+        async with self._database.write() as connection:
+            done = await connection.execute(delete(TOKENS).where(or_(TOKENS.c.expires < limit, TOKENS.c.used < limit)))
+        return done.rowcount
+
+
+def _record(row: Row[tuple[object, ...]]) -> TokenRecord:
+    found = row._mapping
+    return TokenRecord(
+        found["id"],
+        Kind(found["kind"]),
+        found["subject"],
+        found["one_time"],
+        found["created"],
+        found["created_by"],
+        found["expires"],
+        found["used"],
+    )
