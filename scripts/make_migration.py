@@ -30,9 +30,7 @@ def main() -> int:
             sys.stderr.write("the migrations already make every table as it is in the code\n")
             return 0
         number = len(list((Path(str(config.get_main_option("script_location"))) / "versions").glob("*.py"))) + 1
-        command.revision(
-            config, message=" ".join(sys.argv[1:]) or "tables", autogenerate=True, rev_id=f"{number:04d}"
-        )
+        command.revision(config, message=" ".join(sys.argv[1:]) or "tables", autogenerate=True, rev_id=f"{number:04d}")
     return 0
 
 

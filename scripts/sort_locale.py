@@ -1,4 +1,4 @@
-"""Sort the keys of every catalog in src/llmagentos/locale, one entry a line; `--check` only says what is out of order."""
+"""Sort the catalogs in src/llmagentos/locale by key, one entry a line; `--check` only says what is out of order."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ def test_no_file_is_over_the_limit() -> None:
 
 
 def test_no_function_outgrows_a_screen() -> None:
-    found = {str(p.relative_to(ROOT)): names for p in sources() if (names := [*long_functions(ast.parse(p.read_text()))])}
+    found = {
+        str(p.relative_to(ROOT)): names for p in sources() if (names := [*long_functions(ast.parse(p.read_text()))])
+    }
     assert found == {}
 
 
@@ -100,7 +102,12 @@ def test_a_broken_floor_is_caught(tmp_path: Path, room: str, line: str) -> None:
     broken.write_text(broken.read_text() + f"\n{line}\n")
     program = Path(sys.executable).parent / "lint-imports"
     done = subprocess.run(
-        [program, "--no-cache"], cwd=tmp_path, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(package)}
+        [program, "--no-cache"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": str(package)},
     )
     assert done.returncode != 0
     assert "BROKEN" in done.stdout

@@ -12,6 +12,8 @@ from pathlib import Path
 import jinja2
 import jinja2.nodes
 
+from llmagentos.cli.main import COMMANDS, SECTIONS
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "llmagentos"
 CATALOG = SOURCE / "locale" / "zh-CN.json"
@@ -20,16 +22,25 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 
 
 def texts_in_python(code: str) -> Iterator[str]:
-    """The literal text of each `tr("...")`, `t("...")` and `translate(language, "...")`."""
+    """The literal text of each `tr("...")`, `t("...")`, `translate(language, "...")`; names of columns and fields."""
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         position = 1 if name == "translate" else 0
         if name in _CALLS and len(node.args) > position:
-            argument = node.args[position]
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                yield argument.value
+            yield from _literals([node.args[position]])
+        if name == "table" and node.args and isinstance(node.args[0], ast.List | ast.Tuple):
+            yield from _literals(node.args[0].elts)
+        if name == "fields":
+            pairs = [inner for inner in ast.walk(node) if isinstance(inner, ast.Tuple) and len(inner.elts) == 2]
+            yield from _literals([pair.elts[0] for pair in pairs])
+
+
+def _literals(nodes: list[ast.expr]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def texts_in_template(source: str) -> Iterator[str]:
@@ -45,9 +56,9 @@ def bare_words(source: str) -> list[str]:
     """Words that a template shows without `t(...)`."""
     shown = " ".join(
         re.sub(r"<!--.*?-->|<[^>]*>", " ", data.data, flags=re.S)
-        for data in jinja2.Environment(autoescape=True).parse(re.sub(r"<(\w+)[^<>]*>", _quiet, source)).find_all(
-            jinja2.nodes.TemplateData
-        )
+        for data in jinja2.Environment(autoescape=True)
+        .parse(re.sub(r"<(\w+)[^<>]*>", _quiet, source))
+        .find_all(jinja2.nodes.TemplateData)
     )
     return [word for word in re.findall(r"[A-Za-z]{3,}", shown) if word not in _NAMES]
 
@@ -69,6 +80,8 @@ def untranslated(texts: Iterator[str], catalog: dict[str, str]) -> list[str]:
 
 
 def all_texts() -> Iterator[str]:
+    yield from SECTIONS
+    yield from (help_text for _, help_text in COMMANDS.values())
     for path in SOURCE.rglob("*.py"):
         yield from texts_in_python(path.read_text("utf-8"))
     for path in SOURCE.rglob("*.html"):
@@ -103,6 +116,8 @@ def test_templates_show_no_bare_words() -> None:
 def test_the_guard_can_fail() -> None:
     code = 'tr("One")\nself.t("Two {n}", n=1)\ntranslate(language, "Three")\ntr(variable)\n'
     assert untranslated(texts_in_python(code), {"One": "一"}) == ["Three", "Two {n}"]
+    printed = 'table(["Name", "Age"], rows)\nfields([("Colour", 1), (name, 2)])\n'
+    assert untranslated(texts_in_python(printed), {}) == ["Age", "Colour", "Name"]
     template = '<p title="{{ t("Four") }}">{{ t("Five", x=1) }}{% if t("Six") %}{% endif %}</p>'
     assert untranslated(texts_in_template(template), {}) == ["Five", "Four", "Six"]
     assert bare_words('<p class="shown">Hello {{ t("fine") }}</p>') == ["Hello"]

@@ -3,97 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmagentos.api.system import SystemInfo
 from llmagentos.core import discovery, log
-from llmagentos.core.clock import SystemClock
 from llmagentos.core.config import Config
-from llmagentos.core.events import Hub
 from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Identity, Kind
-from llmagentos.security.service_tokens import ServiceTokenIssuer
-from llmagentos.server import openapi
-from llmagentos.server.auth import Authenticator
 from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import system, tokens
+from llmagentos.server.wiring import system
+from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.audit import AuditRecords
-from llmagentos.storage.database import Database
 from llmagentos.storage.migrate import migrate
-from llmagentos.storage.tokens import TokenRecords
 
 PRUNE_S = 3600.0
-VERSION = version("llmagentos")
 
 _log = log.get(__name__)
-
-
-@dataclass
-class Parts:
-    """What the wiring collects: routes, what to do at start, what runs beside, what to close at the end."""
-
-    endpoints: list[Endpoint] = field(default_factory=list)
-    pages: list[BaseRoute] = field(default_factory=list)
-    start: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
-    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
-    prune: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
-    close: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
-
-
-class Foundation:
-    """What every noun is wired from."""
-
-    def __init__(self, config: Config, state: StateDirectory) -> None:
-        self.config = config
-        self.state = state
-        self.clock = SystemClock()
-        self.hub = Hub()
-        self.database = Database(config.database_url())
-        self.token_records = TokenRecords(self.database, self.clock)
-        self.authenticator = Authenticator(self.token_records, self.clock)
-        self.issuer = ServiceTokenIssuer(state.keys / "service-token.pem")
-        self.audit = AuditRecords(self.database, self.clock)
-        self.started = self.clock.time()
-
-    def info(self, identity: Identity) -> SystemInfo:
-        """The server's facts, told to `identity`."""
-        return SystemInfo(
-            VERSION,
-            platform.python_version(),
-            self.config.server.url,
-            self.database.engine.dialect.name,
-            self.clock.time(),
-            self.started,
-            os.getpid(),
-            str(identity),
-        )
-
-    async def ping(self) -> None:
-        """Reach the database."""
-        async with self.database.read() as connection:
-            await connection.execute(text("SELECT 1"))
 
 
 def create_app(config: Config, state: StateDirectory) -> Starlette:
     """The server's application; nothing is opened before its lifespan begins."""
     base = Foundation(config, state)
     parts = Parts()
-    _wire_system(base, parts)
+    system.wire(base, parts)
     responder = Responder(base.authenticator, _audit(base.audit))
 
     @asynccontextmanager
@@ -121,19 +61,6 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     app.state.hub = base.hub
     app.state.endpoints = tuple(parts.endpoints)
     return app
-
-
-def _wire_system(base: Foundation, parts: Parts) -> None:
-    document: dict[str, Any] = {}
-
-    def describe() -> dict[str, Any]:
-        if not document:
-            document.update(openapi.document(parts.endpoints, VERSION))
-        return document
-
-    parts.endpoints += system.endpoints(ping=base.ping, info=base.info, document=describe)
-    parts.endpoints += tokens.endpoints(base.token_records, base.authenticator, base.issuer)
-    parts.prune += [base.token_records.prune, base.audit.prune]
 
 
 async def _ensure_admin(base: Foundation) -> None:

@@ -172,9 +172,7 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where spans go."""
 
     otlp: (
-        Annotated[
-            str, Meta(pattern=r"^https?://", description="OTLP/HTTP collector, e.g. http://127.0.0.1:4318")
-        ]
+        Annotated[str, Meta(pattern=r"^https?://", description="OTLP/HTTP collector, e.g. http://127.0.0.1:4318")]
         | None
     ) = None
 

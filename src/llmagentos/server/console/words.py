@@ -98,8 +98,8 @@ def size(count: float) -> str:
 
 
 def number(value: float) -> str:
-    """A count with a thin space between groups of three digits."""
-    return f"{value:,.0f}".replace(",", "\u202f")
+    """A count with its digits in groups of three."""
+    return f"{value:,.0f}"
 
 
 def pretty(value: Any) -> str:

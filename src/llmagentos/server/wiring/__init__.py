@@ -1,0 +1,1 @@
+"""One file per noun: constructs its implementations and hands them to its routes."""
