@@ -1,0 +1,132 @@
+"""What tests stand on: a real server in a process of its own, and waiting without sleeping for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from llmagentos.api.client import ApiClient
+from llmagentos.core import discovery
+
+READY_S = 30.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without any LLMAgentOS variable of this machine, and with `more`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LLMAGENTOS_")}
+    return (
+        clean
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "LLMAGENTOS_LANG": "en",
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        | more
+    )
+
+
+class ServerProcess:
+    """A server in a process of its own, which can be killed and started again on the same state and port."""
+
+    def __init__(self, directory: Path, config: str = "", *, database: str | None = None) -> None:
+        self.directory = directory
+        self.state = directory / ".llmagentos"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.file = directory / "llmagentos.yaml"
+        self.file.write_text(config)
+        self.env = environment(
+            LLMAGENTOS_STATE=str(self.state),
+            LLMAGENTOS_CONFIG=str(self.file),
+            LLMAGENTOS_SERVER_ADDRESS=f"127.0.0.1:{self.port}",
+            XDG_CONFIG_HOME=str(directory / "config"),
+        )
+        if database is not None:
+            self.env["LLMAGENTOS_DATABASE"] = database
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> ServerProcess:
+        """Start it and wait until it answers."""
+        log = (self.directory / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "llmagentos.server"], cwd=self.directory, env=self.env, stdout=log, stderr=log
+        )
+        log.close()
+        deadline = time.monotonic() + READY_S
+        while not self._answers():
+            code = self.process.poll()
+            assert code is None, f"the server ended with {code}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"the server does not answer:\n{self.log()}"
+            time.sleep(0.02)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return (self.state / discovery.CREDENTIALS).exists()
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(15)
+
+    def log(self) -> str:
+        """What it wrote."""
+        return (self.directory / "server.log").read_text(errors="replace")
+
+    @property
+    def token(self) -> str:
+        """The admin token."""
+        return discovery.read(self.state / discovery.CREDENTIALS).token
+
+    @asynccontextmanager
+    async def client(self, token: str | None = None, *, timeout: float = 15.0) -> AsyncIterator[ApiClient]:
+        """A client with the admin's token, or another one."""
+        async with ApiClient(self.url, self.token if token is None else token, timeout=timeout) as client:
+            yield client
+
+    def llmctl(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `llmctl` against it."""
+        return subprocess.run(
+            [sys.executable, "-m", "llmagentos.cli.main", *arguments],
+            cwd=self.directory,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+StartServer = Callable[..., ServerProcess]
+
+
+async def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
+    """Wait until `condition()` is true; fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} s"
+        await asyncio.sleep(0.02)
