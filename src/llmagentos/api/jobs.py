@@ -1,0 +1,374 @@
+"""Jobs on the wire: what is asked for, what a node gets, what comes back, and the client's calls.
+
+A node numbers the events of one job from 1 (`seq`); sending them again changes nothing. Readers get
+them as `JobRecord`s, which say the node and carry an id to resume a stream from. Times are seconds
+since the epoch, UTC; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.api.client import ApiClient
+
+MAX_EVENTS = 500
+"""Events in one request of a node."""
+MAX_EVENT_BYTES = 256 * 1024
+"""One event as JSON; `api.bounded.bounded` makes a result fit."""
+POLL_S = 25.0
+"""Longest wait of one claim: below what proxies and clients cut."""
+
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a bundle's bytes, hexadecimal."""
+Text = Annotated[str, Meta(max_length=4096)]
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+HostState = Literal["queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"]
+HostEnd = Literal["succeeded", "failed", "unreachable", "interrupted", "cancelled"]
+Status = Literal["ok", "changed", "failed", "skipped", "unreachable", "ignored"]
+
+
+class InventorySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `-i`: an inventory in INI or YAML as text, or names with commas."""
+
+    name: Text
+    """Shown in messages, as file:line."""
+    text: Annotated[str, Meta(max_length=1024 * 1024)]
+    directory: Text | None = None
+    """Path inside the bundle of its `group_vars` and `host_vars`; None without any."""
+
+
+class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A playbook to run. The bundle (a tar.gz of its directory) has to be uploaded before."""
+
+    bundle: Digest
+    playbook: Text
+    """Path inside the bundle."""
+    inventory: Annotated[list[InventorySource], Meta(max_length=32)] = []
+    """Without any: every node, in the group `all`."""
+    limit: Text | None = None
+    """An Ansible host pattern that narrows the hosts down."""
+    extra_vars: dict[str, Any] = {}
+    check: bool = False
+    diff: bool = False
+    tags: Annotated[list[Text], Meta(max_length=256)] = []
+    skip_tags: Annotated[list[Text], Meta(max_length=256)] = []
+    verbosity: Annotated[int, Meta(ge=0, le=4)] = 0
+    timeout_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 24 * 3600.0
+    """A node stops the playbook after this."""
+
+
+class BundleInfo(msgspec.Struct, frozen=True):
+    """A stored bundle."""
+
+    digest: str
+    size: int
+
+
+class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Ansible's recap of one host: how many tasks ended how."""
+
+    ok: int = 0
+    changed: int = 0
+    unreachable: int = 0
+    failed: int = 0
+    skipped: int = 0
+    rescued: int = 0
+    ignored: int = 0
+
+
+class JobHost(msgspec.Struct, frozen=True):
+    """A job on one of its nodes."""
+
+    node: str
+    state: HostState
+    ahead: int = 0
+    """Jobs before it in the node's queue."""
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    recap: Stats | None = None
+    message: str | None = None
+    """Why it ended as it did, or what it waits for."""
+
+
+class JobSummary(msgspec.Struct, frozen=True):
+    """A job in a list."""
+
+    id: int
+    name: str
+    """The playbook's path."""
+    state: JobState
+    created: float
+    created_by: str
+    nodes: list[str]
+    modes: list[str] = []
+    """`check` and `diff` when asked for."""
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    """Once ended, as ansible-playbook's: 0, 2 (a host failed) or 4 (one was unreachable); 1 when cancelled."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One job in full."""
+
+    summary: JobSummary
+    spec: JobSpec
+    hosts: list[JobHost]
+    waiting: list[str] = []
+    """Nodes of this job that are away: they get it when they are back."""
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+    seq: Annotated[int, Meta(ge=1)]
+    at: float
+
+
+class PlayStarted(_Event, frozen=True, tag="play_started", kw_only=True):
+    """`PLAY [name]`."""
+
+    name: str
+
+
+class TaskStarted(_Event, frozen=True, tag="task_started", kw_only=True):
+    """`TASK [name]`, or `RUNNING HANDLER [name]`."""
+
+    name: str
+    action: str = ""
+    handler: bool = False
+
+
+class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change that `--diff` shows: two texts, or one that was prepared by the task module."""
+
+    before: str = ""
+    after: str = ""
+    before_header: str = ""
+    after_header: str = ""
+    prepared: str = ""
+
+
+class TaskResult(_Event, frozen=True, tag="task_result", kw_only=True):
+    """What a task came to on one host, or one item of its loop."""
+
+    host: str
+    task: str
+    action: str = ""
+    status: Status
+    item: Any = None
+    """The loop's item (label) when this is the result of one; the loop's own result has none."""
+    is_item: bool = False
+    result: dict[str, Any] = {}
+    """As the task module returned it, within `api.bounded.MAX_RESULT_BYTES`, without what `no_log` hides."""
+    diff: list[Difference] = []
+    duration_s: float | None = None
+    delegated_to: str | None = None
+
+
+class LogLine(_Event, frozen=True, tag="log", kw_only=True):
+    """A line that is no result: a warning, a deprecation, an include, an error of the runner."""
+
+    level: Literal["info", "warning", "deprecated", "error"] = "info"
+    text: str
+
+
+class Recap(_Event, frozen=True, tag="recap", kw_only=True):
+    """`PLAY RECAP`."""
+
+    hosts: dict[str, Stats]
+
+
+JobEvent = PlayStarted | TaskStarted | TaskResult | LogLine | Recap
+
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """An event as readers get it. `id` counts within the job, over all its nodes."""
+
+    id: int
+    node: str
+    event: JobEvent
+
+
+# --- a node's own queue -----------------------------------------------------------------------
+
+
+class InventoryGroup(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A group: its own hosts, its child groups, its variables."""
+
+    hosts: list[str] = []
+    children: list[str] = []
+    vars: dict[str, Any] = {}
+
+
+class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All hosts and groups that the playbook may name."""
+
+    groups: dict[str, InventoryGroup] = {}
+    hostvars: dict[str, dict[str, Any]] = {}
+    directory: str | None = None
+    """Path inside the bundle with `group_vars` and `host_vars` that belong to the inventory."""
+
+
+class NodeJob(msgspec.Struct, frozen=True):
+    """What a node has to do now: run the playbook for `host`, which is itself."""
+
+    job: int
+    fence: int
+    """Goes with everything the node says of this job; a later claim makes it void."""
+    host: str
+    bundle: str
+    playbook: str
+    inventory: Inventory
+    resumed: bool = False
+    """Claimed before by this node: what is known of it on the node decides, it is not begun twice."""
+    next_seq: int = 1
+    """The first event that the server does not have."""
+    cancel: bool = False
+    """It shall stop."""
+    local: bool = False
+    """A play says `hosts: localhost`: here that is this node, so the limit is the host and localhost."""
+    extra_vars: dict[str, Any] = {}
+    check: bool = False
+    diff: bool = False
+    tags: list[str] = []
+    skip_tags: list[str] = []
+    verbosity: int = 0
+    timeout_s: float = 24 * 3600.0
+    kind: str = "playbook"
+
+
+class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for the node's next job, waiting up to `wait` seconds for one."""
+
+    wait: Annotated[float, Meta(ge=0, le=60)] = POLL_S
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The job, or None when none came in time. The lease has to be renewed within `lease_s`."""
+
+    job: NodeJob | None
+    lease_s: float
+
+
+class Fence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Renews the lease of a claimed job."""
+
+    fence: int
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """What the server has: events up to `next_seq`, and whether the job shall stop."""
+
+    next_seq: int
+    cancel: bool
+    lease_s: float
+
+
+class Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events of a claimed job, numbered without gaps from the first; those known already are skipped."""
+
+    fence: int
+    events: Annotated[list[JobEvent], Meta(max_length=MAX_EVENTS)]
+
+
+class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The end of a claimed job on this node, after its last event."""
+
+    fence: int
+    status: HostEnd
+    exit_code: int
+    recap: Stats | None = None
+    message: Text | None = None
+
+
+# --- the client's calls: people ---------------------------------------------------------------
+
+_JOBS = "/api/v1/jobs"
+
+
+async def bundle(client: ApiClient, digest: str) -> BundleInfo:
+    """The stored bundle. Raises `NotFound` when it has to be uploaded."""
+    return await client.get(f"/api/v1/bundles/{digest}", BundleInfo)
+
+
+async def upload_bundle(client: ApiClient, digest: str, content: bytes, *, timeout: float = 120.0) -> BundleInfo:
+    """Store a bundle; storing it again changes nothing."""
+    return await client.upload(f"/api/v1/bundles/{digest}", content, BundleInfo, timeout=timeout)
+
+
+async def submit(client: ApiClient, spec: JobSpec) -> Job:
+    """Check and queue a job. Raises `InvalidInput` with file:line before anything is queued."""
+    return await client.post(_JOBS, spec, Job)
+
+
+async def listing(
+    client: ApiClient, *, limit: int = 50, before: int | None = None, node: str | None = None
+) -> list[JobSummary]:
+    """Jobs, newest first; those before the id `before`, of one node."""
+    return await client.get(_JOBS, list[JobSummary], query={"limit": limit, "before": before, "node": node})
+
+
+async def show(client: ApiClient, job: int) -> Job:
+    """One job."""
+    return await client.get(f"{_JOBS}/{job}", Job)
+
+
+async def cancel(client: ApiClient, job: int) -> Job:
+    """Take a job out of the queues and stop it where it runs."""
+    return await client.post(f"{_JOBS}/{job}/cancel", {}, Job)
+
+
+async def events(client: ApiClient, job: int, *, after: int = 0, limit: int = 1000) -> list[JobRecord]:
+    """Stored events after the id `after`, at most `limit`."""
+    return await client.get(f"{_JOBS}/{job}/events", list[JobRecord], query={"after": after, "limit": limit})
+
+
+@asynccontextmanager
+async def follow(client: ApiClient, job: int, *, after: int = 0) -> AsyncIterator[AsyncIterator[JobRecord | Job]]:
+    """Events from `after` on as they come; a `Job` at the begin and whenever its state changes. Ends with the job."""
+    async with client.events(f"{_JOBS}/{job}/events", query={"follow": 1, "after": after}) as stream:
+
+        async def items() -> AsyncIterator[JobRecord | Job]:
+            async for item in stream:
+                yield item.decode(JobRecord) if item.event == "event" else item.decode(Job)
+
+        yield items()
+
+
+# --- the client's calls: a node ---------------------------------------------------------------
+
+_QUEUE = "/api/v1/nodes/self/queue"
+
+
+async def claim(client: ApiClient, *, wait: float = POLL_S) -> Claimed:
+    """The node's next job, strictly in order and one at a time; waits up to `wait` seconds for it."""
+    return await client.post(f"{_QUEUE}/claim", Claim(wait), Claimed, timeout=wait + 15)
+
+
+async def renew(client: ApiClient, job: int, fence: int) -> Ack:
+    """Keep the job. Raises `Conflict` (code `lease_lost`) when it has to be claimed again."""
+    return await client.put(f"{_QUEUE}/{job}/lease", Fence(fence), Ack)
+
+
+async def send_events(client: ApiClient, job: int, fence: int, batch: list[JobEvent]) -> Ack:
+    """Append events; those that the server has already are skipped. Raises `Conflict` on an old fence or a gap."""
+    return await client.post(f"{_QUEUE}/{job}/events", Events(fence, batch), Ack)
+
+
+async def finish(client: ApiClient, job: int, end: Finish) -> None:
+    """Report the end; saying it again changes nothing."""
+    await client.post(f"{_QUEUE}/{job}/finish", end, type(None))
+
+
+async def download_bundle(client: ApiClient, digest: str, *, timeout: float = 120.0) -> bytes:
+    """The bytes of a bundle that a job in the node's queue needs."""
+    return await client.download(f"/api/v1/nodes/self/bundles/{digest}", timeout=timeout)
