@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
+"""One run of one playbook, from files to files.
+
+JOBDIR holds, written by the node agent:
+
+    spec.json     the `Spec`
+    bundle/       the playbook's directory
+
+and is given, by this program:
+
+    events.jsonl  what happened, one JSON object per line, in order
+    exit.json     at the very end, in one step: {"code", "recap", "error"}; codes as ansible-playbook's
+    output.log    whatever is printed, bounded
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import locale
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmagentos_ansible import events
+
+OUTPUT_BYTES = 1024 * 1024
+PLUGINS = Path(__file__).parent / "plugins"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run."""
+
+    playbook: str  # relative to bundle/
+    limit: str  # the inventory name of this machine, and localhost where a play says so
+    home: str  # directory of ansible-core's own state on this machine: collections, temporary files
+    inventory: Mapping[str, Any]  # as Ansible's YAML inventories: {"all": {"hosts": ..., "children": ...}}
+    inventory_directory: str | None = None  # inside bundle/, with its group_vars and host_vars
+    extra_vars: Mapping[str, Any] = field(default_factory=dict)
+    check: bool = False
+    diff: bool = False
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+    verbosity: int = 0
+
+
+def main(directory: Path) -> None:
+    """Run what `directory` describes; ends the process with ansible-playbook's exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been inherited as ignored
+    directory = directory.absolute()
+    sys.stdout = sys.stderr = _bounded(2, OUTPUT_BYTES)
+    log = events.open_log(directory / "events.jsonl")
+    try:
+        spec = Spec(**json.loads((directory / "spec.json").read_bytes()))
+        os.chdir(directory / "bundle")
+        code = _run(directory, spec, log)
+    except KeyboardInterrupt:
+        code = events.INTERRUPTED
+        log.error("interrupted")
+    except BaseException as error:  # the outermost edge: whoever waits for exit.json must be told
+        import traceback
+
+        traceback.print_exc()
+        log.error(f"{type(error).__name__}: {error}")
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else events.UNEXPECTED
+    _write(directory / "exit.json", {"code": code, "recap": log.recap, "error": log.failure})
+    sys.stdout.flush()
+    os._exit(code)  # ansible-core leaves threads and at-exit work behind; nothing of ours is left to do
+
+
+def _run(directory: Path, spec: Spec, log: events.Log) -> int:
+    _write(_inventory(directory, spec), spec.inventory)
+    _write(directory / "extra-vars.json", spec.extra_vars)
+    os.environ.update(_environment(directory, spec))
+    # Imported only now: ansible-core reads its configuration from the environment when it is imported.
+    from ansible.cli.playbook import PlaybookCLI
+    from ansible.errors import AnsibleError
+    from ansible.utils.display import Display
+
+    try:
+        return int(PlaybookCLI(_arguments(directory, spec)).run() or 0)
+    except AnsibleError as error:
+        Display().error(error)
+        log.error(str(error))
+        return int(getattr(error, "_exit_code", 1))
+
+
+def _arguments(directory: Path, spec: Spec) -> list[str]:
+    given = ["ansible-playbook", "--inventory", str(_inventory(directory, spec)), "--limit", spec.limit, "--forks", "1"]
+    given += ["--extra-vars", f"@{directory / 'extra-vars.json'}"]
+    given += ["--check"] * spec.check + ["--diff"] * spec.diff + ["-" + "v" * spec.verbosity] * bool(spec.verbosity)
+    for tag in spec.tags:
+        given += ["--tags", tag]
+    for tag in spec.skip_tags:
+        given += ["--skip-tags", tag]
+    return [*given, "--", spec.playbook]
+
+
+def _inventory(directory: Path, spec: Spec) -> Path:
+    """Where the inventory is written: ansible-core looks for its group_vars and host_vars beside it."""
+    if spec.inventory_directory is None:
+        return directory / "inventory.json"
+    return directory / "bundle" / spec.inventory_directory / ".llmagentos-inventory.json"
+
+
+def _environment(directory: Path, spec: Spec) -> dict[str, str]:
+    """Settings that hold whatever the user of this machine or the bundle configured."""
+    for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
+        del os.environ[name]
+    home = Path(spec.home)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config = directory / "bundle" / "ansible.cfg"  # one beside the playbook counts, as for ansible-playbook
+    if not config.is_file():
+        config = directory / "ansible.cfg"
+        config.touch()
+    fixed = {
+        "ANSIBLE_CONFIG": str(config),
+        "ANSIBLE_HOME": str(home),
+        "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
+        "ANSIBLE_REMOTE_TEMP": str(home / "tmp"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(PLUGINS / "callback"),
+        "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS / "connection"),
+        "ANSIBLE_STDOUT_CALLBACK": "llmagentos_events",
+        "ANSIBLE_MODULE_STRICT_UTF8_RESPONSE": "0",  # bytes that are not UTF-8 are shown, not a reason to fail
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_NOCOWS": "1",
+        "ANSIBLE_RETRY_FILES_ENABLED": "0",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+    }
+    if not _utf8_locale():
+        fixed["LC_ALL"] = "C.UTF-8"  # ansible-core refuses to start without UTF-8
+    return fixed
+
+
+def _utf8_locale() -> bool:
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+    except locale.Error:
+        return False
+    return (locale.getlocale()[1] or "").lower() in ("utf-8", "utf8")
+
+
+def _write(path: Path, document: Any) -> None:
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8", errors="replace") as file:
+        json.dump(document, file, ensure_ascii=False, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _bounded(descriptor: int, limit: int) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(_Bounded(descriptor, limit))
+    return io.TextIOWrapper(buffer, encoding="utf-8", errors="replace", line_buffering=True)
+
+
+class _Bounded(io.RawIOBase):
+    """A file descriptor that takes so many bytes; the rest is dropped, and that is said once."""
+
+    def __init__(self, descriptor: int, limit: int) -> None:
+        self._descriptor = descriptor
+        self._left = limit
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        content = bytes(data)
+        if self._left > 0:
+            os.write(self._descriptor, content[: self._left])
+            self._left -= len(content)
+            if self._left <= 0:
+                os.write(self._descriptor, b"\n[the rest is left out]\n")
+        return len(content)
