@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +41,13 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def server(start_server: StartServer) -> ServerProcess:
     """A server with the default configuration."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' checker of the exposition format."""
+    own = Path(sys.prefix) / "tools" / "promtool"
+    found = str(own) if own.exists() else shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed here and could not be: scripts/test-tools.sh says why")
+    return found

@@ -87,6 +87,7 @@ class _Connection(asyncio.Protocol):
         self._keep_alive = False
         self._streaming = False
         self._until_close = False
+        self._bodiless = False
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -118,6 +119,9 @@ class _Connection(asyncio.Protocol):
         self._keep_alive = self._parser.should_keep_alive()
         self._until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
         self._head_done = True
+        if self._bodiless:
+            # RFC 9112 section 6.3: its Content-Length is that of a GET; the parser would wait for the body.
+            self.complete, self._keep_alive = True, False
         self._wake()
 
     def on_body(self, body: bytes) -> None:
@@ -162,6 +166,7 @@ class _Connection(asyncio.Protocol):
         if self.idle_since:
             self._reset()
         self._streaming = streaming
+        self._bodiless = request.startswith(b"HEAD ")
         assert self.transport is not None
         self.transport.write(request)
 

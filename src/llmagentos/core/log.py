@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from opentelemetry import trace
@@ -51,6 +51,24 @@ def _trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     return event
 
 
+class _Stream:
+    """Where lines go. A full disk must not fail the work that is logged: such lines are lost."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        try:
+            written: int = self._out.write(text)
+        except OSError:
+            return 0
+        return written
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._out.flush()
+
+
 def configure(*, process: str, level: str = "info", stream: Any = None) -> None:
     """Set up logging for this process; `process` (server, engine, node, module) is on every line."""
     out = stream or sys.stderr
@@ -69,6 +87,6 @@ def configure(*, process: str, level: str = "info", stream: Any = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stream(out))),
         cache_logger_on_first_use=True,
     )

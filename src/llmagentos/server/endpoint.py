@@ -16,8 +16,6 @@ from starlette.requests import Request
 from llmagentos.core.errors import InvalidInput
 from llmagentos.security.identity import Identity, Permission
 
-MAX_BODY = 4 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -62,6 +60,6 @@ class Endpoint:
     body: Any = None  # type of the JSON body; `bytes` for a raw one; None for none
     returns: Any = None  # type of the JSON answer, for the OpenAPI document
     summary: str = ""  # one line for the reference
-    max_body: int = MAX_BODY
+    max_body: int | None = None  # bytes; None for the configured server.limits.body_bytes
     streams: bool = False  # answers with server-sent events
     audited: bool = False  # a change that a person makes: it goes into the audit log

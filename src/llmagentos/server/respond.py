@@ -44,9 +44,13 @@ class MethodNotAllowed(CallerError):
 
 
 class Responder:
-    """Answers requests to endpoints; `audit` is told of every change that a person makes."""
+    """Answers requests to endpoints.
 
-    def __init__(self, authenticator: Authenticator, audit: Audit) -> None:
+    `audit` is told of every change that a person makes; `max_body` bytes are read where an endpoint sets no limit.
+    """
+
+    def __init__(self, authenticator: Authenticator, audit: Audit, *, max_body: int) -> None:
+        self._max_body = max_body
         self._authenticator = authenticator
         self._audit = audit
 
@@ -79,8 +83,14 @@ class Responder:
                 identity=str(identity),
             )
             if endpoint is not None and identity is not None and endpoint.audited:
-                await self._audit(identity, endpoint, request.url.path, response.status_code)
+                await self._record(identity, endpoint, request.url.path, response.status_code)
         return response
+
+    async def _record(self, identity: Identity, endpoint: Endpoint, path: str, status: int) -> None:
+        try:
+            await self._audit(identity, endpoint, path, status)
+        except Exception as error:  # what was done is done: its caller must not be told otherwise
+            _log.error("audit record lost", identity=str(identity), path=path, status=status, error=str(error))
 
     async def _identity(self, request: Request) -> Identity:
         identity = await self._authenticator.identify(request, request.method)
@@ -101,15 +111,15 @@ class Responder:
                 f"{identity} may not do this: it needs the permission {endpoint.allow.value}",
                 hint="use a token of a kind that may; SECURITY.md has the table",
             )
-        body = await _body(request, endpoint)
+        body = await _body(request, endpoint, endpoint.max_body or self._max_body)
         call = Call(identity, request.path_params, request.query_params, body, request)
         return _encode(await endpoint.handler(call))
 
 
-async def _body(request: Request, endpoint: Endpoint) -> Any:
+async def _body(request: Request, endpoint: Endpoint, most: int) -> Any:
     if endpoint.body is None:
         return None
-    content = await read_bounded(request, endpoint.max_body)
+    content = await read_bounded(request, most)
     if endpoint.body is bytes:
         return content
     try:
@@ -174,6 +184,8 @@ def _known(error: Exception) -> LLMAgentOSError:
 def error_response(request: Request, error: LLMAgentOSError) -> Response:
     """`error` as a problem document, or in OpenAI's shape under /v1/."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, TooLarge | DeadlineExceeded):
+        headers["Connection"] = "close"  # what is still unread of the request must not be taken for the next one
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if request.url.path.startswith("/v1/"):

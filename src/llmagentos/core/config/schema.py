@@ -171,10 +171,10 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where spans go."""
 
-    otlp: (
-        Annotated[str, Meta(pattern=r"^https?://", description="OTLP/HTTP collector, e.g. http://127.0.0.1:4318")]
-        | None
-    ) = None
+    otlp: Annotated[
+        Annotated[str, Meta(pattern=r"^https?://")] | None,
+        Meta(description="OTLP/HTTP collector, e.g. http://127.0.0.1:4318"),
+    ] = None
 
 
 class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
