@@ -34,7 +34,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     base = Foundation(config, state)
     parts = Parts()
     system.wire(base, parts)
-    responder = Responder(base.authenticator, _audit(base.audit))
+    responder = Responder(base.authenticator, _audit(base.audit), max_body=config.server.limits.body_bytes)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
