@@ -104,7 +104,7 @@ def _told(answer: bytes, state: StateDirectory, process: subprocess.Popen[bytes]
     import msgspec
 
     from llmagentos.api import problem
-    from llmagentos.server.supervisor.child import tail
+    from llmagentos.core.child import tail
     from llmagentos.server.supervisor.supervisor import Ready
 
     if not answer:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 from llmagentos.api.client import ApiClient
+from llmagentos.core.child import Child, ChildFailed, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.discovery import Credentials, read
 from llmagentos.core.errors import Unavailable
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
 from llmagentos.server.supervisor import parts
-from llmagentos.server.supervisor.child import Child, ChildFailed, ChildSpec
 from llmagentos.server.supervisor.report import Report
 
 SERVER_READY_S = 60.0

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from llmagentos.core.child import ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.config.load import NOT_CONFIGURATION
 from llmagentos.core.state import StateDirectory
-from llmagentos.server.supervisor.child import ChildSpec
 
 SERVER = "server"
 NODE = "node"

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+from llmagentos.core import logfile
+from llmagentos.core.child import Child, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
-from llmagentos.server.supervisor import logs, parts, ports, strays
+from llmagentos.server.supervisor import parts, ports, strays
 from llmagentos.server.supervisor.bringup import BringUp
-from llmagentos.server.supervisor.child import Child, ChildSpec
 from llmagentos.server.supervisor.report import Report
 
 NODE_STOP_S = 4.5
@@ -142,7 +143,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
             for path in [self._state.logs / "up.log", *(child.spec.log for child in self._children.values())]:
-                await asyncio.to_thread(logs.rotate, path, most_bytes=log.file_bytes, files=log.files)
+                await asyncio.to_thread(logfile.rotate, path, most_bytes=log.file_bytes, files=log.files)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

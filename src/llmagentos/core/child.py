@@ -29,6 +29,8 @@ class ChildSpec:
     env: Mapping[str, str]
     ready: Path | None = None
     """A file that the process makes when it can work; without one it counts as ready once it runs."""
+    directory: Path | None = None
+    """Where it runs; without one where this process does."""
 
 
 class Child:
@@ -106,6 +108,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=self.spec.env,
+                cwd=self.spec.directory,
                 process_group=0,  # Ctrl-C on the terminal reaches the supervisor alone, which stops all in order
                 preexec_fn=die_with(os.getpid()),
             )
