@@ -67,7 +67,7 @@ def _foreground_ready(ready: Ready) -> None:
 def show_ready(ready: Ready) -> None:
     """Where the system is and how to get in."""
     note(tr("Ready after {time}.", time=duration(ready.seconds)))
-    shown = [(tr("Address"), ready.url), (tr("Console"), ready.login or ready.url)]
+    shown = [(tr("Address"), ready.url), (tr("Console"), ready.login)]
     if ready.first_token:
         shown.append((tr("Admin token"), ready.first_token))
     fields(shown)

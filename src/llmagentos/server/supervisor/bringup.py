@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llmagentos.api.client import ApiClient
+from llmagentos.api.console import LoginLink
+from llmagentos.api.tokens import NewToken
 from llmagentos.core.child import Child, ChildFailed, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.discovery import Credentials, read
 from llmagentos.core.errors import Unavailable
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
-from llmagentos.server.supervisor import parts
+from llmagentos.llm.engines import children as engines
+from llmagentos.server.supervisor import parts, units
 from llmagentos.server.supervisor.report import Report
 
 SERVER_READY_S = 60.0
 _POLL_S = 0.05
+_SHOW_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The server can be used."""
+
+    first_token: str | None  # the admin token when this start made it
+    login: str  # a link that logs in to the console, once
 
 
 class BringUp:
@@ -33,15 +46,44 @@ class BringUp:
         self._launch = launch
         self._env = parts.environment(loaded, state)
 
-    async def run(self, on_ready: Callable[[str | None], None]) -> None:
-        """Start everything; `on_ready` gets the admin token when this start made it. Raises `ChildFailed`."""
+    async def run(self, on_ready: Callable[[Answering], None]) -> None:
+        """Start everything; `on_ready` is called once the server answers, while models still load.
+
+        Raises `ChildFailed` when the server does not come up.
+        """
         first = not self._state.credentials.exists()
         self._report.progress({"server": tr("starting")})
         server = self._launch(parts.server(self._state, self._env))
+        models = [
+            self._launch(parts.engine(self._state, self._env, child)) for child in engines(self._config, self._state)
+        ]
         credentials = await self._answering(server)
-        self._report.progress({"server": tr("ready")})
         self._report.settled()
-        on_ready(credentials.token if first else None)
+        async with ApiClient(credentials.server, credentials.token, tls=credentials.tls()) as client:
+            if self._config.node.enabled:
+                await self._start_node(client, credentials)
+            link = await client.post("/api/v1/login-links", {}, LoginLink)
+            on_ready(Answering(credentials.token if first else None, client.server + link.path))
+            await self._await_models(models)
+
+    async def _start_node(self, client: ApiClient, credentials: Credentials) -> None:
+        for warning in units.write(self._state.node, self._config.modules):
+            self._report.say(tr("warning: {warning}", warning=warning))
+        if not (self._state.node / "identity.json").exists():
+            made = await client.post("/api/v1/tokens", {"name": "local-node", "kind": "join"}, NewToken)
+            parts.write_secret(parts.join_token(self._state), made.token)
+        name = self._config.node.name
+        self._launch(parts.node(self._state, self._env, server=credentials.server, ca=credentials.ca, name=name))
+
+    async def _await_models(self, models: list[Child]) -> None:
+        """Show how far each model is until all can work; a model that fails says so by itself."""
+        begun = time.monotonic()
+        while waiting := [child for child in models if not child.is_ready]:
+            how = {child.spec.name: tr("loading") if child in waiting else tr("ready") for child in models}
+            self._report.progress(how, seconds=time.monotonic() - begun)
+            await asyncio.sleep(_SHOW_S)
+        self._report.progress({child.spec.name: tr("ready") for child in models})
+        self._report.settled()
 
     async def _answering(self, server: Child) -> Credentials:
         deadline = time.monotonic() + SERVER_READY_S

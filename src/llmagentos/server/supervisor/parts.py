@@ -11,6 +11,7 @@ from llmagentos.core.child import ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.config.load import NOT_CONFIGURATION
 from llmagentos.core.state import StateDirectory
+from llmagentos.llm.engines import Child as EngineChild
 
 SERVER = "server"
 NODE = "node"
@@ -34,11 +35,18 @@ def server(state: StateDirectory, env: Mapping[str, str]) -> ChildSpec:
     return ChildSpec(SERVER, (sys.executable, "-m", "llmagentos.server"), state.logs / "server.log", env)
 
 
-def node(state: StateDirectory, env: Mapping[str, str], *, server: str, ca: Path | None) -> ChildSpec:
+def engine(state: StateDirectory, env: Mapping[str, str], child: EngineChild) -> ChildSpec:
+    """The process of a model that is served on this machine."""
+    return ChildSpec(child.name, child.argv, state.logs / f"{child.name}.log", env, child.ready)
+
+
+def node(state: StateDirectory, env: Mapping[str, str], *, server: str, ca: Path | None, name: str | None) -> ChildSpec:
     """The node agent of this machine; it joins with the token in `join_token` when it has no identity yet."""
     argv = [sys.executable, "-m", "llmagentos.fleet.node", "--state", str(state.node), "--server", server]
     if ca is not None:
         argv += ["--ca", str(ca)]
+    if name is not None:
+        argv += ["--name", name]
     argv += ["--join-token-file", str(join_token(state))]
     return ChildSpec(NODE, tuple(argv), state.logs / "node.log", env)
 
@@ -46,3 +54,10 @@ def node(state: StateDirectory, env: Mapping[str, str], *, server: str, ca: Path
 def join_token(state: StateDirectory) -> Path:
     """The file with the one-time token of the local node: never an argument, which every user could read."""
     return state.run / "join.token"
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """A file with `secret` for its owner alone."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")

@@ -19,6 +19,7 @@ class Report:
         self._live = terminal is not None and terminal.isatty()
         self._shown = ""
         self._progress: dict[str, str] = {}
+        self._seconds: float | None = None
 
     def say(self, text: str) -> None:
         """A line for the operator."""
@@ -28,14 +29,14 @@ class Report:
         self._print(f"{text}\n")
         self._draw()
 
-    def progress(self, parts: Mapping[str, str]) -> None:
-        """How far each part is: redrawn in place on a terminal, elsewhere a line for each that is new."""
-        for name, how in parts.items():
-            if self._progress.get(name) == how:
-                continue
-            if not self._live and not how.endswith("%"):  # percentages only where they can be redrawn
-                self.say(f"{name}: {how}")
+    def progress(self, parts: Mapping[str, str], *, seconds: float | None = None) -> None:
+        """How far each part is, `seconds` after the start: redrawn on a terminal, elsewhere a line for each change."""
+        if not self._live:
+            for name, how in parts.items():
+                if self._progress.get(name) != how:
+                    self.say(f"{name}: {how}")
         self._progress = dict(parts)
+        self._seconds = seconds
         if self._live:
             self._erase()
             self._draw()
@@ -50,6 +51,8 @@ class Report:
     def _draw(self) -> None:
         if self._live and self._progress:
             self._shown = tr("starting: ") + " · ".join(f"{name} {how}" for name, how in self._progress.items())
+            if self._seconds is not None:
+                self._shown += f" ({self._seconds:.0f} s)"
             self._print(self._shown)
 
     def _erase(self) -> None:

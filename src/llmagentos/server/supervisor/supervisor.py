@@ -23,7 +23,7 @@ from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
 from llmagentos.server.supervisor import parts, ports, strays
-from llmagentos.server.supervisor.bringup import BringUp
+from llmagentos.server.supervisor.bringup import Answering, BringUp
 from llmagentos.server.supervisor.report import Report
 
 NODE_STOP_S = 4.5
@@ -40,7 +40,7 @@ class Ready:
     url: str
     seconds: float  # it took
     first_token: str | None  # the admin token, at the first start only
-    login: str | None = None  # a link that logs in to the console, once
+    login: str  # a link that logs in to the console, once
 
 
 class Supervisor:
@@ -68,7 +68,7 @@ class Supervisor:
             self._warn()
             ports.require_free(self._config.server.host, self._config.server.port)
             with self._signals():
-                await self._supervise(lambda token: on_ready(self._ready(token, begun)))
+                await self._supervise(lambda answering: on_ready(self._ready(answering, begun)))
         if self._failure is not None:
             raise self._failure
 
@@ -79,10 +79,10 @@ class Supervisor:
                 child.kill()
         self._stopping.set()
 
-    def _ready(self, first_token: str | None, begun: float) -> Ready:
-        return Ready(self._config.server.url, time.monotonic() - begun, first_token)
+    def _ready(self, answering: Answering, begun: float) -> Ready:
+        return Ready(self._config.server.url, time.monotonic() - begun, answering.first_token, answering.login)
 
-    async def _supervise(self, on_ready: Callable[[str | None], None]) -> None:
+    async def _supervise(self, on_ready: Callable[[Answering], None]) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
             keeper = group.create_task(self._keep_logs_small())
@@ -92,7 +92,7 @@ class Supervisor:
             await self._shut_down()
             keeper.cancel()
 
-    async def _start(self, on_ready: Callable[[str | None], None]) -> None:
+    async def _start(self, on_ready: Callable[[Answering], None]) -> None:
         bringup = BringUp(self._loaded, self._state, self._report, self._launch)
         try:
             await bringup.run(on_ready)
