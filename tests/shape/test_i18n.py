@@ -82,7 +82,7 @@ def untranslated(texts: Iterator[str], catalog: dict[str, str]) -> list[str]:
 def all_texts() -> Iterator[str]:
     yield from SECTIONS
     yield from (help_text for _, help_text in COMMANDS.values())
-    for path in SOURCE.rglob("*.py"):
+    for path in [*SOURCE.rglob("*.py"), ROOT / "scripts" / "demo.py"]:
         yield from texts_in_python(path.read_text("utf-8"))
     for path in SOURCE.rglob("*.html"):
         yield from texts_in_template(path.read_text("utf-8"))
