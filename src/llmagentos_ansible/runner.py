@@ -9,6 +9,7 @@ JOBDIR holds, written by the node agent:
 
 and is given, by this program:
 
+    runner.json   first of all: {"pid", "start" (ticks since boot, proc(5)), "begun" (monotonic seconds)}
     events.jsonl  what happened, one JSON object per line, in order
     exit.json     at the very end, in one step: {"code", "recap", "error"}; codes as ansible-playbook's
     output.log    whatever is printed, bounded
@@ -22,6 +23,7 @@ import locale
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +56,7 @@ def main(directory: Path) -> None:
     """Run what `directory` describes; ends the process with ansible-playbook's exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been inherited as ignored
     directory = directory.absolute()
+    _write(directory / "runner.json", {"pid": os.getpid(), "start": _start(), "begun": time.monotonic()})
     sys.stdout = sys.stderr = _bounded(2, OUTPUT_BYTES)
     log = events.open_log(directory / "events.jsonl")
     try:
@@ -136,6 +139,14 @@ def _environment(directory: Path, spec: Spec) -> dict[str, str]:
     if not _utf8_locale():
         fixed["LC_ALL"] = "C.UTF-8"  # ansible-core refuses to start without UTF-8
     return fixed
+
+
+def _start() -> int:
+    """When this process started: with the process id it is unlike any other until the next boot."""
+    try:
+        return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:  # not Linux
+        return 0
 
 
 def _utf8_locale() -> bool:

@@ -43,6 +43,89 @@ HTTP_REQUESTS = _histogram(
     "status",
 )
 # --- services ---------------------------------------------------------------------------------
+REGISTRY_INSTANCES = _gauge("llmagentos_registry_instances", "Registered instances of modules.")
+SERVICE_REQUESTS = _histogram(
+    "llmagentos_service_request_duration_seconds",
+    "Calls that this module answered, by service, method and outcome (ok or the error's code).",
+    "service",
+    "method",
+    "outcome",
+)
+SERVICE_REFUSALS = _counter(
+    "llmagentos_service_refused_total", "Requests that this module refused before any method ran, by reason.", "reason"
+)
+SERVICE_CONNECTIONS = _gauge("llmagentos_service_connections", "Open connections to this module.")
+SERVICE_CALLS = _histogram(
+    "llmagentos_service_call_duration_seconds",
+    "Calls that this process made, retries included, by service, method and outcome (ok or the error's code).",
+    "service",
+    "method",
+    "outcome",
+)
+SERVICE_RETRIES = _counter(
+    "llmagentos_service_call_retries_total",
+    "Calls sent again to another instance, by service and reason.",
+    "service",
+    "reason",
+)
 # --- llm --------------------------------------------------------------------------------------
+# OpenTelemetry's conventions for generative AI, with dots as underscores and the unit as suffix.
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+GEN_AI_DURATION = _histogram(
+    "gen_ai_server_request_duration_seconds",
+    "Calls to models from arrival to end; error_type is empty for those that succeeded.",
+    *_GEN_AI,
+    "error_type",
+    buckets=_SLOW,
+)
+GEN_AI_FIRST_TOKEN = _histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "From a call's arrival to the first piece of its answer, the wait for a slot included.",
+    *_GEN_AI,
+    buckets=_SLOW,
+)
+GEN_AI_PER_TOKEN = _histogram(
+    "gen_ai_server_time_per_output_token_seconds", "Time for each token of an answer after the first.", *_GEN_AI
+)
+GEN_AI_TOKENS = _histogram(
+    "gen_ai_client_token_usage",
+    "Tokens of a call, input and output.",
+    *_GEN_AI,
+    "gen_ai_token_type",
+    buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144),
+)
+LLM_QUEUE = _histogram(
+    "llmagentos_llm_queue_duration_seconds", "Wait of admitted calls for a slot of their model.", "model", buckets=_SLOW
+)
+LLM_RUNNING = _gauge("llmagentos_llm_running_calls", "Calls that have a slot of their model now.", "model")
+LLM_WAITING = _gauge("llmagentos_llm_waiting_calls", "Calls that wait for a slot of their model now.", "model")
 # --- agents -----------------------------------------------------------------------------------
+RUNS = _counter("llmagentos_runs_ended_total", "Agent runs that ended, by agent and state.", "agent", "state")
+RUN_SECONDS = _histogram(
+    "llmagentos_run_duration_seconds",
+    "From the first claim of a run to its end, by agent and state.",
+    "agent",
+    "state",
+    buckets=_SLOW,
+)
+RUNS_ACTIVE = _gauge("llmagentos_runs_active", "Runs that this process is carrying on.")
+TOOL_SECONDS = _histogram("llmagentos_tool_call_duration_seconds", "Tool calls of agents by outcome.", "outcome")
 # --- fleet ------------------------------------------------------------------------------------
+NODES = _gauge("llmagentos_nodes", "Nodes by state (ready, away).", "state")
+JOBS_ENDED = _counter("llmagentos_jobs_ended_total", "Jobs that ended, by state.", "state")
+JOB_DURATION = _histogram(
+    "llmagentos_job_duration_seconds", "Jobs from their submission to the end of the last node.", buckets=_SLOW
+)
+JOBS_WAITING = _gauge("llmagentos_jobs_waiting", "Entries in the queues of all nodes, queued or running.")
+TASK_RESULTS = _counter("llmagentos_task_results_total", "Results of playbook tasks by status.", "status")
+# of a node agent's own process
+NODE_JOBS = _counter("llmagentos_node_jobs_total", "Jobs that this node ended, by status.", "status")
+NODE_JOB_SECONDS = _histogram(
+    "llmagentos_node_job_duration_seconds", "Jobs on this node from claim to reported end.", buckets=_SLOW
+)
+NODE_EVENTS = _counter("llmagentos_node_events_sent_total", "Events of jobs that the server acknowledged.")
+NODE_MODULES = _gauge("llmagentos_node_modules", "Modules that this node keeps, by state.", "state")
+NODE_MODULE_RESTARTS = _counter("llmagentos_node_module_deaths_total", "Modules that ended without being told to.")
+NODE_HEARTBEATS = _counter(
+    "llmagentos_node_heartbeats_total", "Heartbeats by outcome (ok or the error's code).", "outcome"
+)

@@ -1,0 +1,39 @@
+"""Calls that have to come through: repeated with backoff while the server is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from llmagentos.core import log
+from llmagentos.core.errors import CallerError, LLMAgentOSError, TooManyRequests
+from llmagentos.core.lifecycle import Backoff
+
+T = TypeVar("T")
+_log = log.get(__name__)
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same call may succeed later: the server is away, overloaded or broken."""
+    return not isinstance(error, CallerError) or isinstance(error, TooManyRequests)
+
+
+async def insist(call: Callable[[], Awaitable[T]], *, what: str) -> T:
+    """The answer of `call`, however long it takes. Raises the errors that waiting does not mend."""
+    backoff = Backoff(first=0.2, most=5.0)
+    while True:
+        try:
+            answer = await call()
+        except (LLMAgentOSError, msgspec.DecodeError) as error:
+            if not passing(error):
+                raise
+            if backoff.failures == 0:
+                _log.warning("server away", doing=what, error=str(error))
+            await asyncio.sleep(backoff.died(0.0))
+        else:
+            if backoff.failures:
+                _log.info("server back", doing=what, failures=backoff.failures)
+            return answer

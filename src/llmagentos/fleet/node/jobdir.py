@@ -1,0 +1,160 @@
+"""The directory of one job on its node."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from llmagentos.api.jobs import HostEnd, Stats
+from llmagentos.fleet.node import processes
+from llmagentos.fleet.node.phases import Phase, Traces, phase
+from llmagentos.fleet.node.state import write_whole
+
+T = TypeVar("T")
+
+
+class RunnerRecord(msgspec.Struct, frozen=True):
+    """The runner's process, as it wrote itself: id, start in ticks since boot, begin in monotonic seconds."""
+
+    pid: int
+    start: int
+    begun: float
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a runner ended: ansible-playbook's code, the recap by host, what ended it early."""
+
+    code: int
+    recap: dict[str, Stats] = {}
+    error: str | None = None
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why the node agent ended the runner, written before it did."""
+
+    status: HostEnd
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDirectory:
+    """Paths and traces of a job."""
+
+    root: Path
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output.log"
+
+    def prepare(self) -> None:
+        """Make the directory, for the owner only, and drop what an earlier, unbegun attempt left."""
+        self.root.mkdir(exist_ok=True, mode=0o700)
+        shutil.rmtree(self.bundle, ignore_errors=True)
+
+    def phase(self) -> Phase:
+        """Where the job stands now."""
+        return phase(self.traces())
+
+    def traces(self) -> Traces:
+        """What is on disk, read in the order that no ending process can slip through."""
+        record = self.runner()
+        dead = record is not None and not processes.alive(record.pid, record.start)
+        locked = self.locked()
+        return Traces(
+            reported=(self.root / "reported").exists(),
+            exited=(self.root / "exit.json").exists(),
+            locked=locked,
+            runner_dead=dead,
+            begun=record is not None or self.events.exists(),
+        )
+
+    def runner(self) -> RunnerRecord | None:
+        """The runner's process; None before it wrote itself."""
+        return _read(self.root / "runner.json", RunnerRecord)
+
+    def exit(self) -> Exit | None:
+        """How the runner ended; None before it did, or when it could not say."""
+        return _read(self.root / "exit.json", Exit)
+
+    def stopped(self) -> Stop | None:
+        """Why the node agent ended it; None when it did not."""
+        return _read(self.root / "stop.json", Stop)
+
+    def write_stop(self, stop: Stop) -> None:
+        """Say why, before ending the runner. The first reason stays."""
+        if self.stopped() is None:
+            write_whole(self.root / "stop.json", msgspec.json.encode(stop))
+
+    def write_exit(self, how: Exit) -> None:
+        """The end of a job whose runner was never started."""
+        write_whole(self.root / "exit.json", msgspec.json.encode(how))
+
+    def write_spec(self, spec: dict[str, Any]) -> None:
+        """What the runner reads."""
+        write_whole(self.spec, msgspec.json.encode(spec))
+
+    def mark_reported(self) -> None:
+        """The server has all of it: the files that may hold secrets go, the rest stays for a while."""
+        write_whole(self.root / "reported", b"")
+        for name in ("spec.json", "extra-vars.json", "inventory.json"):
+            (self.root / name).unlink(missing_ok=True)
+        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+
+    def locked(self) -> bool:
+        """Whether a process of the run is alive."""
+        with self.lock() as held:
+            return not held
+
+    @contextmanager
+    def lock(self) -> Iterator[int]:
+        """The descriptor of the job's lock, held; 0 when a process of the run holds it.
+
+        A process that inherits the descriptor keeps the lock after this block.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield 0
+            else:
+                yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def prune(jobs: Path, keep: int) -> None:
+    """Remove the directories of reported jobs but for the `keep` newest."""
+    found = sorted((path for path in jobs.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    reported = [path for path in found if (path / "reported").exists()]
+    for path in reported[: max(0, len(reported) - keep)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        return None  # written in one step: only a broken disk leaves it so, which is as good as nothing

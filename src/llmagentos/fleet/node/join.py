@@ -1,0 +1,73 @@
+"""Becoming a node: a one-time token is exchanged for an identity."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from llmagentos.api import nodes
+from llmagentos.api.client import ApiClient
+from llmagentos.api.nodes import Join
+from llmagentos.core import log
+from llmagentos.core.discovery import Credentials, read_secret
+from llmagentos.core.errors import ConfigError, Unauthenticated
+from llmagentos.fleet.node.insist import insist
+from llmagentos.fleet.node.state import Identity, NodeDirectory
+
+_log = log.get(__name__)
+
+
+async def identity(
+    directory: NodeDirectory, *, server: str, ca: Path | None, token: Path | None, name: str | None
+) -> Identity:
+    """This node's identity: the one it has, or a new one for the join token in the file `token` (`-`: stdin).
+
+    Waits while the server is away. Raises `ConfigError` without either, `Conflict` when the name is taken.
+    """
+    if (known := directory.read_identity()) is not None:
+        return known
+    if token is None:
+        raise ConfigError(
+            f"this machine is no node yet: there is no identity in {str(directory.root)!r}",
+            hint="make a token with `llmctl token create --kind join NAME` and give it with --token-file",
+        )
+    secret = await asyncio.to_thread(_secret, token)
+    joined = await _join(Credentials(server, secret, ca), name or default_name())
+    _forget(directory)
+    await asyncio.to_thread(directory.write_identity, joined)
+    _log.info("joined", node=joined.name, server=server)
+    return joined
+
+
+def _secret(token: Path) -> str:
+    return sys.stdin.readline().strip() if str(token) == "-" else read_secret(token)
+
+
+def default_name() -> str:
+    """The host's name as a node may be called."""
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname().partition(".")[0]).strip("-._")
+    return found[:63] or "node"
+
+
+async def _join(credentials: Credentials, name: str) -> Identity:
+    request = Join(name, socket.gethostname()[:255], version("llmagentos"))
+    async with ApiClient(credentials.server, credentials.token, tls=credentials.tls()) as client:
+        try:
+            joined = await insist(lambda: nodes.join(client, request), what="join")
+        except Unauthenticated as error:
+            raise Unauthenticated(
+                f"the join token was not accepted: {error.message}",
+                hint="it works once and for a limited time: make another with `llmctl token create --kind join NAME`",
+            ) from None
+    return Identity(joined.name, credentials.server, joined.token)
+
+
+def _forget(directory: NodeDirectory) -> None:
+    """Jobs of a server that this machine no longer belongs to: numbers start again at the new one."""
+    for path in directory.jobs.iterdir():
+        shutil.rmtree(path, ignore_errors=True)

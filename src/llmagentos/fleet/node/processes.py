@@ -1,0 +1,67 @@
+"""Processes that are not our children: found again, and ended with all that they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+
+def alive(pid: int, start: int) -> bool:
+    """Whether the process `pid` that started at tick `start` (proc(5), field 22) still runs.
+
+    Process ids are used again and wall clocks jump; ticks since boot do neither.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except FileNotFoundError:
+        return not Path("/proc/self/stat").exists() and psutil.pid_exists(pid)  # not Linux: the id has to do
+    except ProcessLookupError:
+        return False
+    return fields[0] not in ("Z", "X") and int(fields[19]) == start
+
+
+def of_run(directory: Path) -> list[psutil.Process]:
+    """The runner of a job directory, its workers (forks, so of the same command line) and all they started."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["cmdline"]):
+        if _runs(process.info["cmdline"] or (), directory):
+            found[process.pid] = process
+            for child in _children(process):
+                found[child.pid] = child
+    return list(found.values())
+
+
+def _runs(command: Iterable[str], directory: Path) -> bool:
+    return [*command][-2:] == ["llmagentos_ansible", str(directory)]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def interrupt(pid: int) -> None:
+    """Ask the runner to end: ansible-core passes it on to its workers and removes temporary files."""
+    _send(pid, signal.SIGINT)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End the processes at once. psutil never signals a process that got an old one's id."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue  # it ended by itself, or became another user's
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

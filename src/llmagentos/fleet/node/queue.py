@@ -1,0 +1,58 @@
+"""The node's own queue: one job after the other, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmagentos.api import jobs
+from llmagentos.api.client import ApiClient
+from llmagentos.api.jobs import NodeJob
+from llmagentos.core import log, metrics, tracing
+from llmagentos.core.errors import Conflict, NotFound
+from llmagentos.fleet.node.insist import insist
+from llmagentos.fleet.node.jobdir import JobDirectory, prune
+from llmagentos.fleet.node.work import Work
+
+KEEP = 20
+"""Job directories kept after their end, for whoever looks into a failure."""
+_log = log.get(__name__)
+
+
+class Queue:
+    """Works the queue until cancelled. A playbook that runs then runs on, and is found again."""
+
+    def __init__(self, client: ApiClient, directory: Path, *, home: Path, variables: Mapping[str, Any]) -> None:
+        self._client = client
+        self._directory = directory
+        self._home = home
+        self._variables = variables
+        self.job: int | None = None
+        """The job at hand."""
+
+    async def run(self) -> None:
+        """Claim and work, for ever. Raises `Unauthenticated` once the node was removed."""
+        prune(self._directory, KEEP)
+        while True:
+            claimed = await insist(lambda: jobs.claim(self._client), what="claim")
+            if claimed.job is None:
+                continue
+            self.job = claimed.job.job
+            with log.bind(job_id=str(self.job)), tracing.span("job", job=self.job, playbook=claimed.job.playbook):
+                await self._work(claimed.job, claimed.lease_s)
+            self.job = None
+            prune(self._directory, KEEP)
+
+    async def _work(self, job: NodeJob, lease_s: float) -> None:
+        directory = JobDirectory(self._directory / str(job.job))
+        _log.info("job claimed", resumed=job.resumed, next_seq=job.next_seq)
+        work = Work(self._client, job, directory, home=str(self._home), variables=self._variables)
+        try:
+            with metrics.NODE_JOB_SECONDS.time():
+                await work.run(lease_s)
+        except Conflict as error:
+            _log.warning("lease lost; claiming again", error=str(error))
+        except NotFound as error:
+            _log.error("the server no longer knows the job", error=str(error))
+            directory.mark_reported()

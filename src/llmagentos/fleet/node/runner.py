@@ -1,0 +1,77 @@
+"""Starting and ending the program that runs a playbook. It is not our child for long: it outlives the node agent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from llmagentos.fleet.node import processes
+from llmagentos.fleet.node.jobdir import JobDirectory
+
+STOP_GRACE_S = 5.0
+_OURS = "LLMAGENTOS_"
+
+
+class Runner:
+    """The runner of one job directory. Calls block: use them off the event loop."""
+
+    def __init__(self, directory: JobDirectory) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, environ: Mapping[str, str] = os.environ) -> bool:
+        """Start it, in a session of its own; False when one is or was there already. Raises `OSError`."""
+        with self._directory.lock() as held:
+            if not held or self._directory.traces().begun:
+                return False
+            env = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
+            with self._directory.output.open("ab") as output:
+                self._process = subprocess.Popen(
+                    # -P: the bundle is its working directory, and must not be where Python finds modules.
+                    [sys.executable, "-P", "-m", "llmagentos_ansible", str(self._directory.root)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=env,
+                    cwd=self._directory.bundle,
+                    pass_fds=[held],  # the lock goes with it: taken before it runs, kept until its last worker ends
+                    start_new_session=True,
+                )
+            return True
+
+    def reap(self) -> None:
+        """Collect the process when it was ours and has ended, so that it is no zombie."""
+        if self._process is not None:
+            self._process.poll()
+
+    def interrupt(self) -> None:
+        """Ask it to end."""
+        if (record := self._directory.runner()) is not None and processes.alive(record.pid, record.start):
+            processes.interrupt(record.pid)
+
+    def stop(self) -> None:
+        """End it and all that it started: ask, and kill what is left after `STOP_GRACE_S`."""
+        found = processes.of_run(self._directory.root)
+        self.interrupt()
+        deadline = time.monotonic() + STOP_GRACE_S
+        while time.monotonic() < deadline and any(process.is_running() and not _gone(process) for process in found):
+            self.reap()
+            time.sleep(0.05)
+        self.kill(found)
+
+    def kill(self, known: list[psutil.Process] | None = None) -> None:
+        """End all of it at once."""
+        processes.kill([*(known or []), *processes.of_run(self._directory.root)])
+        self.reap()
+
+
+def _gone(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,108 @@
+"""The node agent's state directory: its layout and the node's identity."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from llmagentos.core.errors import ConfigError
+from llmagentos.core.state import StateDirectory, StateUnusable
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who this node is, to which server. Kept 0600."""
+
+    name: str
+    server: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDirectory:
+    """Where each thing stands below `root`."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """The node's `Identity`."""
+        return self.root / "identity.json"
+
+    @property
+    def jobs(self) -> Path:
+        """One directory per job, by number."""
+        return self.root / "jobs"
+
+    @property
+    def units(self) -> Path:
+        """Module units, `NAME.yaml`, as playbooks write them."""
+        return self.root / "modules.d"
+
+    @property
+    def modules(self) -> Path:
+        """One directory per module: its token and its log."""
+        return self.root / "modules"
+
+    @property
+    def ansible(self) -> Path:
+        """ansible-core's own state: collections, temporary files."""
+        return self.root / "ansible"
+
+    @property
+    def metrics_token(self) -> Path:
+        """The token for `/metrics` of the node agent, 0600."""
+        return self.root / "metrics.token"
+
+    @property
+    def endpoint(self) -> Path:
+        """Where the node agent serves `/metrics`, as one line; there while it runs."""
+        return self.root / "metrics.address"
+
+    def prepare(self) -> None:
+        """Make what is missing, for the owner only. Raises `StateUnusable`."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            StateDirectory(self.root).check()
+            for directory in (self.jobs, self.units, self.modules, self.ansible):
+                directory.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StateUnusable(
+                f"the node's state directory {str(self.root)!r} cannot be used: {error.strerror}",
+                hint="name another with --state DIR",
+            ) from None
+
+    def read_identity(self) -> Identity | None:
+        """The identity; None before the node joined. Raises `ConfigError` for a file that is damaged."""
+        try:
+            return msgspec.json.decode(self.identity.read_bytes(), type=Identity)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"{self.identity}: cannot be read: {error}",
+                hint="delete it, remove the node with `llmctl node remove`, and join again with a new token",
+            ) from None
+
+    def write_identity(self, identity: Identity) -> None:
+        """Keep the identity."""
+        write_secret(self.identity, msgspec.json.encode(identity))
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a file for its owner only, in one step that a crash cannot tear."""
+    write_whole(path, content, mode=0o600)
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a file in one step: after a crash it has its old content or its new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

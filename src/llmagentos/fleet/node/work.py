@@ -1,0 +1,183 @@
+"""One claimed job, from wherever it stands to its reported end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from llmagentos.api import jobs
+from llmagentos.api.client import ApiClient
+from llmagentos.api.jobs import Ack, Finish, HostEnd, NodeJob, Stats
+from llmagentos.core import log, metrics
+from llmagentos.core.errors import CallerError, Conflict
+from llmagentos.fleet.node import bundles
+from llmagentos.fleet.node.insist import insist
+from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
+from llmagentos.fleet.node.phases import Phase
+from llmagentos.fleet.node.runner import Runner
+from llmagentos.fleet.node.spec import runner_spec
+from llmagentos.fleet.node.tail import EventTail
+
+POLL_S = 0.1
+"""How often new events are looked for: what a person who watches notices."""
+RENEW_S = 3.0
+"""How often the lease is renewed at least, because the answer brings the order to stop."""
+_UNREACHABLE = 4
+_log = log.get(__name__)
+
+
+class Work:
+    """Brings `job` to its end. Whatever happened before is told from `directory`."""
+
+    def __init__(
+        self, client: ApiClient, job: NodeJob, directory: JobDirectory, *, home: str, variables: Mapping[str, Any]
+    ) -> None:
+        self._client = client
+        self._job = job
+        self._directory = directory
+        self._home = home
+        self._variables = variables
+        self._runner = Runner(directory)
+        self._tail = EventTail(directory.events, job.next_seq)
+        self._cancel = job.cancel
+
+    async def run(self, lease_s: float) -> None:
+        """Do it. Raises `Conflict` when the lease was lost (claim again), `NotFound` when the job is gone."""
+        keeper = asyncio.create_task(self._keep(lease_s))
+        work = asyncio.create_task(self._to_the_end())
+        try:
+            done, _ = await asyncio.wait((keeper, work), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            keeper.cancel()
+            work.cancel()
+            await asyncio.gather(keeper, work, return_exceptions=True)
+
+    async def _keep(self, lease_s: float) -> None:
+        while True:
+            await asyncio.sleep(min(RENEW_S, lease_s / 3))
+            ack = await insist(lambda: jobs.renew(self._client, self._job.job, self._job.fence), what="renew")
+            self._heed(ack)
+            lease_s = ack.lease_s
+
+    def _heed(self, ack: Ack) -> None:
+        self._cancel = self._cancel or ack.cancel
+
+    async def _to_the_end(self) -> None:
+        steps: Mapping[Phase, Callable[[], Awaitable[None]]] = {
+            Phase.NEW: self._begin,
+            Phase.RUNNING: self._follow,
+            Phase.ORPHANED: self._sweep,
+            Phase.ENDED: self._report,
+            Phase.INTERRUPTED: self._report,
+            Phase.REPORTED: self._report,
+        }
+        self._directory.root.mkdir(exist_ok=True, mode=0o700)
+        while True:
+            self._runner.reap()
+            phase = await asyncio.to_thread(self._directory.phase)
+            await steps[phase]()
+            if phase in (Phase.ENDED, Phase.INTERRUPTED, Phase.REPORTED):
+                return
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        try:
+            if self._cancel:
+                self._directory.write_stop(Stop("cancelled", "cancelled before it began"))
+                self._directory.write_exit(Exit(1))
+                return
+            await self._prepare()
+            started = await asyncio.to_thread(self._runner.start)
+        except Conflict:
+            raise  # the lease: nothing is wrong with the job
+        except (CallerError, OSError) as error:
+            await self._refuse(str(error))
+            return
+        _log.info("playbook started" if started else "playbook found running", playbook=self._job.playbook)
+
+    async def _prepare(self) -> None:
+        await asyncio.to_thread(self._directory.prepare)
+        self._directory.write_spec(runner_spec(self._job, home=self._home, variables=self._variables))
+        digest = self._job.bundle
+        content = await insist(lambda: jobs.download_bundle(self._client, digest), what="download")
+        await asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle)
+
+    async def _refuse(self, why: str) -> None:
+        """The job cannot be begun here. Nothing has run, so where the disk is full nothing is lost either."""
+        _log.error("job refused", error=why)
+        try:
+            self._directory.write_exit(Exit(1, error=f"the node could not begin: {why}"))
+        except OSError:
+            await self._finish(Finish(self._job.fence, "failed", 1, None, f"the node could not begin: {why}"[:4096]))
+            raise
+
+    async def _follow(self) -> None:
+        if not await self._send():
+            await asyncio.sleep(POLL_S)
+        if (stop := self._reason_to_stop()) is not None:
+            _log.warning("stopping the playbook", reason=stop.message)
+            self._directory.write_stop(stop)
+            await asyncio.to_thread(self._runner.stop)
+
+    def _reason_to_stop(self) -> Stop | None:
+        if self._cancel:
+            return Stop("cancelled", "cancelled while it ran")
+        runner = self._directory.runner()
+        if runner is not None and time.monotonic() - runner.begun > self._job.timeout_s:
+            return Stop("failed", f"stopped: it took longer than {self._job.timeout_s:g} s")
+        return None
+
+    async def _sweep(self) -> None:
+        """The runner died in the middle of a task; what it left must not meet the next job's tasks."""
+        _log.error("the playbook's process died; ending what it left")
+        await asyncio.to_thread(self._runner.kill)
+        await asyncio.sleep(POLL_S)
+
+    async def _report(self) -> None:
+        while await self._send():
+            continue
+        end = ending(self._job, self._directory.exit(), self._directory.stopped())
+        await self._finish(end)
+        await asyncio.to_thread(self._directory.mark_reported)
+        metrics.NODE_JOBS.labels(end.status).inc()
+        _log.info("job ended", status=end.status, exit_code=end.exit_code)
+
+    async def _send(self) -> bool:
+        batch = await asyncio.to_thread(self._tail.read)
+        if not batch:
+            return False
+        job = self._job
+        self._heed(await insist(lambda: jobs.send_events(self._client, job.job, job.fence, batch), what="send events"))
+        metrics.NODE_EVENTS.inc(len(batch))
+        return True
+
+    async def _finish(self, end: Finish) -> None:
+        await insist(lambda: jobs.finish(self._client, self._job.job, end), what="report the end")
+
+
+def ending(job: NodeJob, how: Exit | None, stop: Stop | None) -> Finish:
+    """What is reported of a job that ended so. `stop` wins: then the code tells only how it was ended."""
+    recap = _total(how.recap) if how is not None and how.recap else None
+    if stop is not None:
+        return Finish(job.fence, stop.status, 1, recap, stop.message)
+    if how is None:
+        why = "the playbook's process ended without saying how (killed, or the machine went down); it is not run again"
+        return Finish(job.fence, "interrupted", 1, recap, why)
+    return Finish(job.fence, _status(how, recap), how.code, recap, how.error)
+
+
+def _status(how: Exit, recap: Stats | None) -> HostEnd:
+    if how.code == 0:
+        return "succeeded"
+    # ansible-playbook says 4 for a host it could not reach, and for a playbook that it could not read.
+    return "unreachable" if how.code == _UNREACHABLE and recap is not None and recap.unreachable else "failed"
+
+
+def _total(recap: Mapping[str, Stats]) -> Stats:
+    """Sums over this host and its localhost."""
+    return Stats(*(sum(getattr(each, name) for each in recap.values()) for name in Stats.__struct_fields__))
