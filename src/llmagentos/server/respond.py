@@ -21,7 +21,6 @@ from llmagentos.core.errors import (
     LLMAgentOSError,
     NotFound,
     TooLarge,
-    TooManyRequests,
     Unauthenticated,
 )
 from llmagentos.core.ids import new_id
@@ -32,6 +31,7 @@ from llmagentos.storage.database import as_storage_error
 
 BODY_TIMEOUT_S = 30.0
 Audit = Callable[[Identity, Endpoint, str, int], Awaitable[None]]
+Errors = Callable[[Request, LLMAgentOSError, Identity | None], Response]
 
 _log = log.get(__name__)
 
@@ -46,11 +46,15 @@ class MethodNotAllowed(CallerError):
 class Responder:
     """Answers requests to endpoints.
 
-    `audit` is told of every change that a person makes; `max_body` bytes are read where an endpoint sets no limit.
+    `audit` is told of every change that a person makes; `max_body` bytes are read where an endpoint sets no limit;
+    `errors` makes the answer of an error, problem documents when there is none.
     """
 
-    def __init__(self, authenticator: Authenticator, audit: Audit, *, max_body: int) -> None:
+    def __init__(
+        self, authenticator: Authenticator, audit: Audit, *, max_body: int, errors: Errors | None = None
+    ) -> None:
         self._max_body = max_body
+        self._errors = errors or (lambda request, error, _: error_response(request, error))
         self._authenticator = authenticator
         self._audit = audit
 
@@ -70,7 +74,7 @@ class Responder:
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception as error:  # the loop around every handler: nothing may escape as a traceback
-                response = error_response(request, _known(error))
+                response = self._errors(request, known(error), identity)
             response.headers["X-Request-Id"] = request_id
             elapsed = time.perf_counter() - begun
             metrics.HTTP_REQUESTS.labels(route, request.method, str(response.status_code)).observe(elapsed)
@@ -105,7 +109,7 @@ class Responder:
         self, request: Request, endpoint: Endpoint | None, identity: Identity, allowed: tuple[str, ...]
     ) -> Response:
         if endpoint is None:
-            return _no_such_route(request, allowed)
+            raise no_such_route(request, allowed)
         if not identity.may(endpoint.allow):
             raise Forbidden(
                 f"{identity} may not do this: it needs the permission {endpoint.allow.value}",
@@ -158,17 +162,16 @@ def _encode(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _no_such_route(request: Request, allowed: tuple[str, ...]) -> Response:
+def no_such_route(request: Request, allowed: tuple[str, ...]) -> CallerError:
+    """Why nothing answers: no such path, or not for this method."""
+    path = request.url.path
     if not allowed:
-        raise NotFound(f"there is no {request.url.path}", hint="see /api/v1/openapi.json")
-    response = error_response(
-        request, MethodNotAllowed(f"{request.url.path} does not take {request.method}", allowed=list(allowed))
-    )
-    response.headers["Allow"] = ", ".join(allowed)
-    return response
+        return NotFound(f"there is no {path}", hint="see /api/v1/openapi.json")
+    return MethodNotAllowed(f"{path} does not take {request.method}", allowed=list(allowed))
 
 
-def _known(error: Exception) -> LLMAgentOSError:
+def known(error: Exception) -> LLMAgentOSError:
+    """`error` as one of ours; what was not expected is logged, and no more is said of it."""
     if isinstance(error, LLMAgentOSError):
         return error
     if (storage := as_storage_error(error)) is not None:
@@ -184,16 +187,19 @@ def _known(error: Exception) -> LLMAgentOSError:
 def error_response(request: Request, error: LLMAgentOSError) -> Response:
     """`error` as a problem document, or in OpenAI's shape under /v1/."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.details["allowed"])
     if isinstance(error, TooLarge | DeadlineExceeded):
         headers["Connection"] = "close"  # what is still unread of the request must not be taken for the next one
-    if isinstance(error, TooManyRequests):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if (retry_after := error.details.get("retry_after")) is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after)))
     if request.url.path.startswith("/v1/"):
-        return Response(_openai_shape(error), error.status, headers=headers, media_type="application/json")
+        return Response(openai_shape(error), error.status, headers=headers, media_type="application/json")
     return Response(problem.encode(error), error.status, headers=headers, media_type=problem.CONTENT_TYPE)
 
 
-def _openai_shape(error: LLMAgentOSError) -> bytes:
+def openai_shape(error: LLMAgentOSError) -> bytes:
+    """`error` as OpenAI's API says it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     message = f"{error.message} ({error.hint})" if error.hint else error.message

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from starlette.routing import BaseRoute
 
 from llmagentos.api.system import SystemInfo
+from llmagentos.core import log
 from llmagentos.core.clock import SystemClock
 from llmagentos.core.config import Config
 from llmagentos.core.events import Hub
@@ -26,6 +27,8 @@ from llmagentos.storage.database import Database
 from llmagentos.storage.tokens import TokenRecords
 
 VERSION = version("llmagentos")
+
+_log = log.get(__name__)
 
 
 @dataclass
@@ -67,6 +70,12 @@ class Foundation:
             os.getpid(),
             str(identity),
         )
+
+    async def record_act(self, identity: Identity, endpoint: Endpoint, path: str, status: int) -> None:
+        """Remember a change that a person made, in the audit log and in the server's."""
+        action = f"{endpoint.method} {endpoint.path}"
+        _log.info("audit", identity=str(identity), action=action, target=path, status=status)
+        await self.audit.add(str(identity), action, path, status)
 
     async def ping(self) -> None:
         """Reach the database."""
