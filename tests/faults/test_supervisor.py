@@ -1,0 +1,194 @@
+"""`llmctl up`: who holds a state directory, what dies is restarted, what is stopped leaves nothing over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from support.server import environment, free_port
+
+ALONE = "models: {}\nnode: {enabled: false}\n"
+"""No engines, no node: the supervisor and the server only."""
+
+
+class System:
+    """A directory with a configuration in which `llmctl` is called."""
+
+    def __init__(self, directory: Path, config: str) -> None:
+        self.directory = directory
+        self.state = directory / ".llmagentos"
+        (directory / "llmagentos.yaml").write_text(config)
+        self.env = environment(
+            LLMAGENTOS_SERVER_ADDRESS=f"127.0.0.1:{free_port()}", XDG_CONFIG_HOME=str(directory / "config")
+        )
+
+    def llmctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "llmagentos.cli.main", *arguments],
+            cwd=self.directory,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.llmctl("status", "--json").stdout)
+        return found
+
+    def process(self, name: str) -> dict[str, Any]:
+        (found,) = [process for process in self.status()["processes"] if process["name"] == name]
+        return dict(found)
+
+    def supervisor(self) -> int:
+        return int(self.status()["supervisor"]["pid"])
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[Callable[[str], System]]:
+    made: list[System] = []
+
+    def make(config: str = ALONE) -> System:
+        made.append(System(tmp_path, config))
+        return made[0]
+
+    yield make
+    for one in made:
+        one.llmctl("down")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """The first true value of `condition`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_up_tells_where_it_is_and_down_leaves_nothing(system: Callable[..., System]) -> None:
+    here = system()
+    up = here.llmctl("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert "Admin token:" in up.stdout
+    assert "lao_admin_" in up.stdout
+    pids = [process["pid"] for process in here.status()["processes"]] + [here.supervisor()]
+    begun = time.monotonic()
+    down = here.llmctl("down")
+    assert (down.returncode, time.monotonic() - begun < 12) == (0, True)
+    assert all(gone(pid) for pid in pids)
+    again = here.llmctl("up", "--detach")
+    assert again.returncode == 0
+    assert "lao_admin_" not in again.stdout  # shown once
+    assert here.state.stat().st_mode & 0o777 == 0o700
+    assert "lao_" not in "".join(path.read_text() for path in (here.state / "logs").iterdir())
+
+
+def test_a_second_up_says_who_holds_the_state(system: Callable[..., System]) -> None:
+    here = system()
+    assert here.llmctl("up", "--detach").returncode == 0
+    for second in (here.llmctl("up"), here.llmctl("up", "--detach"), here.llmctl("server")):
+        assert second.returncode == 1
+        assert str(here.supervisor()) in second.stderr
+
+
+def test_a_taken_port_is_named_and_nothing_stays(system: Callable[..., System]) -> None:
+    here = system()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        here.env["LLMAGENTOS_SERVER_ADDRESS"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        for arguments in (["up"], ["up", "--detach"]):
+            done = here.llmctl(*arguments)
+            assert done.returncode != 0
+            assert str(taken.getsockname()[1]) in done.stderr
+            assert "hint:" in done.stderr
+    assert here.status()["running"] is False
+
+
+def test_a_killed_server_is_started_again(system: Callable[..., System]) -> None:
+    here = system()
+    assert here.llmctl("up", "--detach").returncode == 0
+    before = here.process("server")["pid"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: here.process("server")["pid"] not in (None, before))
+    assert here.process("server")["restarts"] == 1
+    wait_for(lambda: here.llmctl("status").returncode == 0)
+    log = (here.state / "logs" / "up.log").read_text()
+    assert "server was ended by SIGKILL; starting it again in" in log
+
+
+def test_killing_the_supervisor_takes_its_children_along(system: Callable[..., System]) -> None:
+    here = system()
+    assert here.llmctl("up", "--detach").returncode == 0
+    server = here.process("server")["pid"]
+    os.kill(here.supervisor(), signal.SIGKILL)
+    wait_for(lambda: gone(server))
+    assert here.status()["running"] is False
+    assert here.llmctl("up", "--detach").returncode == 0
+    assert here.process("server")["pid"] != server
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything_in_order(system: Callable[..., System], number: signal.Signals) -> None:
+    here = system()
+    up = subprocess.Popen(
+        [sys.executable, "-m", "llmagentos.cli.main", "up"],
+        cwd=here.directory,
+        env=here.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(lambda: here.llmctl("status").returncode == 0)
+    server = here.process("server")["pid"]
+    up.send_signal(number)
+    output, _ = up.communicate(timeout=12)
+    assert up.returncode == 0, output
+    assert gone(server)
+    assert "stopped after" in output
+
+
+def test_a_state_directory_open_to_others_is_refused(system: Callable[..., System]) -> None:
+    here = system()
+    here.state.mkdir(mode=0o755)
+    here.state.chmod(0o755)
+    done = here.llmctl("up")
+    assert done.returncode == 2
+    assert "chmod 700" in done.stderr
+
+
+def test_another_address_needs_tls(system: Callable[..., System]) -> None:
+    here = system(ALONE + "server: {address: '0.0.0.0:7080'}\n")
+    del here.env["LLMAGENTOS_SERVER_ADDRESS"]
+    done = here.llmctl("up")
+    assert done.returncode == 2
+    assert "tls" in done.stderr
+
+
+def test_with_tls_everything_speaks_tls(system: Callable[..., System], tmp_path: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    here = system(ALONE + "server: {tls: {cert: cert.pem, key: key.pem}}\n")
+    up = here.llmctl("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert "https://127.0.0.1" in up.stdout
+    assert here.llmctl("token", "list").returncode == 0
