@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
+
+os.environ["LLMAGENTOS_LANG"] = "en"  # before the commands are imported: their help is made then
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "reference"
@@ -129,11 +133,17 @@ def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def api() -> str:
     """Every route with its method, permission and purpose."""
-    from llmagentos.server.app import reference_endpoints
+    from llmagentos.core.config import Config
+    from llmagentos.core.state import StateDirectory
+    from llmagentos.server.app import create_app
 
+    with tempfile.TemporaryDirectory() as directory:
+        state = StateDirectory(Path(directory) / "state")
+        state.prepare()
+        endpoints = create_app(Config(state=str(state.root)), state).state.endpoints
     lines = ["# API\n", _NOTE, "The whole document is served at `/api/v1/openapi.json`.\n"]
     lines += ["| method | path | permission | body | answer | purpose |", "|---|---|---|---|---|---|"]
-    for endpoint in sorted(reference_endpoints(), key=lambda e: (e.path, e.method)):
+    for endpoint in sorted(endpoints, key=lambda e: (e.path, e.method)):
         kinds = [_name(kind) for kind in (endpoint.body, endpoint.returns)]
         answer = "event stream" if endpoint.streams else kinds[1]
         cells = [endpoint.method, f"`{endpoint.path}`", endpoint.allow.value, kinds[0], answer, _cell(endpoint.summary)]
