@@ -60,6 +60,23 @@ def _recorded(name: str, kind: str, parent: Mapping[str, str] | None, attributes
         yield recorded
 
 
+def begin(name: str, *, kind: str = INTERNAL, **attributes: Any) -> Span | None:
+    """A span that its caller ends; a child of the current one, but never the current one itself.
+
+    For what an async generator does: between its steps the current span is its consumer's.
+    """
+    if _Tracing.tracer is None:
+        return None
+    from opentelemetry.trace import SpanKind
+
+    started: Span = _Tracing.tracer.start_span(
+        name,
+        kind=SpanKind[kind.upper()],
+        attributes={key.replace("__", "."): value for key, value in attributes.items() if value is not None},
+    )
+    return started
+
+
 def inject(headers: MutableMapping[str, str]) -> None:
     """Add the current span's `traceparent` to `headers` when there is one."""
     if _Tracing.tracer is not None:

@@ -1,0 +1,255 @@
+"""Calls to models on the wire: OpenAI's chat completions, models and embeddings, and what we say of models.
+
+Field names and shapes are those of OpenAI's API reference, so that its clients work unchanged.
+Requests name every field that is understood: an unknown one is refused rather than ignored.
+Answers of engines are decoded leniently: what an engine adds is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+RUN_HEADER = "X-LLMAgentOS-Run"
+PURPOSE_HEADER = "X-LLMAgentOS-Purpose"
+TIMEOUT_HEADER = "X-LLMAgentOS-Timeout"
+
+Purpose = Literal["answer", "tool"]
+"""What a call of a run is for: text of `answer` calls is shown to whoever watches the run."""
+
+
+# --- chat: the request ------------------------------------------------------------------------
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of the conversation. `content` is text, or OpenAI's list of content parts."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a stream holds beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`POST /v1/chat/completions`. Without `max_tokens` a call ends where the model or its context does."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: str = "default"
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: int | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    repeat_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    modalities: list[str] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    user: str | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+# --- chat: the answer -------------------------------------------------------------------------
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens that a call took."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one chunk adds to the answer."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True):
+    """The one choice of a chunk."""
+
+    index: int = 0
+    delta: Delta = msgspec.field(default_factory=Delta)
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatChunk(msgspec.Struct, frozen=True):
+    """One piece of a streamed answer."""
+
+    id: str = ""
+    created: int = 0
+    model: str = ""
+    choices: list[ChunkChoice] = []
+    usage: Usage | UnsetType | None = UNSET
+    object: str = "chat.completion.chunk"
+
+    @property
+    def text(self) -> str:
+        """The text that it adds."""
+        return (self.choices[0].delta.content or "") if self.choices else ""
+
+
+class AnswerMessage(msgspec.Struct, frozen=True):
+    """The whole answer."""
+
+    content: str | None
+    role: str = "assistant"
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The one choice of a completion."""
+
+    message: AnswerMessage
+    finish_reason: str | None
+    index: int = 0
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True):
+    """The answer of a call that does not stream."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    object: str = "chat.completion"
+
+    @property
+    def text(self) -> str:
+        """The text of the answer."""
+        return self.choices[0].message.content or ""
+
+
+# --- models and embeddings --------------------------------------------------------------------
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model in OpenAI's list."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: str = "model"
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """`GET /v1/models`."""
+
+    data: list[ModelCard]
+    object: str = "list"
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`POST /v1/embeddings`. `input_type` tells models that distinguish them queries from passages."""
+
+    input: str | Annotated[list[str], Meta(min_length=1, max_length=2048)]
+    model: str = "default"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    input_type: Literal["query", "passage"] | None = None
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The input as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class Embedding(msgspec.Struct, frozen=True):
+    """One vector; with `encoding_format: base64` as little-endian float32."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """The vectors of all inputs, in their order."""
+
+    data: list[Embedding]
+    model: str
+    usage: Usage = msgspec.field(default_factory=Usage)
+    object: str = "list"
+
+
+# --- ours -------------------------------------------------------------------------------------
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """A model and how busy it is. `note` says why it is not ready."""
+
+    name: str
+    engine: str
+    use: Literal["chat", "embedding"]
+    state: Literal["loading", "ready", "unreachable"]
+    aliases: list[str]
+    slots: int
+    running: int
+    waiting: int
+    queue: int
+    note: str | None = None
+
+
+class CallInfo(msgspec.Struct, frozen=True):
+    """One call to a model as it was metered. `at` is its start in wall-clock seconds, times are seconds."""
+
+    id: str
+    at: float
+    model: str
+    engine: str
+    operation: str
+    caller: str
+    status: Literal["succeeded", "failed", "cancelled"]
+    tokens_in: int
+    tokens_out: int
+    queue_s: float
+    duration_s: float
+    ttft_s: float | None = None
+    run_id: str | None = None
+    error: str | None = None

