@@ -53,7 +53,7 @@ def paint(text: str, colour: str, *, bold: bool = False, err: bool = False) -> s
     stream = sys.stderr if err else sys.stdout
     if os.environ.get("NO_COLOR") or not stream.isatty():
         return text
-    return click.style(text, fg=colour, bold=bold)
+    return click.style(text, fg=colour, bold=bold or None)
 
 
 _STATES = {

@@ -1,0 +1,86 @@
+"""What people read: spans, sizes, tables with wide characters; errors with their exit codes."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmagentos.cli import output
+from llmagentos.core.errors import Conflict, InvalidInput, Unavailable
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-"), (0, "0 ms"), (0.85, "850 ms"), (0.9996, "1.0 s"), (3.24, "3.2 s"), (59.96, "1m 00s"), (245, "4m 05s"),
+     (7800, "2h 10m"), (273600, "3d 4h")],
+)  # fmt: skip
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert output.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 * 1024**2, "20 MiB"), (5 * 1024**4, "5.0 TiB")],
+)
+def test_sizes(count: float | None, shown: str) -> None:
+    assert output.size(count) == shown
+
+
+@given(st.text(max_size=60), st.integers(1, 30))
+def test_short_text_fits_its_width(text: str, width: int) -> None:
+    short = output.short(text, width)
+    assert "\n" not in short
+    assert output._width(short) <= width
+
+
+def test_columns_line_up_with_chinese_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["name", "state"], [("蓝色水壶", "ready"), ("lamp", "away")])
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head == "NAME      STATE"
+    assert first == "蓝色水壶  ready"
+    assert second == "lamp      away"
+
+
+def test_no_rows_are_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["name"], [], empty="Nothing.")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "Nothing.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "first"),
+    [
+        (InvalidInput("x is wrong", hint="make it right"), 2, "error: x is wrong"),
+        (Conflict("taken"), 2, "error: taken"),
+        (Unavailable("away"), 1, "error: away"),
+        (click.UsageError("no such option"), 2, "error: no such option"),
+        (OSError(2, "No such file or directory", "x.yml"), 1, "error: [Errno 2] No such file or directory: 'x.yml'"),
+        (ExceptionGroup("", [Unavailable("one"), InvalidInput("two")]), 2, "error: one"),
+        (click.Abort(), 130, ""),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    error: Exception, code: int, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert output.fail(error) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[0] == first
+
+
+def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert output.state("ready") == "ready"
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert output.state("ready") == "\x1b[32mready\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.state("ready") == "ready"
