@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from llmagentos.core import metrics
-from llmagentos.core.config.schema import split_address
 from llmagentos.core.errors import ConfigError
 from llmagentos.fleet.node.state import NodeDirectory, write_secret, write_whole
 
@@ -26,8 +25,9 @@ def serving(directory: NodeDirectory, address: str) -> Iterator[str]:
     """
     token = _token(directory)
     try:
-        server = _Server(split_address(address), _Handler)
-    except (OSError, ValueError) as error:
+        host, _, port = address.rpartition(":")
+        server = _Server((host.strip("[]") or "127.0.0.1", int(port)), _Handler)
+    except (OSError, OverflowError, ValueError) as error:
         raise ConfigError(f"the node agent cannot serve its metrics on {address!r}: {error}") from None
     server.token = token
     url = f"http://{server.server_address[0]!s}:{server.server_address[1]}/metrics"
