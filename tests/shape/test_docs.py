@@ -1,0 +1,73 @@
+"""The documentation is true: links lead somewhere, tables and reference pages are those of the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmagentos.cli.main import COMMANDS
+from llmagentos.security.identity import GRANTS, Kind, Permission
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def dead_links(page: Path, text: str) -> list[str]:
+    return [target for target, _ in LINK.findall(text) if not (page.parent / target).exists()]
+
+
+def unknown_commands(text: str) -> list[str]:
+    """Words after `llmctl` in code that are no command."""
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.S))
+    named = re.findall(r"\bllmctl ([a-z][a-z-]*)", code)
+    return sorted({name for name in named if name not in COMMANDS})
+
+
+def granted(text: str) -> Iterator[tuple[str, frozenset[Permission]]]:
+    """The rows of SECURITY.md's table of identities."""
+    for kind, may in re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, flags=re.M):
+        names = re.findall(r"`([\w.]+)`", may)
+        yield kind, frozenset(Permission) if may.strip() == "everything" else frozenset(map(Permission, names))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_commands_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert dead_links(page, text) == []
+    assert unknown_commands(text) == []
+
+
+def test_the_table_of_identities_is_the_policy() -> None:
+    assert dict(granted((ROOT / "SECURITY.md").read_text())) == {kind.value: GRANTS[kind] for kind in Kind}
+
+
+def test_the_reference_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_reference.py", "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"{done.stderr}run `make docs`"
+
+
+def test_decisions_are_numbered_once() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    assert sorted(numbers) == sorted(set(numbers))
+
+
+def test_both_readmes_link_to_each_other_and_say_the_same_commands() -> None:
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert "(README.zh-CN.md)" in english
+    assert "(README.md)" in chinese
+    commands = re.compile(r"^\$ (.*?)(?:\s+#.*)?$", re.M)
+    assert commands.findall(english) == commands.findall(chinese)
+
+
+def test_the_guards_can_fail() -> None:
+    assert dead_links(ROOT / "README.md", "[a](no/such.md) [b](README.md) [c](https://x.example)") == ["no/such.md"]
+    assert unknown_commands("`llmctl frobnicate` llmctl prose, `llmctl up`") == ["frobnicate"]
+    assert dict(granted("| `viewer` | x | `jobs.read` |\n")) == {"viewer": frozenset({Permission.JOBS_READ})}
