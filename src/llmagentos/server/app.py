@@ -9,13 +9,13 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from llmagentos.core import discovery, log
+from llmagentos.core import discovery, log, plugins
 from llmagentos.core.config import Config
 from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Kind
 from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
-from llmagentos.server.wiring import llm, system
+from llmagentos.server.wiring import agents, console, fleet, llm, registry, system
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.migrate import migrate
 
@@ -29,8 +29,17 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     base = Foundation(config, state)
     parts = Parts()
     system.wire(base, parts)
-    llm.wire(base, parts)
-    responder = Responder(base.authenticator, base.record_act, max_body=config.server.limits.body_bytes)
+    services = registry.wire(base, parts)
+    gateway, calls = llm.wire(base, parts)
+    known = agents.wire(base, parts, gateway, services.caller)
+    nodes = fleet.wire(base, parts)
+    console.wire(base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes)
+    for name, wire in plugins.load(config.plugins):
+        wire(base, parts)
+        _log.info("plugin wired", name=name)
+    most = config.server.limits.body_bytes
+    responder = Responder(base.authenticator, base.record_act, max_body=most)
+    unknown = Responder(base.authenticator, base.record_act, max_body=most, errors=parts.unknown)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -52,7 +61,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
             await base.database.aclose()
 
     app = Starlette(routes=[*parts.pages, *dispatch.routes(parts.endpoints, responder)], lifespan=lifespan)
-    app.router.default = dispatch.Dispatch({}, responder)
+    app.router.default = dispatch.Dispatch({}, unknown)
     app.router.redirect_slashes = False
     app.state.hub = base.hub
     app.state.endpoints = tuple(parts.endpoints)

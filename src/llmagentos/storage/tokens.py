@@ -95,6 +95,12 @@ class TokenRecords:
         record = _record(row) if row is not None else None
         return record if record is not None and self._good(record) else None
 
+    async def holds(self, token_id: str) -> bool:
+        """Whether this token (or session) can still be used."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(TOKENS).where(TOKENS.c.id == token_id))).first()
+        return row is not None and self._good(_record(row))
+
     def _good(self, record: TokenRecord) -> bool:
         expired = record.expires is not None and record.expires <= self._clock.time()
         return not expired and record.used is None
@@ -128,6 +134,17 @@ class TokenRecords:
             done = await connection.execute(
                 delete(TOKENS).where(TOKENS.c.kind == kind.value, TOKENS.c.subject == subject)
             )
+        return done.rowcount
+
+    async def revoke_made_by(self, by: str, *, subject: str | None = None, keep: int = 0) -> int:
+        """Forget the tokens that `by` made (for `subject` alone), but for the `keep` newest; how many."""
+        made = TOKENS.c.created_by == by
+        if subject is not None:
+            made &= TOKENS.c.subject == subject
+        query = select(TOKENS.c.id).where(made).order_by(TOKENS.c.created.desc()).offset(keep).limit(10_000)
+        async with self._database.write() as connection:
+            old = [row.id for row in await connection.execute(query)]
+            done = await connection.execute(delete(TOKENS).where(or_(TOKENS.c.id.in_(old), TOKENS.c.parent.in_(old))))
         return done.rowcount
 
     async def prune(self) -> int:

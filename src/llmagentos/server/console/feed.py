@@ -18,6 +18,8 @@ LIFE_S = 900.0
 
 Text = Callable[[Any], str | None]
 """The streamed text in an item of the hub, or None when the item is a change of state."""
+Done = Callable[[Any], bool]
+"""Whether nothing follows on an item of the hub."""
 
 
 class Fragment(Event, frozen=True):
@@ -29,10 +31,11 @@ class Fragment(Event, frozen=True):
 
 
 CHANGE = Fragment("change", "")
+END = Fragment("end", "")
 
 
-async def changes(hub: Hub, topics: list[str], *, text: Text, pace: float = PACE_S) -> AsyncIterator[Event]:
-    """`change` at once and after every change on `topics`, paced; `text` for each piece of an answer.
+async def changes(hub: Hub, topics: list[str], *, text: Text, done: Done, pace: float = PACE_S) -> AsyncIterator[Event]:
+    """`change` at once and after every change on `topics`, paced; `text` for each piece of an answer; `end` at the end.
 
     The first one covers what changed between the rendering of the page and this subscription.
     """
@@ -52,6 +55,10 @@ async def changes(hub: Hub, topics: list[str], *, text: Text, pace: float = PACE
             changed = changed or None in pieces
             if written := "".join(piece for piece in pieces if piece):
                 yield Fragment("text", str(escape(written)))
+            if any(map(done, items)):
+                yield CHANGE
+                yield END
+                return
 
 
 async def _batch(subscription: Subscription, wait: float) -> list[Any] | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import resources
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import jinja2
 from starlette.requests import Request
@@ -52,15 +53,17 @@ class Pages:
         *,
         section: str = "",
         topics: str = "",
+        every: int = 0,
         status: int = 200,
         **context: Any,
     ) -> HTMLResponse:
         """`template` as a whole page, or as its live part alone when htmx asks for it.
 
-        `topics` is the query of the feed that keeps the page live; empty for a page that stands still.
+        `topics` is the query of the feed that keeps the page live; `every` so many seconds it is also read anew, for
+        what no topic tells of. A page with neither stands still.
         """
         language = language_of(request)
-        t = partial(translate, language)
+        t = translation(request)
         partly = "HX-Request" in request.headers
         content = self._environment.get_template(template).render(
             **context,
@@ -73,7 +76,9 @@ class Pages:
             now=self._clock.time(),
             section=section,
             topics=topics,
-            here=str(request.url.path) + (f"?{request.url.query}" if request.url.query else ""),
+            every=every,
+            here=_here(request),
+            in_language=partial(_in_language, request),
             navigation=words.navigation(t),
             states=words.states(t),
             kinds=words.kinds(t),
@@ -95,6 +100,33 @@ def environment() -> jinja2.Environment:
         iso=iso, utc=utc, duration=words.duration, bytes=words.size, number=words.number, json=words.pretty
     )
     return made
+
+
+def translation(request: Request) -> words.Translate:
+    """English text to the language of `request`."""
+    return partial(translate, language_of(request))
+
+
+def language_choice(request: Request) -> Response | None:
+    """For a page asked for with `?lang=`: remember the language and send the browser to the page itself."""
+    chosen = request.query_params.get("lang")
+    if request.method != "GET" or chosen not in LANGUAGES:
+        return None
+    response = Response(status_code=303, headers=HEADERS | {"Location": _here(request)})
+    response.set_cookie(LANGUAGE_COOKIE, chosen, max_age=31_536_000, samesite="lax", path="/")
+    return response
+
+
+def _here(request: Request, **query: str) -> str:
+    """The path and query of the page, without a choice of language but with `query`."""
+    pairs = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
+    text = urlencode([*pairs, *query.items()])
+    return quote(request.url.path) + (f"?{text}" if text else "")
+
+
+def _in_language(request: Request, language: str) -> str:
+    """Where this page is in another language: what answered a form has no address of its own."""
+    return _here(request, lang=language) if request.method == "GET" else f"/?lang={language}"
 
 
 def language_of(request: Request) -> str:

@@ -53,8 +53,10 @@ def states(t: Translate) -> Mapping[str, State]:
         "failed": State("bad", t("failed")),
         "killed": State("warn", t("killed")),
         "cancelled": State("warn", t("cancelled")),
+        "cancelling": State("busy", t("being cancelled")),
         "interrupted": State("bad", t("interrupted")),
         "unreachable": State("bad", t("unreachable")),
+        "restarting": State("warn", t("restarting")),
         "ok": State("ok", t("ok")),
         "changed": State("warn", t("changed")),
         "skipped": State("", t("skipped")),
@@ -68,6 +70,10 @@ def states(t: Translate) -> Mapping[str, State]:
         "starting": State("busy", t("starting")),
         "loading": State("busy", t("loading")),
         "stopped": State("", t("stopped")),
+        "info": State("", t("note")),
+        "warning": State("warn", t("warning")),
+        "deprecated": State("warn", t("deprecated")),
+        "error": State("bad", t("error")),
     }
 
 
@@ -100,6 +106,11 @@ def size(count: float) -> str:
 def number(value: float) -> str:
     """A count with its digits in groups of three."""
     return f"{value:,.0f}"
+
+
+def compact(value: Any) -> str:
+    """A value as JSON on one line."""
+    return msgspec.json.encode(value).decode()
 
 
 def pretty(value: Any) -> str:

@@ -22,6 +22,7 @@ from llmagentos.security.identity import Identity
 from llmagentos.security.service_tokens import ServiceTokenIssuer
 from llmagentos.server.auth import Authenticator
 from llmagentos.server.endpoint import Endpoint
+from llmagentos.server.respond import Errors
 from llmagentos.storage.audit import AuditRecords
 from llmagentos.storage.database import Database
 from llmagentos.storage.tokens import TokenRecords
@@ -37,6 +38,7 @@ class Parts:
 
     endpoints: list[Endpoint] = field(default_factory=list)
     pages: list[BaseRoute] = field(default_factory=list)
+    unknown: Errors | None = None  # how to answer for a path that nothing has
     start: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     prune: list[Callable[[], Awaitable[object]]] = field(default_factory=list)

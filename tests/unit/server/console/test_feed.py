@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from llmagentos.core.events import Hub
-from llmagentos.server.console.feed import CHANGE, Fragment, changes
+from llmagentos.server.console.feed import CHANGE, END, Fragment, changes
 from llmagentos.server.sse import Event
 
 
@@ -15,7 +15,7 @@ def text(item: Any) -> str | None:
 
 
 async def follow(hub: Hub, got: list[Event], *, pace: float = 0.02) -> None:
-    async for event in changes(hub, ["runs"], text=text, pace=pace):
+    async for event in changes(hub, ["runs"], text=text, done=lambda item: item == -1, pace=pace):
         got.append(event)  # noqa: PERF401 (the test looks while it grows)
 
 
@@ -67,6 +67,20 @@ def test_text_is_passed_on_escaped_and_is_no_change() -> None:
         await task
         assert "".join(event.data for event in got) == "&lt;script&gt;a\nb"
         assert got.count(CHANGE) == 1
+
+    asyncio.run(main())
+
+
+def test_the_end_is_told_after_the_last_change() -> None:
+    async def main() -> None:
+        hub, got = Hub(), list[Event]()
+        task = asyncio.create_task(follow(hub, got, pace=5))
+        await until(lambda: len(got) == 1)
+        hub.publish("runs", "the last words")
+        hub.publish("runs", -1)
+        async with asyncio.timeout(1):
+            await task
+        assert got == [CHANGE, Fragment("text", "the last words"), CHANGE, END]
 
     asyncio.run(main())
 

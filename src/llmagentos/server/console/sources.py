@@ -1,0 +1,55 @@
+"""What the console's pages ask of the rest of the server: one function a question."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmagentos.api.agents import AgentInfo
+from llmagentos.api.jobs import Job, JobRecord, JobSummary
+from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.api.nodes import Node, NodeSummary
+from llmagentos.api.registry import Instance
+from llmagentos.api.runs import NewRun, Run, RunEvent, RunSummary
+from llmagentos.security.identity import Identity
+
+
+class Runs(Protocol):
+    """Runs, newest first; with `ended` also those that are over."""
+
+    async def __call__(self, *, ended: bool, agent: str | None = None, limit: int) -> list[RunSummary]: ...
+
+
+class Jobs(Protocol):
+    """Jobs, newest first."""
+
+    async def __call__(self, *, limit: int, node: str | None = None) -> list[JobSummary]: ...
+
+
+class JobEvents(Protocol):
+    """The newest events of a job, oldest first."""
+
+    async def __call__(self, job: int, *, limit: int) -> list[JobRecord]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where pages get what they show, and the two things that they do. Asking for what is not raises `NotFound`."""
+
+    instances: Callable[[], list[Instance]]
+    models: Callable[[], Awaitable[list[ModelInfo]]]
+    calls: Callable[[int], Awaitable[list[CallInfo]]]
+    agents: Callable[[], Awaitable[list[AgentInfo]]]
+    agent: Callable[[str], Awaitable[AgentInfo]]
+    runs: Runs
+    run_counts: Callable[[], Awaitable[Mapping[str, int]]]
+    run: Callable[[str], Awaitable[Run]]
+    run_events: Callable[[str], Awaitable[list[RunEvent]]]
+    ask: Callable[[NewRun, Identity], Awaitable[RunSummary]]
+    kill: Callable[[str, Identity], Awaitable[object]]
+    jobs: Jobs
+    job: Callable[[int], Awaitable[Job]]
+    job_events: JobEvents
+    nodes: Callable[[], Awaitable[list[NodeSummary]]]
+    node: Callable[[str], Awaitable[Node]]

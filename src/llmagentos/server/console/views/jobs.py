@@ -1,0 +1,217 @@
+"""Jobs: rows of the table, and one job with what its tasks came to on each node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from llmagentos.api.jobs import (
+    Job,
+    JobHost,
+    JobRecord,
+    JobSummary,
+    LogLine,
+    PlayStarted,
+    Recap,
+    Stats,
+    TaskResult,
+    TaskStarted,
+)
+from llmagentos.server.console.views.block import Block, block, first_line, shown
+from llmagentos.server.console.views.diff import DiffLine, lines
+from llmagentos.server.console.words import Translate
+
+MAX_EVENTS = 1000
+RECAP = ("ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored")
+_USUAL = frozenset({"ok", "changed", "failed", "skipped"})
+_QUIET = frozenset({"ok", "changed", "skipped"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a task came to on a host, or a line that was said meanwhile."""
+
+    key: int
+    status: str
+    host: str
+    message: str = ""
+    took: float | None = None
+    diff: list[DiffLine] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Task:
+    """A task and its results on all nodes."""
+
+    name: str
+    results: list[Result] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Play:
+    """A play and its tasks."""
+
+    name: str
+    tasks: list[Task] = field(default_factory=list)
+
+
+def rows(jobs: Iterable[JobSummary]) -> list[dict[str, Any]]:
+    """Jobs as the table shows them."""
+    return [
+        {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "nodes": ", ".join(job.nodes[:5]) + (" …" if len(job.nodes) > 5 else ""),
+            "created_by": job.created_by,
+            "created": job.created,
+            "started": job.started,
+            "ended": job.ended,
+        }
+        for job in jobs
+    ]
+
+
+def page(job: Job, records: Sequence[JobRecord], t: Translate) -> dict[str, Any]:
+    """One job; `records` are its newest events."""
+    summary = job.summary
+    cut = bool(records) and records[0].id > 1
+    counted = _counted(records)
+    found = [_row(host, counted.get(host.node, Counter()), host.node in job.waiting, t) for host in job.hosts]
+    return {
+        "job": {
+            "id": summary.id,
+            "name": summary.name,
+            "state": summary.state,
+            "finished": summary.ended is not None,
+            "created": summary.created,
+            "created_by": summary.created_by,
+            "started": summary.started,
+            "ended": summary.ended,
+            "modes": summary.modes,
+        },
+        "rows": found,
+        "recap_columns": [name for name in RECAP if name in _USUAL or any(row["recap"][name] for row in found)],
+        "plays": plays(records, t),
+        "cut": len(records) if cut else 0,
+    }
+
+
+def _row(host: JobHost, counted: Counter[str], away: bool, t: Translate) -> dict[str, Any]:
+    note = host.message or ""
+    if away and host.state == "queued":
+        note = t("The node is away: it gets the job when it is back.")
+    elif host.ahead:
+        note = t("Jobs before this one: {count}", count=host.ahead)
+    recap = host.recap if host.recap is not None else Stats(**{name: counted[name] for name in RECAP})
+    return {
+        "node": host.node,
+        "state": host.state,
+        "recap": msgspec.structs.asdict(recap),
+        "started": host.started,
+        "ended": host.ended,
+        "note": note,
+    }
+
+
+def _counted(records: Iterable[JobRecord]) -> dict[str, Counter[str]]:
+    """The recap of each node so far. As Ansible counts: what changed or was ignored is ok as well."""
+    counted: dict[str, Counter[str]] = {}
+    for record in records:
+        event = record.event
+        if isinstance(event, TaskResult) and not event.is_item:
+            also = ["ok"] if event.status in ("changed", "ignored") else []
+            counted.setdefault(record.node, Counter()).update([event.status, *also])
+    return counted
+
+
+def plays(records: Iterable[JobRecord], t: Translate) -> list[Play]:
+    """What the nodes did, each for itself, brought together by play and task."""
+    together = _Together(t)
+    for record in records:
+        together.add(record)
+    return [play for play in together.plays if play.tasks]
+
+
+class _Together:
+    """Nodes run the same playbook at their own pace: the n-th task of a name on one is that on the others."""
+
+    def __init__(self, t: Translate) -> None:
+        self.plays: list[Play] = []
+        self._t = t
+        self._plays: dict[tuple[str, int], Play] = {}
+        self._tasks: dict[tuple[int, str, int], Task] = {}
+        self._seen: dict[str, Counter[str]] = {}
+        self._play: dict[str, Play] = {}
+        self._task: dict[str, Task] = {}
+
+    def add(self, record: JobRecord) -> None:
+        node, event = record.node, record.event
+        if isinstance(event, PlayStarted):
+            self._begin_play(node, event.name)
+        elif isinstance(event, TaskStarted):
+            self._begin_task(node, event.name, event.handler)
+        elif isinstance(event, TaskResult):
+            self._task_of(node, event.task).results.append(_result(record.id, event, self._t))
+        elif isinstance(event, LogLine):
+            line = Result(record.id, event.level, node, event.text)
+            self._task_of(node, "").results.append(line)
+        else:
+            assert isinstance(event, Recap)  # the table of nodes has it
+
+    def _begin_play(self, node: str, name: str) -> None:
+        seen = self._seen.setdefault(node, Counter())
+        seen[f"play {name}"] += 1
+        key = (name, seen[f"play {name}"])
+        if key not in self._plays:
+            self._plays[key] = Play(name)
+            self.plays.append(self._plays[key])
+        self._play[node] = self._plays[key]
+        self._task.pop(node, None)
+        self._seen[node] = Counter({text: count for text, count in seen.items() if text.startswith("play ")})
+
+    def _begin_task(self, node: str, name: str, handler: bool) -> None:
+        if node not in self._play:  # what came before is not among the records at hand
+            self._begin_play(node, "")
+        seen, play = self._seen[node], self._play[node]
+        seen[f"task {name}"] += 1
+        key = (id(play), name, seen[f"task {name}"])
+        if key not in self._tasks:
+            self._tasks[key] = Task(self._t("Handler: {name}", name=name) if handler else name)
+            play.tasks.append(self._tasks[key])
+        self._task[node] = self._tasks[key]
+
+    def _task_of(self, node: str, name: str) -> Task:
+        if node not in self._task:
+            self._begin_task(node, name or self._t("Before the first task"), handler=False)
+        return self._task[node]
+
+
+def _result(key: int, event: TaskResult, t: Translate) -> Result:
+    host = f"{event.host} → {event.delegated_to}" if event.delegated_to else event.host
+    result = event.result
+    message = _message(event)
+    if event.is_item:
+        label = first_line(shown(event.item), 120)
+        message = f"{label}: {message}" if message else label
+    texts = [(t("Output"), result.get("stdout")), (t("Errors"), result.get("stderr"))]
+    blocks = [block(label, text) for label, text in texts if isinstance(text, str) and text.strip()]
+    if event.status not in _QUIET and result:
+        blocks.append(block(t("Result"), shown(result)))
+    blocks = [made for made in blocks if made.text != message]
+    changed = [line for difference in event.diff for line in lines(difference)]
+    return Result(key, event.status, host, message, event.duration_s, changed, blocks)
+
+
+def _message(event: TaskResult) -> str:
+    result = event.result
+    names = ["msg", "stderr", "stdout"]
+    if event.status in _QUIET:
+        names = ["skip_reason", "msg"] if event.status == "skipped" else ["msg"]
+    texts = (result.get(name) for name in names)
+    return next((first_line(text) for text in texts if isinstance(text, str) and text.strip()), "")

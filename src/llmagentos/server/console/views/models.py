@@ -1,0 +1,32 @@
+"""Models, and the calls that were made to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.server.console.words import Translate
+
+
+def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
+    """Models as the table shows them."""
+    uses = {"chat": t("chat"), "embedding": t("embedding")}
+    return [
+        {
+            "name": model.name,
+            "aliases": model.aliases,
+            "state": model.state,
+            "engine": model.engine,
+            "use": uses.get(model.use, model.use),
+            "running": f"{model.running} / {model.slots}",
+            "waiting": f"{model.waiting} / {model.queue}",
+            "note": model.note,
+        }
+        for model in models
+    ]
+
+
+def calls(found: Iterable[CallInfo]) -> list[CallInfo]:
+    """Calls as the table shows them: as they are metered."""
+    return list(found)

@@ -1,0 +1,291 @@
+"""The console's pages, the stream that keeps them live, and what can be done from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+
+from llmagentos.api.jobs import Job
+from llmagentos.api.runs import NewRun, RunDelta, RunEvent
+from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
+from llmagentos.core.events import Hub
+from llmagentos.security.identity import Permission
+from llmagentos.server import sse
+from llmagentos.server.auth import Authenticator
+from llmagentos.server.console import feed
+from llmagentos.server.console.refusals import FEED
+from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.sources import Sources
+from llmagentos.server.console.views import agents, jobs, models, nodes, overview, runs, services
+from llmagentos.server.endpoint import Call, Endpoint, Handler
+
+MAX_ROWS = 50
+MAX_JOBS = 20
+MAX_TOPICS = 8
+MAX_FORM = 512 * 1024
+_ENDS = frozenset({"answered", "failed", "killed"})
+
+TOPICS = {
+    "registry": Permission.REGISTRY_READ,
+    "runs": Permission.RUNS_READ,
+    "run": Permission.RUNS_READ,
+    "jobs": Permission.JOBS_READ,
+    "job": Permission.JOBS_READ,
+    "nodes": Permission.NODES_READ,
+}
+"""What a page may follow, and what that needs; `run` and `job` are followed by one's id, as in `run:ID`."""
+
+
+def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authenticator) -> list[Endpoint]:
+    """All pages that need a session."""
+    return [
+        *_looks(sources, pages),
+        *_runs(sources, pages),
+        *_fleet(sources, pages),
+        Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
+    ]
+
+
+def _page(path: str, allow: Permission, view: Callable[[Call], Awaitable[Response]]) -> Endpoint:
+    async def show(call: Call) -> Response:
+        return language_choice(call.request) or await view(call)
+
+    return Endpoint("GET", path, allow, show)
+
+
+def _looks(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def show_overview(call: Call) -> Response:
+        t = translation(call.request)
+        active, recent, counts, known = await asyncio.gather(
+            sources.runs(ended=False, limit=10),
+            sources.runs(ended=True, limit=5),
+            sources.run_counts(),
+            sources.agents(),
+        )
+        engines, started, machines = await asyncio.gather(sources.models(), sources.jobs(limit=5), sources.nodes())
+        tiles = [
+            overview.runs(counts, t),
+            overview.agents(known, t),
+            overview.services(sources.instances(), t),
+            overview.models(engines, t),
+            overview.jobs(started, t),
+            overview.nodes(machines, t),
+        ]
+        return pages.page(
+            call.request,
+            call.identity,
+            "overview.html",
+            section="overview",
+            topics="topic=runs&topic=jobs&topic=nodes&topic=registry",
+            every=10,
+            tiles=tiles,
+            running=runs.rows(active),
+            recent=runs.rows(recent),
+            agents=[agent.name for agent in known],
+            jobs=jobs.rows(started),
+        )
+
+    async def show_services(call: Call) -> Response:
+        found = services.listing(sources.instances(), translation(call.request))
+        return pages.page(
+            call.request, call.identity, "services.html", section="services", topics="topic=registry", services=found
+        )
+
+    async def show_models(call: Call) -> Response:
+        known, calls = await asyncio.gather(sources.models(), sources.calls(MAX_ROWS))
+        return pages.page(
+            call.request,
+            call.identity,
+            "models.html",
+            section="models",
+            topics="topic=runs",
+            every=5,
+            models=models.rows(known, translation(call.request)),
+            calls=calls,
+        )
+
+    async def show_agents(call: Call) -> Response:
+        known = agents.rows(await sources.agents(), translation(call.request))
+        return pages.page(
+            call.request, call.identity, "agents.html", section="agents", topics="topic=registry", every=5, agents=known
+        )
+
+    async def show_agent(call: Call) -> Response:
+        name = call.path["name"]
+        agent, recent = await asyncio.gather(sources.agent(name), sources.runs(ended=True, agent=name, limit=10))
+        return pages.page(
+            call.request,
+            call.identity,
+            "agent.html",
+            section="agents",
+            topics="topic=runs",
+            agent=agents.page(agent, translation(call.request)),
+            runs=runs.rows(recent),
+        )
+
+    return [
+        _page("/", Permission.SYSTEM_READ, show_overview),
+        _page("/services", Permission.REGISTRY_READ, show_services),
+        _page("/models", Permission.MODELS_READ, show_models),
+        _page("/agents", Permission.AGENTS_READ, show_agents),
+        _page("/agents/{name}", Permission.AGENTS_READ, show_agent),
+    ]
+
+
+def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call, **form: Any) -> Response:
+        active = call.flag("active")
+        found, known = await asyncio.gather(sources.runs(ended=not active, limit=MAX_ROWS + 1), sources.agents())
+        return pages.page(
+            call.request,
+            call.identity,
+            "runs.html",
+            section="runs",
+            topics="topic=runs",
+            runs=runs.rows(found[:MAX_ROWS]),
+            more=len(found) > MAX_ROWS,
+            active=active,
+            agents=[agent.name for agent in known],
+            **({"chosen": call.query.get("agent", ""), "input": "", "error": None} | form),
+        )
+
+    async def show(call: Call) -> Response:
+        run = await sources.run(call.path["id"])
+        events = await sources.run_events(run.id)
+        topics = "" if run.state.ended else f"topic=run:{run.id}"
+        shown = runs.page(run, events, translation(call.request))
+        return pages.page(call.request, call.identity, "run.html", section="runs", topics=topics, **shown)
+
+    async def ask(call: Call) -> Response:
+        form = _form(call.body)
+        wanted = {"agent": form.get("agent", ""), "input": form.get("input", "").strip()}
+        try:
+            started = await sources.ask(msgspec.convert(wanted, NewRun), call.identity)
+        except (CallerError, msgspec.ValidationError) as error:
+            told = error if isinstance(error, CallerError) else InvalidInput(f"this request does not fit: {error}")
+            form = {"chosen": wanted["agent"], "input": wanted["input"]}
+            return await listing(call, status=told.status, error=told, **form)
+        return _go(f"/runs/{started.id}")
+
+    async def kill(call: Call) -> Response:
+        run = await sources.run(call.path["id"])
+        with suppress(Conflict):  # it ended meanwhile: its page says how
+            await sources.kill(run.id, call.identity)
+        return _go(f"/runs/{run.id}")
+
+    read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
+    return [
+        _page("/runs", read, listing),
+        _page("/runs/{id}", read, show),
+        Endpoint("POST", "/runs", write, ask, body=bytes, max_body=MAX_FORM, audited=True),
+        Endpoint("POST", "/runs/{id}/kill", write, kill, audited=True),
+    ]
+
+
+def _fleet(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def show_jobs(call: Call) -> Response:
+        found = await sources.jobs(limit=MAX_ROWS + 1)
+        return pages.page(
+            call.request,
+            call.identity,
+            "jobs.html",
+            section="jobs",
+            topics="topic=jobs",
+            jobs=jobs.rows(found[:MAX_ROWS]),
+            more=len(found) > MAX_ROWS,
+        )
+
+    async def show_job(call: Call) -> Response:
+        number = _number(call.path["id"])
+        job, events = await asyncio.gather(sources.job(number), sources.job_events(number, limit=jobs.MAX_EVENTS))
+        topics = "" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes"
+        shown = jobs.page(job, events, translation(call.request))
+        return pages.page(call.request, call.identity, "job.html", section="jobs", topics=topics, **shown)
+
+    async def show_nodes(call: Call) -> Response:
+        found = nodes.rows(await sources.nodes())
+        server = f"{call.request.url.scheme}://{call.request.url.netloc}"
+        return pages.page(
+            call.request, call.identity, "nodes.html", section="nodes", topics="topic=nodes", nodes=found, server=server
+        )
+
+    async def show_node(call: Call) -> Response:
+        name = call.path["name"]
+        node, recent = await asyncio.gather(sources.node(name), sources.jobs(limit=MAX_JOBS, node=name))
+        return pages.page(
+            call.request,
+            call.identity,
+            "node.html",
+            section="nodes",
+            topics="topic=nodes&topic=jobs",
+            node=nodes.page(node, translation(call.request)),
+            jobs=jobs.rows(recent),
+        )
+
+    return [
+        _page("/jobs", Permission.JOBS_READ, show_jobs),
+        _page("/jobs/{id}", Permission.JOBS_READ, show_job),
+        _page("/nodes", Permission.NODES_READ, show_nodes),
+        _page("/nodes/{name}", Permission.NODES_READ, show_node),
+    ]
+
+
+def _feed(hub: Hub, authenticator: Authenticator) -> Handler:
+    async def follow(call: Call) -> Response:
+        topics = call.request.query_params.getlist("topic")
+        if not 0 < len(topics) <= MAX_TOPICS:
+            raise InvalidInput(f"between 1 and {MAX_TOPICS} topics can be followed, not {len(topics)}")
+        for topic in topics:
+            _check(call, topic)
+        changes = feed.changes(hub, topics, text=_text, done=_done)
+        return sse.stream(_while_logged_in(changes, call, authenticator))
+
+    return follow
+
+
+def _check(call: Call, topic: str) -> None:
+    noun, colon, one = topic.partition(":")
+    if noun not in TOPICS or bool(colon) != (noun in ("run", "job")) or bool(colon) != bool(one):
+        raise InvalidInput(f"there is no topic {topic[:80]!r}")
+    if not call.identity.may(TOPICS[noun]):
+        raise Forbidden(f"{call.identity} may not follow {noun}")
+
+
+async def _while_logged_in(
+    events: AsyncIterator[sse.Event], call: Call, authenticator: Authenticator
+) -> AsyncIterator[sse.Event]:
+    """`events` until the session ends: a token that was revoked is told nothing more."""
+    async for event in events:
+        if await authenticator.identify(call.request, "GET") is None:
+            return
+        yield event
+
+
+def _text(item: Any) -> str | None:
+    return item.text if isinstance(item, RunDelta) else None
+
+
+def _done(item: Any) -> bool:
+    if isinstance(item, RunEvent):
+        return item.type in _ENDS
+    return isinstance(item, Job) and item.summary.ended is not None
+
+
+def _form(body: bytes) -> dict[str, str]:
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise NotFound(f"there is no job {text[:80]!r}", hint="`llmctl jobs` lists them")
+    return int(text)
+
+
+def _go(path: str) -> Response:
+    return RedirectResponse(path, 303, headers=HEADERS)

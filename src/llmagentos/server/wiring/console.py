@@ -1,0 +1,98 @@
+"""The console."""
+
+from __future__ import annotations
+
+from llmagentos.api.agents import AgentInfo
+from llmagentos.api.llm import CallInfo
+from llmagentos.api.nodes import Node, NodeSummary
+from llmagentos.api.runs import NewRun, Run, RunSummary
+from llmagentos.llm.gateway import Gateway
+from llmagentos.security.identity import Identity
+from llmagentos.server import dispatch
+from llmagentos.server.console.login import Attempts, LoginLinks
+from llmagentos.server.console.refusals import as_page, as_page_for_browsers
+from llmagentos.server.console.render import Pages
+from llmagentos.server.console.sources import Sources
+from llmagentos.server.respond import Responder
+from llmagentos.server.routes import console, login
+from llmagentos.server.routes.agents import found, info
+from llmagentos.server.wiring.agents import Agents
+from llmagentos.server.wiring.fleet import Fleet
+from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.server.wiring.registry import Services
+from llmagentos.storage.calls import CallRecords
+from llmagentos.storage.runs import RunRecords
+
+
+def wire(
+    base: Foundation,
+    parts: Parts,
+    *,
+    services: Services,
+    gateway: Gateway,
+    calls: CallRecords,
+    agents: Agents,
+    fleet: Fleet,
+) -> None:
+    """Its pages, each with its own look of errors, and the API's login links."""
+    pages = Pages(base.clock)
+    most = base.config.server.limits.body_bytes
+    errors = as_page(pages)
+    responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
+    made = LoginLinks(base.clock)
+    form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
+    sources = _sources(base, services, gateway, calls, agents, fleet)
+    shown = [*console.endpoints(sources, pages, base.hub, base.authenticator), login.logout(base.authenticator)]
+    parts.endpoints += login.links(made)
+    parts.pages += [*login.routes(form, responder, errors), *dispatch.routes(shown, responder)]
+    parts.unknown = as_page_for_browsers(pages)
+
+
+def _sources(
+    base: Foundation, services: Services, gateway: Gateway, calls: CallRecords, agents: Agents, fleet: Fleet
+) -> Sources:
+    ledger = agents.ledger
+
+    async def newest_calls(limit: int) -> list[CallInfo]:
+        return await calls.newest(limit)
+
+    async def all_agents() -> list[AgentInfo]:
+        return [info(record, agents.hosted) for record in await agents.records.all()]
+
+    async def one_agent(name: str) -> AgentInfo:
+        return info(await found(agents.records, name), agents.hosted)
+
+    async def one_run(prefix: str) -> Run:
+        return await ledger.get(await ledger.resolve(prefix))
+
+    async def ask(request: NewRun, identity: Identity) -> RunSummary:
+        agent = await found(agents.records, request.agent)
+        return await ledger.create(agent, request.input, by=str(identity), session=request.session)
+
+    async def kill(run: str, identity: Identity) -> Run:
+        return await ledger.kill(run, by=str(identity))
+
+    async def all_nodes() -> list[NodeSummary]:
+        return await fleet.nodes.listing(await fleet.jobs.queue_lengths())
+
+    async def one_node(name: str) -> Node:
+        return await fleet.nodes.show(name, await fleet.jobs.queue_lengths())
+
+    return Sources(
+        instances=services.registry.directory.all,
+        models=gateway.models,
+        calls=newest_calls,
+        agents=all_agents,
+        agent=one_agent,
+        runs=ledger.newest,
+        run_counts=RunRecords(base.database, base.clock).counts,
+        run=one_run,
+        run_events=ledger.events,
+        ask=ask,
+        kill=kill,
+        jobs=fleet.jobs.listing,
+        job=fleet.jobs.show,
+        job_events=fleet.jobs.last_events,
+        nodes=all_nodes,
+        node=one_node,
+    )
