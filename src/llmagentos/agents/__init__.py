@@ -1,0 +1,7 @@
+"""Agents: what they are, the run loop on the run's log, and the hosts that carry runs on."""
+
+from llmagentos.agents.agent import Agent
+from llmagentos.agents.tools import tool
+from llmagentos.api.agents import Limits, ServiceTool
+
+__all__ = ["Agent", "Limits", "ServiceTool", "tool"]

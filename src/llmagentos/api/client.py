@@ -55,9 +55,17 @@ class ApiClient:
         """GET `path` and decode the answer as `kind`."""
         return _decode(await self._send("GET", _with(path, query), None, timeout), kind)
 
-    async def post(self, path: str, body: Any, kind: type[T], *, timeout: float | None = None) -> T:
-        """POST `body` as JSON and decode the answer as `kind`."""
-        return _decode(await self._send("POST", path, msgspec.json.encode(body), timeout), kind)
+    async def post(
+        self,
+        path: str,
+        body: Any,
+        kind: type[T],
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """POST `body` as JSON, with `headers` beside the usual ones, and decode the answer as `kind`."""
+        return _decode(await self._send("POST", path, msgspec.json.encode(body), timeout, headers=headers), kind)
 
     async def put(self, path: str, body: Any, kind: type[T], *, timeout: float | None = None) -> T:
         """PUT `body` as JSON and decode the answer as `kind`."""
@@ -95,11 +103,23 @@ class ApiClient:
             yield parse_events(response.iter_lines())
 
     async def _send(
-        self, method: str, path: str, body: bytes | None, timeout: float | None, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        timeout: float | None,
+        content_type: str = "application/json",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
-        headers = self._authorization | ({"Content-Type": content_type} if body is not None else {})
+        all_headers = self._authorization | ({"Content-Type": content_type} if body is not None else {})
         response = await self._http.request(
-            method, self.server, path, headers=headers, body=body, timeout=self._timeout if timeout is None else timeout
+            method,
+            self.server,
+            path,
+            headers=all_headers | dict(headers or {}),
+            body=body,
+            timeout=self._timeout if timeout is None else timeout,
         )
         if response.status >= 400:
             raise problem.decode(response.status, response.body)

@@ -42,6 +42,8 @@ def decode(status: int, body: bytes) -> LLMAgentOSError:
         document = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError):
         document = {"detail": body[:500].decode("utf-8", "replace") or f"HTTP status {status}"}
+    if isinstance(told := document.get("error"), dict):  # OpenAI's shape, under /v1/
+        document = {"type": str(told.get("code")), "detail": told.get("message")}
     code = str(document.get("type", "")).removeprefix(_PREFIX)
     kind = _tree(LLMAgentOSError).get(code) or _by_status(status)
     details = {k: v for k, v in document.items() if k not in _MEMBERS}

@@ -1,0 +1,230 @@
+"""What a run does next: a pure decision over the agent and the folded log.
+
+A host asks, carries the step out, appends what came of it and asks again. Because the answer depends on
+nothing but the log, any host can carry on where another was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from llmagentos.agents import choosing, grounding, routing, support
+from llmagentos.agents.log import Log, ModelTurn, ToolTurn
+from llmagentos.agents.model import Message, Prompt
+from llmagentos.agents.tools import Tool, Toolset
+from llmagentos.api.agents import AgentSpec
+from llmagentos.api.runs import Purpose
+
+_LONGEST_CHOICE = 512
+_SHORTEST_REPLY = 16
+"""Under this many tokens no call is made: nothing useful would come of it."""
+
+
+class CallTool(msgspec.Struct, frozen=True):
+    """Call a tool; `again` when the log already has the call, interrupted before its answer."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    again: bool = False
+
+
+class GiveUpTool(msgspec.Struct, frozen=True):
+    """Record that nobody knows what became of an interrupted call that must not be repeated."""
+
+    call_id: str
+    error: str
+
+
+class CallModel(msgspec.Struct, frozen=True):
+    """Call the chat model."""
+
+    prompt: Prompt
+
+
+class Rank(msgspec.Struct, frozen=True):
+    """Compare the request with the tools by embedding."""
+
+    request: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The run's answer."""
+
+    text: str
+    sources: list[Any] = []
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """The run cannot go on."""
+
+    error: str
+    code: str
+
+
+Step = CallTool | GiveUpTool | CallModel | Rank | Answer | Fail
+
+
+def decide(spec: AgentSpec, tools: Toolset, log: Log) -> Step | None:
+    """The next step; None when the run has ended."""
+    if log.ended_at is not None:
+        return None
+    if log.open_tool is not None:
+        return _interrupted(tools, log)
+    step = _next(spec, tools, log)
+    if isinstance(step, CallTool | CallModel | Rank) and log.steps >= spec.limits.steps:
+        return Fail(f"no answer within {spec.limits.steps} steps (limits.steps)", "limit_steps")
+    if isinstance(step, CallModel):
+        return _within_tokens(spec, log, step)
+    return step
+
+
+def _interrupted(tools: Toolset, log: Log) -> Step:
+    called = log.open_tool
+    assert called is not None
+    known = tools.get(called.name)
+    if (known is not None and known.idempotent) or called.call_id == grounding.CALL_ID:
+        return CallTool(called.call_id, called.name, called.arguments, again=True)
+    return GiveUpTool(
+        called.call_id,
+        f"the call of {called.name} was interrupted: whether it was carried out is not known, so it is not repeated",
+    )
+
+
+def _within_tokens(spec: AgentSpec, log: Log, step: CallModel) -> Step:
+    left = spec.limits.tokens - log.tokens - step.prompt.estimate
+    if left < _SHORTEST_REPLY:
+        return Fail(
+            f"the next model call does not fit into {spec.limits.tokens} tokens (limits.tokens), "
+            f"of which {log.tokens} are used",
+            "limit_tokens",
+        )
+    if left >= step.prompt.max_tokens:
+        return step
+    return CallModel(msgspec.structs.replace(step.prompt, max_tokens=left))
+
+
+def _next(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
+    last = log.turns[-1] if log.turns else None
+    if isinstance(last, ModelTurn) and last.purpose is Purpose.ANSWER:
+        return _answer(spec, log, last)
+    records: list[Any] | None = None
+    if tools.ground is not None:
+        found = _grounding(tools.ground, log)
+        if not isinstance(found, list):
+            return found
+        records = found
+    if not tools.tools:
+        return _ask(spec, log, records)
+    return _routed(spec, tools, log) if spec.route == "embedding" else _chosen(spec, tools, log, records)
+
+
+def _grounding(ground: Tool, log: Log) -> list[Any] | Step:
+    """The records to answer from, or the step that is needed first (or instead)."""
+    answered = next((turn for turn in log.tools if turn.call_id == grounding.CALL_ID), None)
+    if answered is None:
+        parameter = ground.text_parameter
+        if parameter is None:
+            return Fail(f"{ground.name} takes no text, so it cannot be asked with the request", "invalid_ground")
+        return CallTool(grounding.CALL_ID, ground.name, {parameter: log.input})
+    if answered.error is not None:
+        return Fail(f"{answered.name}: {answered.error}", "tool_failed")
+    records = grounding.records(answered.result)
+    return records or Answer(grounding.unknown(log.input))
+
+
+def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> Step:
+    if records is not None:
+        messages = grounding.prompt(spec.instructions, records, log.history, log.input)
+        return _model(spec, messages, temperature=0.0)
+    system = [Message("system", spec.instructions)] if spec.instructions else []
+    return _model(spec, (*system, *earlier(log), Message("user", log.input)))
+
+
+def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> Step:
+    text = last.text.strip()
+    if not text:
+        return Fail(f"the model {spec.model!r} answered nothing", "empty_answer")
+    found = grounding.given(log)
+    if not found or (spec.ground is None and spec.route != "embedding"):
+        return Answer(text, found)
+    if spec.verify and support.unsupported(text, found, log.input) is not None:
+        return Answer(grounding.quoted(found, log.input), found)
+    return Answer(text, support.used(text, found, log.input))
+
+
+def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
+    """One tool, chosen by embedding; its result is the text to answer from."""
+    ranking = next((t for t in log.turns if isinstance(t, ModelTurn) and t.purpose is Purpose.ROUTE), None)
+    if ranking is None:
+        return Rank(log.input)
+    chosen = routing.choose(ranking.text, tools.tools, spec.threshold)
+    if chosen is None:
+        return Answer(routing.ask_back(ranking.text, tools.tools, log.input))
+    called = next((turn for turn in log.tools if turn.call_id != grounding.CALL_ID), None)
+    if called is not None:
+        if called.error is not None:
+            return Fail(f"{called.name}: {called.error}", "tool_failed")
+        records = grounding.records(called.result)
+        return _ask(spec, log, records) if records else Answer(grounding.unknown(log.input))
+    asked = next((t for t in reversed(log.turns) if isinstance(t, ModelTurn) and t.purpose is Purpose.TOOL), None)
+    if asked is not None:
+        arguments = choosing.parse_object(asked.text)
+        if arguments is None:
+            return Fail(f"the model {spec.model!r} gave no arguments for {chosen.name}: {asked.text!r}", "bad_reply")
+        return CallTool(_call_id(log), chosen.name, arguments)
+    if not chosen.parameters.get("properties"):
+        return CallTool(_call_id(log), chosen.name, {})
+    prompt = choosing.arguments_prompt(chosen, log.input)
+    return _model(spec, prompt, purpose=Purpose.TOOL, schema=dict(chosen.parameters), temperature=0.0)
+
+
+def _chosen(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None) -> Step:
+    """The model chooses, call by call, until it wants to answer."""
+    last = log.turns[-1] if log.turns else None
+    if isinstance(last, ModelTurn) and last.purpose is Purpose.TOOL:
+        choice = choosing.parse(last.text, tools.tools)
+        if isinstance(choice, choosing.Call) and not _repeats(choice, log.tools):
+            return CallTool(_call_id(log), choice.tool, choice.arguments)
+        if isinstance(choice, choosing.Unusable) and _unusable_before(tools, log):
+            return Fail(f"the model {spec.model!r} made no usable choice: {choice.reason}", "bad_reply")
+        if not isinstance(choice, choosing.Unusable):
+            return _model(spec, choosing.transcript(spec.instructions, log, records, tools.tools, answering=True))
+    messages = choosing.transcript(spec.instructions, log, records, tools.tools, answering=False)
+    return _model(spec, messages, purpose=Purpose.TOOL, schema=choosing.schema(tools.tools), temperature=0.0)
+
+
+def _repeats(choice: choosing.Call, done: Sequence[ToolTurn]) -> bool:
+    """Whether the same call was just answered: a model that asks again will go on asking."""
+    return bool(done) and (done[-1].name, done[-1].arguments) == (choice.tool, choice.arguments)
+
+
+def _unusable_before(tools: Toolset, log: Log) -> bool:
+    before = log.turns[-2] if len(log.turns) > 1 else None
+    return isinstance(before, ModelTurn) and isinstance(choosing.parse(before.text, tools.tools), choosing.Unusable)
+
+
+def _call_id(log: Log) -> str:
+    return f"call-{log.tool_calls + 1}"
+
+
+def earlier(log: Log) -> tuple[Message, ...]:
+    """The session's earlier turns as messages."""
+    return tuple(
+        message for turn in log.history for message in (Message("user", turn.input), Message("assistant", turn.answer))
+    )
+
+
+def _model(
+    spec: AgentSpec,
+    messages: Sequence[Message],
+    *,
+    purpose: Purpose = Purpose.ANSWER,
+    schema: dict[str, Any] | None = None,
+    temperature: float | None = None,
+) -> CallModel:
+    most = spec.limits.reply if purpose is Purpose.ANSWER else min(_LONGEST_CHOICE, spec.limits.reply)
+    return CallModel(Prompt(spec.model, tuple(messages), most, purpose, schema, temperature))

@@ -1,0 +1,181 @@
+"""A host of agents: takes runs, carries them on, keeps their leases, and lets go of what it lost.
+
+The same host runs in the server (for agents in YAML) and in modules (for agents in Python); what
+differs is the backend it talks to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from llmagentos.agents.log import Log, fold
+from llmagentos.agents.loop import Loop
+from llmagentos.agents.model import Models
+from llmagentos.agents.states import RunEnded
+from llmagentos.agents.tools import Toolset
+from llmagentos.api.agents import AgentSpec
+from llmagentos.api.runs import Claim, Data, Failed, RunEvent
+from llmagentos.core import log, metrics, tracing
+from llmagentos.core.errors import Conflict, LLMAgentOSError, NotFound, Unavailable
+from llmagentos.core.lifecycle import Backoff
+
+CONCURRENCY = 16
+"""Runs that one host carries on at the same time."""
+CLAIM_WAIT_S = 25.0
+_RENEWALS = 3
+"""Renewals per length of a lease."""
+
+_log = log.get(__name__)
+
+
+class Backend(Protocol):
+    """Where a host's runs and their logs are."""
+
+    async def claim(self, wait: float) -> Claim | None: ...
+    async def append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> Sequence[RunEvent]: ...
+    async def renew(self, run: str, fence: int) -> float: ...
+    async def release(self, run: str, fence: int) -> None: ...
+
+
+ToolsOf = Callable[[AgentSpec], Awaitable[Toolset]]
+
+
+class AgentHost:
+    """Carries on up to `concurrency` runs of `backend` at a time."""
+
+    def __init__(self, backend: Backend, models: Models, tools_of: ToolsOf, *, concurrency: int = CONCURRENCY) -> None:
+        self._backend = backend
+        self._models = models
+        self._tools_of = tools_of
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def serve(self) -> None:
+        """Until cancelled; then what is under way is given up for others to carry on."""
+        backoff = Backoff(first=0.2, most=5.0, healthy=5.0)
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._slots.acquire()
+                begun = loop.time()
+                claim: Claim | None = None
+                try:
+                    claim = await self._backend.claim(CLAIM_WAIT_S)
+                except LLMAgentOSError as error:  # the server is away, or refuses: say so, ask again later
+                    _log.warning("no runs can be claimed", reason=error.message, hint=error.hint)
+                    await asyncio.sleep(backoff.died(loop.time() - begun))
+                finally:
+                    if claim is None:
+                        self._slots.release()
+                if claim is not None:
+                    task = group.create_task(self._carry_on(claim))
+                    self._tasks[claim.run] = task
+
+    def cancel(self, run: str) -> None:
+        """Stop working on `run`, which has ended elsewhere."""
+        if (task := self._tasks.get(run)) is not None:
+            task.cancel()
+
+    async def _carry_on(self, claim: Claim) -> None:
+        try:
+            with (
+                metrics.RUNS_ACTIVE.track_inprogress(),
+                log.bind(run_id=claim.run, agent=claim.agent.name),
+                tracing.span(
+                    f"invoke_agent {claim.agent.name}",
+                    gen_ai__operation__name="invoke_agent",
+                    gen_ai__agent__name=claim.agent.name,
+                    llmagentos__run__id=claim.run,
+                ),
+            ):
+                await _Carried(self._backend, claim).run(self._models, self._tools_of)
+        finally:
+            self._tasks.pop(claim.run, None)
+            self._slots.release()
+
+
+class _Carried:
+    """One claimed run."""
+
+    def __init__(self, backend: Backend, claim: Claim) -> None:
+        self._backend = backend
+        self._claim = claim
+        self._after = claim.events[-1].seq
+        self._task: asyncio.Task[None] | None = None
+        self._lost: str | None = None
+
+    async def run(self, models: Models, tools_of: ToolsOf) -> None:
+        """To its end, or until it is lost; when this task is cancelled the run is given up."""
+        claim = self._claim
+        _log.info("run taken", fence=claim.fence, events=len(claim.events))
+        self._task = asyncio.current_task()
+        renewing = asyncio.create_task(self._keep_lease())
+        try:
+            state = await self._work(models, tools_of)
+            _log.info("run ended", state=str(state.state), tokens=state.tokens)
+        except Conflict as error:
+            _log.info("run lost", reason=error.message)
+        except asyncio.CancelledError:
+            if self._lost is None:
+                await self._let_go()
+                raise
+            _log.info("run lost", reason=self._lost)
+        except Exception as error:  # the loop that supervises runs: one defect must not end the host
+            _log.error("defect while carrying on a run", exc_info=error)
+            await self._give_up(error)
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _work(self, models: Models, tools_of: ToolsOf) -> Log:
+        claim = self._claim
+        state = fold(claim.events)
+        try:
+            tools = await tools_of(claim.agent)
+        except LLMAgentOSError as error:
+            told = f"{error.message} ({error.hint})" if error.hint else error.message
+            await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])
+            return state
+        return await Loop(claim.run, claim.agent, tools, models, self._add).carry_on(state)
+
+    async def _add(self, data: Sequence[Data]) -> Sequence[RunEvent]:
+        """Append, and again when the server was away: repeating is safe, and after a while the lease decides."""
+        backoff = Backoff(first=0.2, most=2.0)
+        while True:
+            try:
+                events = await self._backend.append(self._claim.run, self._claim.fence, self._after, data)
+            except Unavailable as error:
+                _log.warning("the server does not take events", reason=error.message)
+                await asyncio.sleep(backoff.died(0.0))
+                continue
+            self._after = events[-1].seq
+            return events
+
+    async def _keep_lease(self) -> None:
+        pause = self._claim.lease_s / _RENEWALS
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                pause = await self._backend.renew(self._claim.run, self._claim.fence) / _RENEWALS
+            except (Conflict, NotFound) as error:
+                self._lost = error.message
+                if self._task is not None:
+                    self._task.cancel()
+                return
+            except LLMAgentOSError as error:
+                _log.warning("lease not renewed", reason=error.message)
+
+    async def _let_go(self) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await self._backend.release(self._claim.run, self._claim.fence)
+        except (LLMAgentOSError, TimeoutError) as error:
+            _log.debug("not released: the lease will run out", reason=str(error))
+
+    async def _give_up(self, error: Exception) -> None:
+        try:
+            await self._add([Failed(f"a defect in the agent's host: {type(error).__name__}: {error}")])
+        except (RunEnded, Conflict) as lost:
+            _log.info("run lost", reason=lost.message)

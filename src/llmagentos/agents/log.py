@@ -1,0 +1,234 @@
+"""A run is its log: the state of a run as a fold over its events.
+
+Pure. The same fold serves the host that carries a run on, the summary in lists, and whoever resumes a
+run after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from llmagentos.agents import states
+from llmagentos.agents.states import InvalidTransition
+from llmagentos.api.runs import (
+    Answered,
+    Claimed,
+    Created,
+    Data,
+    Failed,
+    Killed,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
+    Run,
+    RunEvent,
+    RunState,
+    RunSummary,
+    ToolAnswered,
+    ToolCalled,
+    Turn,
+)
+
+SHOWN_INPUT = 200
+
+
+class ModelTurn(msgspec.Struct, frozen=True):
+    """A finished model call."""
+
+    purpose: Purpose
+    text: str
+    cut: bool
+
+
+class ToolTurn(msgspec.Struct, frozen=True):
+    """A finished tool call."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    result: Any
+    error: str | None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run's events add up to."""
+
+    seq: int = 0
+    state: RunState | None = None
+    created: Created | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    turns: tuple[ModelTurn | ToolTurn, ...] = ()
+    open_model: ModelCalled | None = None
+    """A model call without its reply."""
+    open_tool: ToolCalled | None = None
+    """A tool call without its answer."""
+    fence: int = 0
+    claimed_at: float = 0.0
+    active_s: float = 0.0
+    """Seconds of work in claims before this one."""
+    last_at: float = 0.0
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    answer: Answered | None = None
+    failure: Failed | None = None
+    killed_by: str | None = None
+
+    @property
+    def request(self) -> Created:
+        """The event that the run began with. Raises `InvalidTransition` for an empty log."""
+        if self.created is None:
+            raise InvalidTransition("the log is empty")
+        return self.created
+
+    @property
+    def input(self) -> str:
+        """What was asked."""
+        return self.request.input
+
+    @property
+    def history(self) -> list[Turn]:
+        """The session before this run."""
+        return self.request.history
+
+    @property
+    def tools(self) -> list[ToolTurn]:
+        """The finished tool calls, in order."""
+        return [turn for turn in self.turns if isinstance(turn, ToolTurn)]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out so far."""
+        return self.tokens_in + self.tokens_out
+
+    @property
+    def steps(self) -> int:
+        """Model calls and tool calls so far, the unfinished ones not counted."""
+        return len(self.turns)
+
+
+def fold(events: Iterable[RunEvent]) -> Log:
+    """The state after `events`. Raises `Conflict` for a sequence that cannot be."""
+    log = Log()
+    for event in events:
+        log = apply(log, event)
+    return log
+
+
+def apply(log: Log, event: RunEvent) -> Log:
+    """The state after one more event. Raises `RunEnded` or `InvalidTransition`."""
+    state = states.after(log.state, event.type)
+    if event.seq != log.seq + 1:
+        raise InvalidTransition(f"event {event.seq} cannot follow on event {log.seq}")
+    noted = _noted(log, event.at, event.data)
+    if state.ended:
+        noted = replace(noted, ended_at=event.at, open_model=None, open_tool=None)
+    return replace(noted, seq=event.seq, state=state, last_at=event.at)
+
+
+def _noted(log: Log, at: float, data: Data) -> Log:
+    match data:
+        case Created():
+            return replace(log, created=data, created_at=at)
+        case Claimed():
+            return _claimed(log, at, data)
+        case ModelCalled():
+            _require_nothing_open(log)
+            return replace(log, open_model=data, model_calls=log.model_calls + 1)
+        case ModelReplied():
+            return _replied(log, data)
+        case ToolCalled():
+            _require_nothing_open(log)
+            return replace(log, open_tool=data, tool_calls=log.tool_calls + 1)
+        case ToolAnswered():
+            return _tool_answered(log, data)
+        case Answered():
+            return replace(log, answer=data)
+        case Failed():
+            return replace(log, failure=data)
+        case Killed():
+            return replace(log, killed_by=data.by)
+
+
+def _claimed(log: Log, at: float, data: Claimed) -> Log:
+    if data.fence <= log.fence:
+        raise InvalidTransition(f"fence {data.fence} is not above {log.fence}")
+    # A model call that was cut off is made again: it left nothing behind. A tool call may have.
+    return replace(
+        log,
+        fence=data.fence,
+        started_at=log.started_at if log.started_at is not None else at,
+        claimed_at=at,
+        # Work ended at the last event of the claim before; a clock that went back counts as no work.
+        active_s=log.active_s + (max(0.0, log.last_at - log.claimed_at) if log.fence else 0.0),
+        open_model=None,
+    )
+
+
+def _require_nothing_open(log: Log) -> None:
+    if log.open_model is not None or log.open_tool is not None:
+        raise InvalidTransition("the call before this one has no reply yet")
+
+
+def _replied(log: Log, data: ModelReplied) -> Log:
+    if log.open_model is None or log.open_model.purpose is not data.purpose:
+        raise InvalidTransition(f"a reply for {data.purpose.value} that nobody asked for")
+    return replace(
+        log,
+        open_model=None,
+        turns=(*log.turns, ModelTurn(data.purpose, data.text, data.cut)),
+        tokens_in=log.tokens_in + data.tokens_in,
+        tokens_out=log.tokens_out + data.tokens_out,
+    )
+
+
+def _tool_answered(log: Log, data: ToolAnswered) -> Log:
+    called = log.open_tool
+    if called is None or called.call_id != data.call_id:
+        raise InvalidTransition(f"an answer to the tool call {data.call_id!r} that was not made")
+    turn = ToolTurn(called.call_id, called.name, called.arguments, data.result, data.error)
+    return replace(log, open_tool=None, turns=(*log.turns, turn))
+
+
+def summary(run: str, log: Log) -> RunSummary:
+    """The run as lists show it."""
+    return RunSummary(**_summary(run, log, shown=SHOWN_INPUT))
+
+
+def detail(run: str, log: Log) -> Run:
+    """The run in full."""
+    return Run(
+        **_summary(run, log, shown=None),
+        answer=log.answer.text if log.answer else None,
+        sources=log.answer.sources if log.answer else [],
+        error=log.failure.error if log.failure else None,
+        killed_by=log.killed_by,
+    )
+
+
+def _summary(run: str, log: Log, *, shown: int | None) -> dict[str, Any]:
+    request = log.request
+    return {
+        "id": run,
+        "agent": request.agent,
+        "version": request.version,
+        "model": request.model,
+        "state": log.state,
+        "input": request.input[:shown],
+        "created": log.created_at,
+        "created_by": request.by,
+        "session": request.session,
+        "started": log.started_at,
+        "ended": log.ended_at,
+        "model_calls": log.model_calls,
+        "tool_calls": log.tool_calls,
+        "tokens_in": log.tokens_in,
+        "tokens_out": log.tokens_out,
+    }

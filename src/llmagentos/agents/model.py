@@ -1,0 +1,60 @@
+"""What the run loop asks of a model, whoever carries it out: the gateway in the server, or its API from a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from llmagentos.api.runs import Purpose
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of the prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One call of a chat model."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    purpose: Purpose
+    schema: dict[str, Any] | None = None
+    """JSON Schema that the reply must fit."""
+    temperature: float | None = None
+    """None leaves it to the model."""
+
+    @property
+    def estimate(self) -> int:
+        """About how many tokens the prompt has. Tokenizers give 3 to 5 bytes of English a token, fewer of Chinese."""
+        return sum(8 + len(message.content.encode()) // 3 for message in self.messages)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a chat model said, and what it took. Times in seconds."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    queue_s: float = 0.0
+    ttft_s: float = 0.0
+    cut: bool = False
+
+
+class Models(Protocol):
+    """Calls to models on behalf of a run; each raises an `LLMAgentOSError` when it fails."""
+
+    async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
+        """The reply to `prompt`. Its text also goes out to whoever watches the run when its purpose is the answer."""
+        ...
+
+    async def embed(
+        self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float
+    ) -> list[list[float]]:
+        """A vector for each text."""
+        ...

@@ -1,0 +1,152 @@
+"""Tools: Python functions marked with `@tool`, and methods of services, behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, overload
+
+import msgspec
+
+from llmagentos.api.agents import AgentSpec
+from llmagentos.api.registry import MethodSpec
+from llmagentos.core.errors import ConfigError
+from llmagentos.services.service import Method
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__llmagentos_tool__"
+
+MAX_RESULT = 256 * 1024
+"""Bytes of JSON that a tool's result may have: it becomes part of the log and of a prompt."""
+
+
+class Services(Protocol):
+    """Calls to services, as `services` provides them."""
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        arguments: Mapping[str, Any],
+        /,
+        *,
+        timeout: float | None = None,
+        run_id: str | None = None,
+    ) -> Any: ...
+    async def describe(self, service: str, method: str) -> MethodSpec: ...
+
+
+Invoke = Callable[[Mapping[str, Any], float, str], Awaitable[Any]]
+"""`await invoke(arguments, timeout, run)` -> the result as plain JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something that an agent may call."""
+
+    name: str
+    doc: str
+    parameters: Mapping[str, Any]
+    """JSON Schema of the arguments."""
+    idempotent: bool
+    """Calling it twice does the same as once, so an interrupted call is simply made again."""
+    invoke: Invoke = field(repr=False, compare=False)
+    examples: tuple[str, ...] = ()
+
+    @property
+    def text_parameter(self) -> str | None:
+        """The first parameter that takes text."""
+        for name, schema in self.parameters.get("properties", {}).items():
+            kinds = [schema, *schema.get("anyOf", ())]
+            if not schema or any("string" in (kind.get("type"), *_listed(kind.get("type"))) for kind in kinds):
+                return str(name)
+        return None
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    name: str
+    idempotent: bool
+    examples: tuple[str, ...]
+
+
+@overload
+def tool(function: F) -> F: ...
+@overload
+def tool(*, name: str | None = None, idempotent: bool = False, examples: Sequence[str] = ()) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None, *, name: str | None = None, idempotent: bool = False, examples: Sequence[str] = ()
+) -> F | Callable[[F], F]:
+    """Marks a function as a tool: its type hints become the schema, its docstring tells the model what it does.
+
+    `idempotent` says that an interrupted call may be made again. `examples` are requests that it is for
+    (they guide the choice by embedding).
+    """
+
+    def mark(marked: F) -> F:
+        setattr(marked, _MARK, _Mark(name or marked.__name__, idempotent, tuple(examples)))
+        return marked
+
+    return mark(function) if function is not None else mark
+
+
+def function_tool(function: Callable[..., Any]) -> Tool:
+    """The tool of a Python function. Raises `ConfigError` for one that cannot be called by name with JSON."""
+    mark = getattr(function, _MARK, None) or _Mark(function.__name__, False, ())
+    method = Method("tool", mark.name, function)
+    if method.streams:
+        raise ConfigError(f"the tool {mark.name!r} is a generator", hint="return a list")
+
+    async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
+        call = method.bind(msgspec.json.encode(arguments))
+        async with asyncio.timeout(timeout):
+            result = await call() if method.is_async else await asyncio.to_thread(call)
+            if inspect.isawaitable(result):
+                result = await result
+        return msgspec.json.decode(method.encode(result))
+
+    return Tool(mark.name, method.spec.doc, method.spec.parameters, mark.idempotent, invoke, mark.examples)
+
+
+async def service_tool(services: Services, where: str, examples: Sequence[str] = ()) -> Tool:
+    """The tool of `service.method`. Raises `NotFound` or `Unavailable` when nobody offers it now."""
+    service, _, method = where.rpartition(".")
+    spec = await services.describe(service, method)
+    if spec.streams:
+        raise ConfigError(f"the tool {where!r} streams", hint="use a method that returns a list")
+
+    async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
+        return await services.call(service, method, arguments, timeout=timeout, run_id=run)
+
+    return Tool(where, spec.doc, spec.parameters, spec.idempotent, invoke, tuple(examples))
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """What one agent may call, resolved."""
+
+    tools: tuple[Tool, ...]
+    ground: Tool | None
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of this name."""
+        for known in (*self.tools, *([self.ground] if self.ground else [])):
+            if known.name == name:
+                return known
+        return None
+
+
+async def resolve(spec: AgentSpec, functions: Mapping[str, Tool], services: Services) -> Toolset:
+    """The agent's tools, with what the services say of them now."""
+    methods = [await service_tool(services, entry.service, entry.examples) for entry in spec.tools]
+    ground: Tool | None = None
+    if spec.ground is not None:
+        ground = functions.get(spec.ground) or await service_tool(services, spec.ground)
+    offered = tuple(known for name, known in functions.items() if name != spec.ground)
+    return Toolset((*offered, *methods), ground)

@@ -1,0 +1,121 @@
+"""Agents on the wire: what an agent is, and the client's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.api.client import ApiClient
+
+AgentName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+MethodName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.[A-Za-z_][A-Za-z0-9_]*$")]
+"""`service.method`"""
+Text = Annotated[str, Meta(max_length=20_000)]
+
+Route = Literal["model", "embedding"]
+
+
+class ServiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A service's method as a tool. What it does and takes is asked of the registry when a run begins."""
+
+    service: Annotated[MethodName, Meta(description="service.method")]
+    examples: Annotated[
+        list[Text],
+        Meta(max_length=50, description="Requests that this tool is for: they guide the choice by embedding"),
+    ] = []
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one run may use."""
+
+    steps: Annotated[int, Meta(ge=1, le=1000, description="Model calls and tool calls")] = 20
+    tokens: Annotated[int, Meta(ge=1, description="Tokens read and written by the model")] = 50_000
+    reply: Annotated[int, Meta(ge=1, description="Tokens of one reply of the model")] = 1024
+    timeout: Annotated[float, Meta(gt=0, le=86_400, description="Seconds of work, waiting for a host not counted")] = (
+        300.0
+    )
+
+
+class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="Agent"):
+    """An agent: a model, instructions, tools. In YAML, `kind: Agent` and these keys."""
+
+    name: Annotated[AgentName, Meta(description="The agent's name")]
+    model: Annotated[str, Meta(min_length=1, max_length=200, description="Name of the model")] = "default"
+    instructions: Annotated[Text, Meta(description="What the agent is for and how it answers")] = ""
+    tools: Annotated[list[ServiceTool], Meta(max_length=100, description="Methods it may call")] = []
+    ground: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*\.)?[A-Za-z_][A-Za-z0-9_]*$",
+                description="service.method that is called first with the request; its records are all the agent "
+                "answers from",
+            ),
+        ]
+        | None
+    ) = None
+    route: Annotated[Route, Meta(description="What chooses a tool: the model, or similarity by embedding")] = "model"
+    threshold: Annotated[
+        float, Meta(ge=-1, le=1, description="Least similarity for a choice by embedding; below it the agent asks back")
+    ] = 0.82
+    verify: Annotated[
+        bool,
+        Meta(
+            description="Whether a grounded answer with numbers or mostly words that the records do not have is "
+            "replaced by the records themselves"
+        ),
+    ] = True
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+
+class AgentInfo(msgspec.Struct, frozen=True):
+    """A deployed agent. Times are seconds since the epoch, UTC."""
+
+    name: str
+    version: int
+    host: str
+    """`server`, or `module:<name>`."""
+    online: bool
+    """Whether its host takes runs now."""
+    updated: float
+    updated_by: str
+    spec: AgentSpec
+    functions: list[str] = []
+    """Tools that are functions of the module's own."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What applying a definition did."""
+
+    agent: AgentInfo
+    change: Literal["created", "changed", "unchanged"]
+    warnings: list[str] = []
+
+
+async def apply(client: ApiClient, spec: AgentSpec) -> Applied:
+    """Create the agent, or give it a new version."""
+    return await client.put(f"/api/v1/agents/{quote(spec.name)}", spec, Applied)
+
+
+async def listing(client: ApiClient) -> list[AgentInfo]:
+    """Every agent, by name."""
+    return await client.get("/api/v1/agents", list[AgentInfo])
+
+
+async def get(client: ApiClient, name: str) -> AgentInfo:
+    """One agent. Raises `NotFound`."""
+    return await client.get(f"/api/v1/agents/{quote(name, safe='')}", AgentInfo)
+
+
+async def versions(client: ApiClient, name: str) -> Sequence[AgentInfo]:
+    """The versions that are kept, newest first. Raises `NotFound`."""
+    return await client.get(f"/api/v1/agents/{quote(name, safe='')}/versions", list[AgentInfo])
+
+
+async def delete(client: ApiClient, name: str) -> None:
+    """Delete the agent and stop its runs. Raises `NotFound`."""
+    await client.delete(f"/api/v1/agents/{quote(name, safe='')}")

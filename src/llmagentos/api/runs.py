@@ -1,0 +1,302 @@
+"""Runs on the wire: the events of a run's log, its summary, and the client's calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.api.agents import AgentName, AgentSpec
+from llmagentos.api.client import ApiClient
+
+MAX_INPUT = 100_000
+Request = Annotated[str, Meta(min_length=1, max_length=MAX_INPUT)]
+Session = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class RunState(StrEnum):
+    """Where a run is; `agents.states` has the transitions."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can happen."""
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+class Purpose(StrEnum):
+    """What a model is called for."""
+
+    ROUTE = "route"  # embeddings: which tool fits the request
+    TOOL = "tool"  # which tool to call next, or with which arguments
+    ANSWER = "answer"  # the text that the caller sees
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """An earlier request of the session and its answer."""
+
+    input: str
+    answer: str
+
+
+class _Data(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """What every kind of event derives from."""
+
+
+class Created(_Data, frozen=True, tag="created"):
+    """Somebody asked. `history` is what the agent may know of the session, fixed here for good."""
+
+    agent: str
+    version: int
+    model: str
+    input: str
+    by: str
+    session: str | None = None
+    history: list[Turn] = []
+
+
+class Claimed(_Data, frozen=True, tag="claimed"):
+    """A host took the run (again, after the host before it was lost)."""
+
+    holder: str
+    fence: int
+
+
+class ModelCalled(_Data, frozen=True, tag="model_called"):
+    """A model call began."""
+
+    purpose: Purpose
+    model: str
+
+
+class ModelReplied(_Data, frozen=True, tag="model_replied"):
+    """A model call ended well. Times in seconds."""
+
+    purpose: Purpose
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    queue_s: float = 0.0
+    ttft_s: float = 0.0
+    duration_s: float = 0.0
+    cut: bool = False
+    """The reply ended at the limit of tokens."""
+
+
+class ToolCalled(_Data, frozen=True, tag="tool_called"):
+    """A tool call began."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolAnswered(_Data, frozen=True, tag="tool_answered"):
+    """A tool call ended: with `error`, or with `result`."""
+
+    call_id: str
+    result: Any = None
+    error: str | None = None
+    duration_s: float = 0.0
+
+
+class Answered(_Data, frozen=True, tag="answered"):
+    """The run succeeded. `sources` are the records that the answer was made from."""
+
+    text: str
+    sources: list[Any] = []
+
+
+class Failed(_Data, frozen=True, tag="failed"):
+    """The run failed."""
+
+    error: str
+    code: str = "internal"
+
+
+class Killed(_Data, frozen=True, tag="killed"):
+    """Somebody stopped the run."""
+
+    by: str
+
+
+Data = Created | Claimed | ModelCalled | ModelReplied | ToolCalled | ToolAnswered | Answered | Failed | Killed
+
+
+class RunEvent(msgspec.Struct, frozen=True):
+    """One entry of a run's log. `seq` counts from 1; `at` is seconds since the epoch, UTC."""
+
+    seq: int
+    at: float
+    data: Data
+
+    @property
+    def type(self) -> str:
+        """The kind of event, e.g. `tool_called`."""
+        return str(type(self.data).__struct_config__.tag)
+
+
+class RunDelta(msgspec.Struct, frozen=True):
+    """A piece of an answer while it is being generated. Not kept: the log has the whole."""
+
+    run: str
+    text: str
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """A run in a list. Times are seconds since the epoch, UTC."""
+
+    id: str
+    agent: str
+    version: int
+    model: str
+    state: RunState
+    input: str
+    """The start of the request."""
+    created: float
+    created_by: str
+    session: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Run(RunSummary, frozen=True):
+    """One run with its request and outcome in full."""
+
+    answer: str | None = None
+    sources: list[Any] = []
+    error: str | None = None
+    killed_by: str | None = None
+
+
+class NewRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A request to an agent. Requests of one `session` see each other's answers, and run one at a time."""
+
+    agent: AgentName
+    input: Request
+    session: Session | None = None
+
+
+# What hosts of agents speak -----------------------------------------------------------------------
+
+
+class HostedAgent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An agent that a module hosts; `functions` are the names of its own tools."""
+
+    spec: AgentSpec
+    functions: list[str] = []
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A module asks for a run of one of its agents and waits up to `wait` seconds for one."""
+
+    module: AgentName
+    agents: Annotated[list[HostedAgent], Meta(min_length=1, max_length=100)]
+    holder: Annotated[str, Meta(min_length=1, max_length=100)]
+    """This process; another process of the same module is another holder."""
+    wait: Annotated[float, Meta(ge=0, le=60)] = 25.0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run to carry on from its log, with the lease's fencing token and length in seconds."""
+
+    run: str
+    fence: int
+    lease_s: float
+    agent: AgentSpec
+    events: list[RunEvent]
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The answer to a claim: one run, or none within the wait."""
+
+    claim: Claim | None = None
+
+
+class Append(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events to add after `after`, the last that the writer knows."""
+
+    fence: int
+    after: int
+    events: Annotated[list[Data], Meta(min_length=1, max_length=100)]
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Renew the lease with this fencing token, or give it up."""
+
+    fence: int
+    release: bool = False
+
+
+class LeaseGranted(msgspec.Struct, frozen=True):
+    """The lease lasts this much longer, in seconds."""
+
+    lease_s: float
+
+
+# The client's calls -------------------------------------------------------------------------------
+
+
+async def start(client: ApiClient, agent: str, text: str, *, session: str | None = None) -> RunSummary:
+    """Ask `agent`. Raises `NotFound` for an unknown agent, `Conflict` while the session's last run goes on."""
+    return await client.post("/api/v1/runs", NewRun(agent, text, session), RunSummary)
+
+
+async def listing(client: ApiClient, *, ended: bool, agent: str | None = None, limit: int = 100) -> list[RunSummary]:
+    """Runs, newest first; with `ended` also those that are over."""
+    query = {"all": int(ended), "agent": agent, "limit": limit}
+    return await client.get("/api/v1/runs", list[RunSummary], query=query)
+
+
+async def get(client: ApiClient, run: str) -> Run:
+    """One run by its id or the unique start of it. Raises `NotFound` or `InvalidInput`."""
+    return await client.get(f"/api/v1/runs/{quote(run, safe='')}", Run)
+
+
+async def events(client: ApiClient, run: str) -> list[RunEvent]:
+    """A run's log so far."""
+    return await client.get(f"/api/v1/runs/{quote(run, safe='')}/events", list[RunEvent])
+
+
+async def follow(client: ApiClient, run: str, *, after: int = 0) -> AsyncIterator[RunEvent | RunDelta]:
+    """A run's log from the event after `after`, live, until the run has ended."""
+    path = f"/api/v1/runs/{quote(run, safe='')}/events"
+    async with client.events(path, query={"follow": 1}, last_event_id=str(after)) as stream:
+        async for event in stream:
+            if event.event == "delta":
+                yield event.decode(RunDelta)
+            elif event.event == "event":
+                yield event.decode(RunEvent)
+
+
+async def kill(client: ApiClient, run: str) -> Run:
+    """Stop a run. Raises `Conflict` when it has already ended."""
+    return await client.post(f"/api/v1/runs/{quote(run, safe='')}/kill", None, Run)
+
+
+async def claim(client: ApiClient, request: ClaimRequest) -> Claim | None:
+    """Take a run to carry on; None when there was none within the wait."""
+    return (await client.post("/api/v1/runs/claim", request, Claims, timeout=request.wait + 15)).claim
+
+
+async def append(client: ApiClient, run: str, request: Append) -> list[RunEvent]:
+    """Add to a run's log. Raises `Conflict` when the lease is lost or the run has ended."""
+    return await client.post(f"/api/v1/runs/{run}/events", request, list[RunEvent])
+
+
+async def lease(client: ApiClient, run: str, request: LeaseRequest) -> LeaseGranted:
+    """Renew or give up the lease. Raises `Conflict` when it is lost."""
+    return await client.put(f"/api/v1/runs/{run}/lease", request, LeaseGranted)

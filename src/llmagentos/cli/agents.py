@@ -1,0 +1,139 @@
+"""`llmctl apply`, `delete`, `agents`, `agent`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from llmagentos.agents.definition import read_agent
+from llmagentos.api import agents as api
+from llmagentos.api.agents import AgentInfo, AgentSpec
+from llmagentos.cli.connect import connected, execute
+from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, state, table, warn
+from llmagentos.core.i18n import tr
+
+
+@click.command(help=tr("Create agents from YAML files, or give them a new version."))
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    multiple=True,
+    help=tr("The file; may be given several times."),
+)
+def apply(files: tuple[Path, ...]) -> None:
+    """Checks every file before anything is applied."""
+    specs = [read_agent(file) for file in files]
+    execute(_apply(specs))
+
+
+async def _apply(specs: list[AgentSpec]) -> None:
+    words = {"created": tr("created"), "changed": tr("changed"), "unchanged": tr("unchanged")}
+    async with connected() as client:
+        for spec in specs:
+            done = await api.apply(client, spec)
+            emit(
+                tr(
+                    "agent {name}: {change} (version {version})",
+                    name=spec.name,
+                    change=words[done.change],
+                    version=done.agent.version,
+                )
+            )
+            for warning in done.warnings:
+                warn(warning)
+
+
+@click.command(help=tr("Delete an agent and stop its runs."))
+@click.argument("kind", type=click.Choice(["agent"]))
+@click.argument("name")
+def delete(kind: str, name: str) -> None:
+    """The kind is named so that other things can be deleted by the same command."""
+    execute(_delete(name))
+    note(tr("{kind} {name} deleted", kind=kind, name=name))
+
+
+async def _delete(name: str) -> None:
+    async with connected() as client:
+        await api.delete(client, name)
+
+
+@click.command(help=tr("List agents."))
+@json_option
+def agents(as_json: bool) -> None:
+    """One line an agent."""
+    found = execute(_listing())
+    if as_json:
+        emit_json(found)
+        return
+    table(
+        [tr("Name"), tr("Model"), tr("Uses"), tr("Hosted by"), tr("State"), tr("Version"), tr("Deployed")],
+        (
+            [
+                agent.name,
+                agent.spec.model,
+                ", ".join(_tools(agent)) or "-",
+                agent.host,
+                state("ready" if agent.online else "away"),
+                agent.version,
+                ago(agent.updated),
+            ]
+            for agent in found
+        ),
+        empty=tr("No agents. `llmctl apply -f FILE` creates one."),
+    )
+
+
+async def _listing() -> list[AgentInfo]:
+    async with connected() as client:
+        return await api.listing(client)
+
+
+@click.command(help=tr("Show one agent."))
+@click.argument("name")
+@json_option
+def agent(name: str, as_json: bool) -> None:
+    """The definition in force and the versions that are kept."""
+    versions = execute(_versions(name))
+    if as_json:
+        emit_json(versions[0])
+        return
+    shown = versions[0]
+    limits = shown.spec.limits
+    fields(
+        [
+            (tr("Name"), shown.name),
+            (tr("Version"), shown.version),
+            (tr("Model"), shown.spec.model),
+            (tr("Hosted by"), f"{shown.host} ({state('ready' if shown.online else 'away')})"),
+            (tr("Answers from"), shown.spec.ground or "-"),
+            (tr("Tools"), ", ".join(_tools(shown)) or "-"),
+            (tr("Tools chosen by"), shown.spec.route),
+            (
+                tr("Limits"),
+                tr(
+                    "{steps} steps, {tokens} tokens, {timeout} s",
+                    steps=limits.steps,
+                    tokens=limits.tokens,
+                    timeout=f"{limits.timeout:g}",
+                ),
+            ),
+            (tr("Deployed"), tr("{time} by {who}", time=ago(shown.updated), who=shown.updated_by)),
+            (tr("Versions kept"), ", ".join(str(each.version) for each in versions)),
+        ]
+    )
+    if shown.spec.instructions:
+        emit(f"\n{shown.spec.instructions}")
+
+
+async def _versions(name: str) -> list[AgentInfo]:
+    async with connected() as client:
+        return list(await api.versions(client, name))
+
+
+def _tools(shown: AgentInfo) -> list[str]:
+    ground = [shown.spec.ground] if shown.spec.ground else []
+    return list(dict.fromkeys([*ground, *(tool.service for tool in shown.spec.tools), *shown.functions]))

@@ -1,0 +1,154 @@
+"""A run's log for people: one line an event, or its steps as a tree."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from llmagentos.api.runs import (
+    Answered,
+    Claimed,
+    Created,
+    Failed,
+    Killed,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
+    Run,
+    RunEvent,
+    ToolAnswered,
+    ToolCalled,
+)
+from llmagentos.cli.output import duration, paint, short, state
+from llmagentos.core.i18n import tr
+
+_WIDE = 160
+
+
+def line(event: RunEvent, *, as_json: bool = False) -> str:
+    """One event on one line."""
+    if as_json:
+        return msgspec.json.encode(event).decode()
+    clock = datetime.datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return f"{clock}  {event.type:<13}  {short(_told(event.data), _WIDE)}".rstrip()
+
+
+def _told(data: Any) -> str:
+    match data:
+        case Created():
+            return f"{data.agent} v{data.version}  {data.by}  {data.input}"
+        case Claimed():
+            return f"{data.holder}  fence={data.fence}"
+        case ModelCalled():
+            return f"{data.model}  {data.purpose.value}"
+        case ModelReplied():
+            return f"{data.tokens_in}+{data.tokens_out} tokens  {duration(data.duration_s)}  {data.text}"
+        case ToolCalled():
+            return f"{data.call_id}  {data.name}({_json(data.arguments)})"
+        case ToolAnswered():
+            outcome = f"error: {data.error}" if data.error is not None else _json(data.result)
+            return f"{data.call_id}  {duration(data.duration_s)}  {outcome}"
+        case Answered():
+            return data.text
+        case Failed():
+            return f"{data.code}: {data.error}"
+        case Killed():
+            return data.by
+    return ""
+
+
+@dataclass(slots=True)
+class _Step:
+    """A line of the tree."""
+
+    title: str
+    numbers: str
+    text: str
+
+
+def tree(run: Run, events: Sequence[RunEvent]) -> Iterator[str]:
+    """The run and its steps, with times and tokens."""
+    took = (run.ended or (events[-1].at if events else run.created)) - (run.started or run.created)
+    tokens = tr("{count_in} in, {count_out} out", count_in=run.tokens_in, count_out=run.tokens_out)
+    waited = (run.started or run.created) - run.created
+    yield f"{paint(run.id, 'cyan')}  {run.agent} v{run.version}  {state(run.state.value)}  {duration(took)}  {tokens}"
+    yield f"│  {short(run.input, _WIDE)}"
+    if waited >= 0.1:
+        yield f"│  {tr('waited {time} for a host', time=duration(waited))}"
+    steps = list(_steps(events))
+    for position, step in enumerate(steps):
+        last = position == len(steps) - 1
+        yield f"{'└─' if last else '├─'} {step.title}  {step.numbers}".rstrip()
+        if step.text:
+            yield f"{'   ' if last else '│  '}   {short(step.text, _WIDE)}"
+
+
+def _steps(events: Iterable[RunEvent]) -> Iterator[_Step]:
+    purposes = {
+        Purpose.ROUTE: tr("choose by embedding"),
+        Purpose.TOOL: tr("choose with the model"),
+        Purpose.ANSWER: tr("write the answer"),
+    }
+    called: RunEvent | None = None
+    claims = 0
+    for event in events:
+        data = event.data
+        if isinstance(data, Claimed):
+            claims += 1
+            if claims > 1:
+                if called is not None:
+                    yield _Step(_name(called), tr("interrupted"), "")
+                called = called if called is not None and isinstance(called.data, ToolCalled) else None
+                yield _Step(tr("taken over by {holder}", holder=data.holder), "", "")
+        elif isinstance(data, ModelCalled | ToolCalled):
+            called = event
+        elif isinstance(data, ModelReplied):
+            model = called.data.model if called is not None and isinstance(called.data, ModelCalled) else "?"
+            yield _Step(f"{purposes[data.purpose]}: {model}", _model_numbers(data), data.text)
+            called = None
+        elif isinstance(data, ToolAnswered):
+            title = _name(called) if called is not None else data.call_id
+            outcome = f"{tr('error')}: {data.error}" if data.error is not None else _json(data.result)
+            yield _Step(title, duration(data.duration_s), outcome)
+            called = None
+        elif isinstance(data, Answered | Failed | Killed):
+            yield _end(data)
+
+
+def _name(called: RunEvent) -> str:
+    data = called.data
+    if isinstance(data, ToolCalled):
+        return f"{data.name}({short(_json(data.arguments), 60)})"
+    return getattr(data, "model", called.type)
+
+
+def _model_numbers(data: ModelReplied) -> str:
+    parts = [duration(data.duration_s)]
+    if data.tokens_in or data.tokens_out:
+        parts.append(tr("{count_in} in, {count_out} out", count_in=data.tokens_in, count_out=data.tokens_out))
+    if data.queue_s >= 0.001:
+        parts.append(tr("{time} queued", time=duration(data.queue_s)))
+    if data.ttft_s:
+        parts.append(tr("first token after {time}", time=duration(data.ttft_s)))
+    if data.tokens_out > 1 and data.duration_s > data.ttft_s:
+        parts.append(f"{data.tokens_out / max(1e-3, data.duration_s - data.ttft_s):.0f} tok/s")
+    if data.cut:
+        parts.append(tr("cut at the limit of tokens"))
+    return ", ".join(parts)
+
+
+def _end(data: Answered | Failed | Killed) -> _Step:
+    if isinstance(data, Answered):
+        count = len(data.sources)
+        return _Step(tr("answered"), tr("{count} sources", count=count) if count else "", data.text)
+    if isinstance(data, Failed):
+        return _Step(state("failed"), data.code, data.error)
+    return _Step(state("killed"), tr("by {who}", who=data.by), "")
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

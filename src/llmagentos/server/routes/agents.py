@@ -1,0 +1,96 @@
+"""Agents: applied, listed, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from llmagentos.agents.hosted import Hosted
+from llmagentos.agents.ledger import SERVER, Ledger
+from llmagentos.api.agents import AgentInfo, AgentSpec, Applied
+from llmagentos.core.errors import InvalidInput, NotFound, nearest
+from llmagentos.security.identity import Permission
+from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.storage.agents import AgentRecord, AgentRecords
+
+Check = Callable[[AgentSpec], Awaitable[list[str]]]
+"""Warnings about a definition; raises `InvalidInput` for one that can never work."""
+
+
+def endpoints(records: AgentRecords, ledger: Ledger, hosted: Hosted, check: Check) -> list[Endpoint]:
+    """`records` hold the definitions, `ledger` their runs, `hosted` knows which modules are there."""
+
+    async def apply(call: Call) -> Applied:
+        spec: AgentSpec = call.body
+        if spec.name != call.path["name"]:
+            raise InvalidInput(f"the definition is of {spec.name!r}, the address says {call.path['name']!r}")
+        warnings = await check(spec)
+        record, change = await records.put(spec, host=SERVER, by=str(call.identity))
+        return Applied(info(record, hosted), change, warnings)
+
+    async def listing(_: Call) -> list[AgentInfo]:
+        return [info(record, hosted) for record in await records.all()]
+
+    async def get(call: Call) -> AgentInfo:
+        return info(await found(records, call.path["name"]), hosted)
+
+    async def versions(call: Call) -> list[AgentInfo]:
+        await found(records, call.path["name"])
+        return [info(record, hosted) for record in await records.versions(call.path["name"])]
+
+    async def delete(call: Call) -> None:
+        record = await found(records, call.path["name"])
+        await records.delete(record.name)
+        hosted.forget(record.name)
+        await ledger.kill_all_of(record.name, by=str(call.identity))
+
+    read, write = Permission.AGENTS_READ, Permission.AGENTS_WRITE
+    one = "/api/v1/agents/{name}"
+    return [
+        Endpoint("GET", "/api/v1/agents", read, listing, returns=list[AgentInfo], summary="List agents"),
+        Endpoint("GET", one, read, get, returns=AgentInfo, summary="Show one agent"),
+        Endpoint(
+            "GET",
+            f"{one}/versions",
+            read,
+            versions,
+            returns=list[AgentInfo],
+            summary="The versions of an agent that are kept, newest first",
+        ),
+        Endpoint(
+            "PUT",
+            one,
+            write,
+            apply,
+            body=AgentSpec,
+            returns=Applied,
+            summary="Create an agent or give it a new version",
+            audited=True,
+        ),
+        Endpoint("DELETE", one, write, delete, summary="Delete an agent and stop its runs", audited=True),
+    ]
+
+
+async def found(records: AgentRecords, name: str) -> AgentRecord:
+    """The agent in force. Raises `NotFound` with the nearest that exists."""
+    record = await records.current(name)
+    if record is None:
+        close = nearest(name, [known.name for known in await records.all()])
+        raise NotFound(
+            f"there is no agent {name!r}",
+            hint=f"did you mean {close!r}?" if close else "`llmctl agents` lists agents, `llmctl apply -f` makes one",
+        )
+    return record
+
+
+def info(record: AgentRecord, hosted: Hosted) -> AgentInfo:
+    """A stored agent as it is shown."""
+    return AgentInfo(
+        record.name,
+        record.version,
+        record.host,
+        hosted.online(record.host),
+        record.updated,
+        record.updated_by,
+        record.spec,
+        record.functions,
+    )

@@ -1,0 +1,95 @@
+"""Agents and their runs: the ledger, the server's own host of agents, the routes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from llmagentos.agents.definition import read_agent
+from llmagentos.agents.embedded import GatewayModels, LedgerBackend
+from llmagentos.agents.host import AgentHost
+from llmagentos.agents.hosted import Hosted
+from llmagentos.agents.ledger import SERVER, Ledger
+from llmagentos.agents.tools import Services, Toolset, resolve
+from llmagentos.api.agents import AgentSpec
+from llmagentos.core import log
+from llmagentos.core.errors import InvalidInput, LLMAgentOSError, nearest
+from llmagentos.llm.gateway import Gateway
+from llmagentos.security.identity import Identity, Kind
+from llmagentos.server.routes import agents, runs
+from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.storage.agents import AgentRecords
+from llmagentos.storage.runs import RunRecords
+
+HOST = Identity(Kind.MODULE, "server")
+"""As whom the server's own agents call models and services."""
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """What the console needs of agents and runs."""
+
+    ledger: Ledger
+    records: AgentRecords
+    hosted: Hosted
+
+
+def wire(base: Foundation, parts: Parts, gateway: Gateway, services: Services) -> Agents:
+    """`gateway` for model calls, `services` for calls to services. Raises `ConfigError` for a faulty agents file."""
+    records = AgentRecords(base.database, base.clock)
+    run_records = RunRecords(base.database, base.clock, days=base.config.retention.runs_days)
+
+    async def spec_of(name: str, version: int) -> AgentSpec | None:
+        record = await records.version(name, version)
+        return record.spec if record is not None else None
+
+    async def tools_of(spec: AgentSpec) -> Toolset:
+        return await resolve(spec, {}, services)
+
+    ledger = Ledger(run_records, base.hub, base.clock, spec_of)
+    hosted = Hosted(records, base.clock)
+    host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
+    ledger.on_kill += [gateway.cancel_run, host.cancel]
+    configured = [read_agent(path) for path in base.config.agents]
+
+    async def begin() -> None:
+        await ledger.begin()
+        for spec in configured:
+            _, change = await records.put(spec, host=SERVER, by="llmagentos.yaml")
+            _log.info("agent of the configuration", agent=spec.name, change=change)
+
+    async def check(spec: AgentSpec) -> list[str]:
+        await _require_model(gateway, spec)
+        return await _missing(services, spec)
+
+    parts.start.append(begin)
+    parts.background += [ledger.sweep, host.serve]
+    parts.prune.append(run_records.prune)
+    parts.endpoints += agents.endpoints(records, ledger, hosted, check)
+    parts.endpoints += runs.endpoints(ledger, records, hosted)
+    return Agents(ledger, records, hosted)
+
+
+async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:
+    models = [model for model in await gateway.models() if model.use == "chat"]
+    known = {name for model in models for name in (model.name, *model.aliases)} | ({"default"} if models else set())
+    if spec.model not in known:
+        close = nearest(spec.model, known)
+        raise InvalidInput(
+            f"model: there is no chat model {spec.model!r}; there are {', '.join(sorted(known)) or 'none'}",
+            hint=f"did you mean {close!r}?" if close else "`llmctl models` lists models",
+        )
+
+
+async def _missing(services: Services, spec: AgentSpec) -> list[str]:
+    """Tools that nobody offers now: no fault, they may come up later."""
+    warnings = []
+    for where in [*(tool.service for tool in spec.tools), *([spec.ground] if spec.ground else [])]:
+        service, _, method = where.rpartition(".")
+        try:
+            await services.describe(service, method)
+        except LLMAgentOSError as error:
+            warnings.append(f"{where}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+    return warnings

@@ -1,0 +1,239 @@
+"""Runs and their logs. The log is the truth; a run's row is what finding and claiming need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from llmagentos.api.runs import Data, RunEvent, RunState, RunSummary
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import Conflict
+from llmagentos.storage.database import METADATA, Database
+
+_ACTIVE = (RunState.QUEUED.value, RunState.RUNNING.value)
+_PRUNE_BATCH = 500
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("id", String(12), primary_key=True),
+    Column("agent", String(63), nullable=False, index=True),
+    Column("host", String(80), nullable=False),  # who may claim it: "server" or "module:<name>"
+    Column("state", String(12), nullable=False),
+    Column("seq", Integer, nullable=False),  # of the last event
+    Column("fence", Integer, nullable=False),  # of the last claim; 0 before the first
+    Column("holder", String(200), nullable=False),  # of the last claim; empty before the first and when released
+    Column("session", String(64), index=True),
+    Column("created", Float, nullable=False, index=True),
+    Column("ended", Float, index=True),
+    Column("summary", Text, nullable=False),
+    Index("ix_runs_claim", "host", "state", "created"),
+)
+
+EVENTS = Table(
+    "run_events",
+    METADATA,
+    Column("run", String(12), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("data", Text, nullable=False),
+)
+
+
+class RunMoved(Conflict):
+    """The run's log is not where the writer believed it to be."""
+
+    code = "run_moved"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What finding and claiming need of a run."""
+
+    id: str
+    agent: str
+    host: str
+    state: RunState
+    seq: int
+    fence: int
+    holder: str
+
+
+class RunRecords:
+    """Queries over runs and their events."""
+
+    def __init__(self, database: Database, clock: Clock, *, days: float = 30.0) -> None:
+        self._database = database
+        self._clock = clock
+        self._days = days
+
+    async def create(self, summary: RunSummary, host: str, events: Sequence[RunEvent]) -> None:
+        """A new run with its first events."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                insert(RUNS).values(
+                    id=summary.id,
+                    agent=summary.agent,
+                    host=host,
+                    state=summary.state.value,
+                    seq=events[-1].seq,
+                    fence=0,
+                    holder="",
+                    session=summary.session,
+                    created=summary.created,
+                    ended=summary.ended,
+                    summary=_json(summary),
+                )
+            )
+            await connection.execute(insert(EVENTS), [_event_values(summary.id, event) for event in events])
+
+    async def append(
+        self, summary: RunSummary, events: Sequence[RunEvent], *, fence: int, holder: str | None = None
+    ) -> None:
+        """Add `events`, which must follow on the stored ones, and put `summary` in force, both or neither.
+
+        `fence` is the log's fence after the events; `holder` changes with a claim. Raises `RunMoved` when
+        somebody else wrote first or a later claim exists.
+        """
+        changes: dict[str, object] = {
+            "state": summary.state.value,
+            "seq": events[-1].seq,
+            "fence": fence,
+            "ended": summary.ended,
+            "summary": _json(summary),
+        }
+        if holder is not None:
+            changes["holder"] = holder[:200]
+        unmoved = (RUNS.c.id == summary.id) & (RUNS.c.seq == events[0].seq - 1) & (RUNS.c.fence <= fence)
+        async with self._database.write() as connection:
+            done = await connection.execute(update(RUNS).where(unmoved).values(**changes))
+            if done.rowcount != 1:
+                raise RunMoved(f"somebody else has written to the run {summary.id}", run=summary.id)
+            await connection.execute(insert(EVENTS), [_event_values(summary.id, event) for event in events])
+
+    async def released(self, run: str, fence: int) -> None:
+        """The claim with `fence` was given up: anybody may take the run at once, after a restart too."""
+        async with self._database.write() as connection:
+            await connection.execute(update(RUNS).where(RUNS.c.id == run, RUNS.c.fence == fence).values(holder=""))
+
+    async def row(self, run: str) -> RunRow | None:
+        """The run with exactly this id."""
+        found = await self._rows(RUNS.c.id == run)
+        return found[0] if found else None
+
+    async def find(self, prefix: str, *, limit: int = 3) -> list[str]:
+        """Ids that begin with `prefix`, which is taken literally."""
+        query = select(RUNS.c.id).where(RUNS.c.id.startswith(prefix, autoescape=True)).limit(limit)
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def claimable(self, host: str, agents: Sequence[str] | None, *, queued: int = 20) -> list[RunRow]:
+        """Runs that `host` may carry on: all that are running (most of them leased), then the first `queued` ones.
+
+        `agents` narrows to these names.
+        """
+        wanted = RUNS.c.host == host
+        if agents is not None:
+            wanted &= RUNS.c.agent.in_(agents)
+        return [
+            *await self._rows(wanted & (RUNS.c.state == RunState.RUNNING.value)),
+            *await self._rows(wanted & (RUNS.c.state == RunState.QUEUED.value), limit=queued),
+        ]
+
+    async def unended(self, *, agent: str | None = None) -> list[RunRow]:
+        """Every run that is queued or running, oldest first."""
+        wanted = RUNS.c.state.in_(_ACTIVE)
+        return await self._rows(wanted if agent is None else wanted & (RUNS.c.agent == agent))
+
+    async def busy(self, agent: str, session: str) -> str | None:
+        """A run of this session that has not ended."""
+        wanted = (RUNS.c.session == session) & (RUNS.c.agent == agent) & RUNS.c.state.in_(_ACTIVE)
+        found = await self._rows(wanted, limit=1)
+        return found[0].id if found else None
+
+    async def _rows(self, where: ColumnElement[bool], *, limit: int | None = None) -> list[RunRow]:
+        columns = (RUNS.c.id, RUNS.c.agent, RUNS.c.host, RUNS.c.state, RUNS.c.seq, RUNS.c.fence, RUNS.c.holder)
+        query = select(*columns).where(where).order_by(RUNS.c.created, RUNS.c.id).limit(limit)
+        async with self._database.read() as connection:
+            return [
+                RunRow(row[0], row[1], row[2], RunState(row[3]), row[4], row[5], row[6])
+                for row in (await connection.execute(query)).all()
+            ]
+
+    async def highest_fence(self) -> int:
+        """The highest fencing token ever stored, 0 when there is none."""
+        async with self._database.read() as connection:
+            return (await connection.execute(select(func.max(RUNS.c.fence)))).scalar() or 0
+
+    async def events(self, run: str, *, after: int = 0, limit: int | None = None) -> list[RunEvent]:
+        """A run's log from the event after `after`."""
+        query = (
+            select(EVENTS.c.seq, EVENTS.c.at, EVENTS.c.data)
+            .where(EVENTS.c.run == run, EVENTS.c.seq > after)
+            .order_by(EVENTS.c.seq)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [RunEvent(row.seq, row.at, msgspec.json.decode(row.data, type=Data)) for row in rows]
+
+    async def newest(
+        self, *, ended: bool, agent: str | None = None, session: str | None = None, limit: int = 100
+    ) -> list[RunSummary]:
+        """Summaries, newest first; with `ended` also of runs that are over."""
+        query = select(RUNS.c.summary).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
+        if not ended:
+            query = query.where(RUNS.c.state.in_(_ACTIVE))
+        if agent is not None:
+            query = query.where(RUNS.c.agent == agent)
+        if session is not None:
+            query = query.where(RUNS.c.session == session)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).scalars().all()
+        return [msgspec.json.decode(text, type=RunSummary) for text in rows]
+
+    async def counts(self) -> dict[str, int]:
+        """How many runs are stored, by state."""
+        query = select(RUNS.c.state, func.count()).group_by(RUNS.c.state)
+        async with self._database.read() as connection:
+            return {str(state): int(count) for state, count in (await connection.execute(query)).all()}
+
+    async def prune(self) -> int:
+        """Delete runs that ended more than the retention ago; how many."""
+        limit = self._clock.time() - self._days * 86_400
+        total = 0
+        while True:
+            old = select(RUNS.c.id).where(RUNS.c.ended < limit).limit(_PRUNE_BATCH)
+            async with self._database.write() as connection:
+                ids = list((await connection.execute(old)).scalars())
+                await connection.execute(delete(EVENTS).where(EVENTS.c.run.in_(ids)))
+                await connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
+            total += len(ids)
+            if len(ids) < _PRUNE_BATCH:
+                return total
+
+
+def _event_values(run: str, event: RunEvent) -> dict[str, object]:
+    return {"run": run, "seq": event.seq, "at": event.at, "data": _json(event.data)}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
