@@ -143,7 +143,7 @@ class _Together:
 
     def __init__(self, t: Translate) -> None:
         self.plays: list[Play] = []
-        self._t = t
+        self.t = t
         self._plays: dict[tuple[str, int], Play] = {}
         self._tasks: dict[tuple[int, str, int], Task] = {}
         self._seen: dict[str, Counter[str]] = {}
@@ -157,7 +157,7 @@ class _Together:
         elif isinstance(event, TaskStarted):
             self._begin_task(node, event.name, event.handler)
         elif isinstance(event, TaskResult):
-            self._task_of(node, event.task).results.append(_result(record.id, event, self._t))
+            self._task_of(node, event.task).results.append(_result(record.id, event, self.t))
         elif isinstance(event, LogLine):
             line = Result(record.id, event.level, node, event.text)
             self._task_of(node, "").results.append(line)
@@ -182,13 +182,13 @@ class _Together:
         seen[f"task {name}"] += 1
         key = (id(play), name, seen[f"task {name}"])
         if key not in self._tasks:
-            self._tasks[key] = Task(self._t("Handler: {name}", name=name) if handler else name)
+            self._tasks[key] = Task(self.t("Handler: {name}", name=name) if handler else name)
             play.tasks.append(self._tasks[key])
         self._task[node] = self._tasks[key]
 
     def _task_of(self, node: str, name: str) -> Task:
         if node not in self._task:
-            self._begin_task(node, name or self._t("Before the first task"), handler=False)
+            self._begin_task(node, name or self.t("Before the first task"), handler=False)
         return self._task[node]
 
 
