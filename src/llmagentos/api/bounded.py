@@ -7,6 +7,11 @@ from typing import Any
 
 import msgspec
 
+from llmagentos.api.jobs import MAX_EVENT_BYTES, Difference, JobEvent, LogLine, TaskResult
+
+MAX_DIFF_BYTES = 32 * 1024
+"""One side of a difference."""
+MAX_DIFFS = 16
 MAX_RESULT_BYTES = 64 * 1024
 """What `bounded` leaves of a task's result by default."""
 
@@ -22,6 +27,35 @@ def bounded(result: dict[str, Any], most: int = MAX_RESULT_BYTES) -> dict[str, A
         if text <= 16 or len(msgspec.json.encode(cut)) <= most:
             return cut if len(msgspec.json.encode(cut)) <= most else {"msg": f"[a result over {most} bytes was cut]"}
         text //= 2
+
+
+def fit(event: JobEvent) -> JobEvent:
+    """`event` within `MAX_EVENT_BYTES`: what is too long is cut and marked; an event that fits is left alone."""
+    if len(msgspec.json.encode(event)) <= MAX_EVENT_BYTES:
+        return event
+    replace = msgspec.structs.replace
+    if isinstance(event, TaskResult):
+        diff = [_difference(each, MAX_DIFF_BYTES // 8) for each in event.diff[:MAX_DIFFS]]
+        return replace(
+            event,
+            task=_cut(event.task, 1000, 1),
+            item=_cut(event.item, 1000, 3),
+            result=bounded(event.result),
+            diff=diff if len(msgspec.json.encode(diff)) <= MAX_EVENT_BYTES // 2 else [],
+        )
+    if isinstance(event, LogLine):
+        return replace(event, text=_cut(event.text, MAX_EVENT_BYTES // 16, 1))
+    return LogLine(seq=event.seq, at=event.at, level="warning", text="an event over the limit was left out")
+
+
+def difference(before: str, after: str, *, before_header: str = "", after_header: str = "") -> Difference:
+    """A difference of two texts, each within `MAX_DIFF_BYTES`."""
+    return _difference(Difference(before, after, before_header, after_header), MAX_DIFF_BYTES)
+
+
+def _difference(full: Difference, most: int) -> Difference:
+    fields = msgspec.structs.asdict(full)
+    return Difference(**{name: _cut(text, most, 1) for name, text in fields.items()})
 
 
 def _cut(value: Any, most: int, depth: int) -> Any:

@@ -20,6 +20,8 @@ MAX_EVENTS = 500
 """Events in one request of a node."""
 MAX_EVENT_BYTES = 256 * 1024
 """One event as JSON; `api.bounded.bounded` makes a result fit."""
+MAX_BATCH_BYTES = 3 * 1024 * 1024
+"""All events of one request as JSON: within what the server takes as a body."""
 POLL_S = 25.0
 """Longest wait of one claim: below what proxies and clients cut."""
 

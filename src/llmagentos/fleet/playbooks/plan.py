@@ -1,0 +1,112 @@
+"""From what was asked to what the nodes do: the playbook is right, its hosts are nodes, or one error says why not."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmagentos.api.jobs import Inventory, JobSpec
+from llmagentos.core.errors import InvalidInput, nearest
+from llmagentos.fleet.playbooks import bundle
+from llmagentos.fleet.playbooks.check import Play, Reader
+from llmagentos.fleet.playbooks.document import fail
+from llmagentos.fleet.playbooks.inventory import Builder
+from llmagentos.fleet.playbooks.patterns import IMPLICIT, Selector, UnknownHost
+from llmagentos.fleet.playbooks.sources import of_nodes, read
+from llmagentos.fleet.playbooks.vocabulary import vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The nodes that get the job, in the inventory's order, and the inventory they get."""
+
+    hosts: list[str]
+    inventory: Inventory
+    local: bool
+    """A play says `hosts: localhost`: on each node that is the node itself."""
+
+
+def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
+    """Check the playbook in the bundle `content` and find its hosts among `nodes`.
+
+    Raises `PlaybookError`, `InventoryError` or `UnknownHost` with file:line, `BadBundle` for another bundle.
+    """
+    files = bundle.read(content)
+    path = posixpath.normpath(spec.playbook)
+    if path not in files:
+        close = nearest(path, files)
+        raise InvalidInput(
+            f"there is no playbook {spec.playbook!r} in the bundle", hint=f"did you mean {close!r}?" if close else None
+        )
+    plays = Reader(files, vocabulary(), spec.extra_vars).playbook(path)
+    builder = read(spec.inventory) if spec.inventory else of_nodes(nodes)
+    hosts, local = _targets(plays, builder, spec.limit)
+    _require_nodes(hosts, builder, nodes)
+    directories = [source.directory for source in spec.inventory if source.directory is not None]
+    return Plan(hosts, builder.wire(directories[0] if directories else None), local)
+
+
+def _targets(plays: Sequence[Play], builder: Builder, limit: str | None) -> tuple[list[str], bool]:
+    selector = Selector(list(builder.hosts), builder.groups())
+    allowed = set(builder.hosts) if limit is None else set(_limited(selector, limit))
+    wanted: set[str] = set()
+    local = False
+    for play in plays:
+        found = set(builder.hosts if play.hosts is None else _selected(selector, play))
+        local = local or bool((found & IMPLICIT) - builder.hosts.keys())
+        wanted |= found & allowed
+    if local and not wanted & builder.hosts.keys():
+        wanted = _only(plays[0], [host for host in builder.hosts if host in allowed])
+    targets = [host for host in builder.hosts if host in wanted]
+    if not targets:
+        raise _nothing(plays[0], builder, limit)
+    return targets, local
+
+
+def _selected(selector: Selector, play: Play) -> list[str]:
+    try:
+        return selector.select(play.hosts or ())
+    except UnknownHost as error:
+        raise UnknownHost(f"{play.file}:{play.line}: {error.message}", hint=error.hint, **error.details) from None
+    except InvalidInput as error:
+        fail(play.file, play.line, error.message, hint=error.hint)
+
+
+def _limited(selector: Selector, limit: str) -> list[str]:
+    if limit.startswith("@"):
+        raise InvalidInput(f"--limit {limit}: files of hosts are not taken here", hint="--limit host1,host2")
+    try:
+        return selector.select([limit])
+    except UnknownHost as error:
+        raise UnknownHost(f"--limit: {error.message}", hint=error.hint, **error.details) from None
+
+
+def _only(play: Play, hosts: list[str]) -> set[str]:
+    if len(hosts) != 1:
+        fail(
+            play.file,
+            play.line,
+            f"hosts: localhost means the node itself, and there are {len(hosts)} nodes to choose from",
+            hint="choose one with --limit NODE, or write the node's name or a group",
+        )
+    return set(hosts)
+
+
+def _nothing(play: Play, builder: Builder, limit: str | None) -> InvalidInput:
+    if not builder.hosts:
+        return UnknownHost("there is no node and no host in the inventory", hint="`llmctl node join` makes a node")
+    limited = f" within --limit {limit}" if limit else ""
+    return UnknownHost(f"{play.file}:{play.line}: no host matches{limited}", hint="`llmctl nodes` lists the nodes")
+
+
+def _require_nodes(hosts: Sequence[str], builder: Builder, nodes: Sequence[str]) -> None:
+    known = set(nodes)
+    for host in hosts:
+        if host not in known:
+            close = nearest(host, nodes)
+            raise UnknownHost(
+                f"{builder.places[host]}: unknown host {host!r}: no node has this name",
+                hint=f"did you mean {close!r}?" if close else "`llmctl nodes` lists the nodes",
+                host=host,
+            )

@@ -1,0 +1,82 @@
+"""A fake node: the node's side of the API with a client, and no machine behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from llmagentos.api import jobs, nodes
+from llmagentos.api.client import ApiClient
+from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.cli.pack import pack
+from support.server import ServerProcess
+
+PLAYBOOK = """\
+- hosts: all
+  tasks:
+    - name: Say it
+      command: echo hello
+"""
+
+
+class FakeNode:
+    """What a node agent says; it runs nothing."""
+
+    def __init__(self, client: ApiClient, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    async def claim(self, *, wait: float = 5.0) -> jobs.NodeJob | None:
+        return (await jobs.claim(self.client, wait=wait)).job
+
+    async def claimed(self, *, wait: float = 5.0) -> jobs.NodeJob:
+        job = await self.claim(wait=wait)
+        assert job is not None
+        return job
+
+    def events(self, first: int, count: int) -> list[jobs.JobEvent]:
+        return [
+            jobs.TaskResult(seq=seq, at=time.time(), host=self.name, task=f"task {seq}", status="ok")
+            for seq in range(first, first + count)
+        ]
+
+    async def work(self, job: jobs.NodeJob, *, status: jobs.HostEnd = "succeeded", code: int = 0) -> None:
+        await jobs.send_events(self.client, job.job, job.fence, self.events(job.next_seq, 3))
+        await jobs.finish(self.client, job.job, jobs.Finish(job.fence, status, code, jobs.Stats(ok=3)))
+
+
+Join = Callable[[ServerProcess, str], AbstractAsyncContextManager[FakeNode]]
+
+
+@asynccontextmanager
+async def joined(server: ServerProcess, name: str) -> AsyncIterator[FakeNode]:
+    async with server.client() as admin:
+        made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
+    async with server.client(made.token) as joining:
+        answer = await nodes.join(joining, nodes.Join(name, f"{name}.example", "0.1"))
+    async with server.client(answer.token) as client:
+        await nodes.put_facts(client, nodes.Facts(hostname=name, version="0.1", os="Debian 12", cpus=2))
+        await nodes.beat(client, nodes.Heartbeat(load=[0.1, 0.2, 0.3], time=time.time()))
+        yield FakeNode(client, name)
+
+
+@pytest.fixture
+def join() -> Join:
+    return joined
+
+
+@pytest.fixture
+def submit(tmp_path: Path) -> Callable[..., object]:
+    async def send(client: ApiClient, playbook: str = PLAYBOOK, **more: object) -> jobs.Job:
+        directory = tmp_path / "playbook"
+        directory.mkdir(exist_ok=True)
+        (directory / "site.yml").write_text(playbook)
+        digest, content = pack(directory)
+        await jobs.upload_bundle(client, digest, content)
+        return await jobs.submit(client, jobs.JobSpec(bundle=digest, playbook="site.yml", **more))  # type: ignore[arg-type]
+
+    return send
