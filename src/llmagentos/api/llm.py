@@ -130,6 +130,12 @@ class ChatChunk(msgspec.Struct, frozen=True):
         """The text that it adds."""
         return (self.choices[0].delta.content or "") if self.choices else ""
 
+    @property
+    def adds(self) -> bool:
+        """Whether it adds to the answer, and does not only open or end it."""
+        delta = self.choices[0].delta if self.choices else Delta()
+        return bool(delta.content or delta.reasoning_content or delta.refusal or delta.tool_calls)
+
 
 class AnswerMessage(msgspec.Struct, frozen=True):
     """The whole answer."""

@@ -19,7 +19,7 @@ def models(as_json: bool) -> None:
         emit_json(found)
         return
     table(
-        ["Model", "State", "Engine", "Use", "Running", "Waiting", "Other names"],
+        [tr("Model"), tr("State"), tr("Engine"), tr("Use"), tr("Running"), tr("Waiting"), tr("Other names")],
         [
             (
                 model.name,

@@ -105,7 +105,8 @@ class Gateway:
                     call.measured.used(chunk.usage)
                 if not chunk.choices:
                     continue
-                call.measured.piece()
+                if chunk.adds:
+                    call.measured.piece()
                 yield call.ours(chunk, first=first)
                 first = False
                 if deltas is not None and run_id is not None and chunk.text:
