@@ -50,9 +50,12 @@ class Credentials:
         import ssl
 
         try:
-            return ssl.create_default_context(cafile=str(self.ca))
+            context = ssl.create_default_context(cafile=str(self.ca))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"{self.ca}: not a readable CA certificate: {error}") from None
+        # The file may be the server's own certificate rather than its CA's: that is trust enough.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmagentos.agents.definition import read_agent
+from llmagentos.api import agents
 from llmagentos.api.client import ApiClient
 from llmagentos.api.console import LoginLink
 from llmagentos.api.tokens import NewToken
 from llmagentos.core.child import Child, ChildFailed, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.discovery import Credentials, read
-from llmagentos.core.errors import Unavailable
+from llmagentos.core.errors import LLMAgentOSError, Unavailable
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
 from llmagentos.llm.engines import children as engines
@@ -64,6 +66,7 @@ class BringUp:
                 await self._start_node(client, credentials)
             link = await client.post("/api/v1/login-links", {}, LoginLink)
             on_ready(Answering(credentials.token if first else None, client.server + link.path))
+            await self._apply_agents(client)
             await self._await_models(models)
 
     async def _start_node(self, client: ApiClient, credentials: Credentials) -> None:
@@ -74,6 +77,18 @@ class BringUp:
             parts.write_secret(parts.join_token(self._state), made.token)
         name = self._config.node.name
         self._launch(parts.node(self._state, self._env, server=credentials.server, ca=credentials.ca, name=name))
+
+    async def _apply_agents(self, client: ApiClient) -> None:
+        for path in self._config.agents:
+            try:
+                done = await agents.apply(client, read_agent(path))
+            except LLMAgentOSError as error:  # one wrong file must not keep the system from running
+                self._report.say(tr("error: agents: {error}", error=error.message))
+                continue
+            if done.change != "unchanged":
+                self._report.say(tr("agent {name} from {path}", name=done.agent.name, path=path))
+            for warning in done.warnings:
+                self._report.say(tr("warning: {warning}", warning=f"{done.agent.name}: {warning}"))
 
     async def _await_models(self, models: list[Child]) -> None:
         """Show how far each model is until all can work; a model that fails says so by itself."""

@@ -18,7 +18,8 @@ def write(node: Path, modules: Mapping[str, ModuleUnit]) -> list[str]:
     Units that a playbook wrote stay as they are, also under a name that the configuration uses.
     """
     directory, warnings = node / "modules.d", list[str]()
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for part in (node, directory):
+        part.mkdir(exist_ok=True, mode=0o700)
     for path in directory.glob("*.yaml"):
         if path.stem not in modules and _is_ours(path):
             path.unlink()
