@@ -131,9 +131,14 @@ def _grounding(ground: Tool, log: Log) -> list[Any] | Step:
             return Fail(f"{ground.name} takes no text, so it cannot be asked with the request", "invalid_ground")
         return CallTool(grounding.CALL_ID, ground.name, {parameter: log.input})
     if answered.error is not None:
-        return Fail(f"{answered.name}: {answered.error}", "tool_failed")
-    records = grounding.records(answered.result)
+        return _tool_failed(answered)
+    records = grounding.records(answered.result, answered.name)
     return records or Answer(grounding.unknown(log.input))
+
+
+def _tool_failed(turn: ToolTurn) -> Fail:
+    error = str(turn.error)
+    return Fail(error if error.startswith(turn.name) else f"{turn.name}: {error}", "tool_failed")
 
 
 def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> Step:
@@ -167,8 +172,8 @@ def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
     called = next((turn for turn in log.tools if turn.call_id != grounding.CALL_ID), None)
     if called is not None:
         if called.error is not None:
-            return Fail(f"{called.name}: {called.error}", "tool_failed")
-        records = grounding.records(called.result)
+            return _tool_failed(called)
+        records = grounding.records(called.result, called.name)
         return _ask(spec, log, records) if records else Answer(grounding.unknown(log.input))
     asked = next((t for t in reversed(log.turns) if isinstance(t, ModelTurn) and t.purpose is Purpose.TOOL), None)
     if asked is not None:

@@ -24,11 +24,17 @@ MAX_CHARACTERS = 6000
 _MAX_FIELD = 1500
 
 
-def records(result: Any) -> list[Any]:
-    """A tool's result as a list of records: empty when it found nothing."""
-    if result is None or result == "" or result == {} or result is False:
+def records(result: Any, name: str) -> list[Any]:
+    """The result of the tool `name` as a list of records: empty when it found nothing.
+
+    A single plain value says nothing by itself, so it goes by the tool's name: `{"clock": "07:49"}`.
+    """
+    if result is None or result in ("", [], {}):
         return []
-    found = result if isinstance(result, list) else [result]
+    if isinstance(result, list):
+        found = result
+    else:
+        found = [result if isinstance(result, dict) else {name.rpartition(".")[2]: result}]
     kept: list[Any] = []
     left = MAX_CHARACTERS
     for record in found:
@@ -52,7 +58,7 @@ def prompt(instructions: str, found: Sequence[Any], history: Iterable[Turn], req
 
 def given(log: Log) -> list[Any]:
     """The records that the model was given to answer from: what the tools found."""
-    return [record for turn in log.tools if turn.error is None for record in records(turn.result)]
+    return [record for turn in log.tools if turn.error is None for record in records(turn.result, turn.name)]
 
 
 def language(request: str) -> str:
@@ -62,17 +68,13 @@ def language(request: str) -> str:
 
 def unknown(request: str) -> str:
     """Said when nothing was found."""
-    return translate(language(request), UNKNOWN)
+    return translate(language(request), "I do not know: I found nothing about that.")
 
 
 def quoted(found: Sequence[Any], request: str) -> str:
     """The records themselves, said when the model's own words do not stand on them."""
-    head = translate(language(request), QUOTED)
+    head = translate(language(request), "This is what I found:")
     return "\n".join([head, *map(_line, found)])
-
-
-UNKNOWN = "I do not know: I found nothing about that."
-QUOTED = "This is what I found:"
 
 
 def _line(record: Any) -> str:

@@ -17,8 +17,6 @@ from llmagentos.core.i18n import translate
 _OFFERED = 3
 """Tools named when the agent asks back."""
 
-ASK_BACK = "I am not sure what you need. I can help with: {tools}. Which of these do you mean?"
-
 
 class Score(msgspec.Struct, frozen=True):
     """How similar the request is to one tool: the cosine with its closest text, -1 to 1."""
@@ -57,7 +55,11 @@ def ask_back(ranking: str, tools: Sequence[Tool], request: str) -> str:
     """Asks which of the closest tools is meant, in the request's language."""
     described = {tool.name: texts(tool)[0] for tool in tools}
     closest = [described[score.tool] for score in _read(ranking) if score.tool in described][:_OFFERED]
-    return translate(language(request), ASK_BACK, tools="; ".join(text.rstrip(".") for text in closest))
+    return translate(
+        language(request),
+        "I am not sure what you need. I can help with: {tools}. Which of these do you mean?",
+        tools="; ".join(text.rstrip(".") for text in closest),
+    )
 
 
 def _read(ranking: str) -> list[Score]:

@@ -19,11 +19,12 @@ _CLOSE = 0.5
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+# Words of the prompt itself ("Answer from the records") are nothing that an answer could invent.
 _STOP = frozenset(
     """a about all also am an and any are as at be been but by can could customer did do does for from had has have he
     her here his how i if in into is it its just may more most much my no not of on one only or other our out so some
     such than that the their them then there these they this those to too up us was we were what when where which who
-    will with would yes you your""".split()  # noqa: SIM905
+    will with would yes you your record records""".split()  # noqa: SIM905
 )
 
 
