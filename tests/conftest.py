@@ -11,7 +11,7 @@ import pytest
 
 from support.server import ServerProcess, StartServer
 
-pytest_plugins = ["support.postgres"]
+pytest_plugins = ["support.node", "support.postgres"]
 
 
 @pytest.fixture

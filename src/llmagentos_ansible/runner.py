@@ -90,8 +90,15 @@ def _run(directory: Path, spec: Spec, log: events.Log) -> int:
         return int(PlaybookCLI(_arguments(directory, spec)).run() or 0)
     except AnsibleError as error:
         Display().error(error)
-        log.error(str(error))
+        log.error(_told(error, directory))
         return int(getattr(error, "_exit_code", 1))
+
+
+def _told(error: Exception, directory: Path) -> str:
+    """The message with the place in the playbook, as the user knows it."""
+    context = getattr(error, "_formatted_source_context", None)
+    text = f"{error}\n{context}" if context else str(error)
+    return text.replace(f"{directory / 'bundle'}/", "")
 
 
 def _arguments(directory: Path, spec: Spec) -> list[str]:

@@ -1,0 +1,132 @@
+"""A real node agent in a process of its own, and jobs for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from llmagentos.api import jobs, nodes
+from llmagentos.api.client import ApiClient
+from llmagentos.api.jobs import Job, JobSpec
+from llmagentos.api.nodes import NodeSummary
+from llmagentos.api.tokens import NewToken, TokenRequest
+from support.server import ServerProcess
+
+READY_S = 15.0
+
+
+class NodeProcess:
+    """A node agent, which can be killed and started again on the same state."""
+
+    def __init__(self, directory: Path, server: ServerProcess, name: str) -> None:
+        self.directory = directory
+        self.state = directory / "node"
+        self.server = server
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def join(self) -> NodeProcess:
+        """Give it a join token, start it, and wait until the server knows its facts."""
+        async with self.server.client() as client:
+            made = await client.post("/api/v1/tokens", TokenRequest("join", self.name), NewToken)
+            self.join_token.write_text(made.token)
+            self.join_token.chmod(0o600)
+            self.start()
+            deadline = time.monotonic() + READY_S
+            while not any(seen.name == self.name and seen.cpus for seen in await nodes.listing(client)):
+                assert time.monotonic() < deadline, f"the node does not come up:\n{self.log()}"
+                assert self.process is not None
+                assert self.process.poll() is None, self.log()
+                await asyncio.sleep(0.05)
+        return self
+
+    @property
+    def join_token(self) -> Path:
+        return self.directory / "join.token"
+
+    def start(self) -> None:
+        """Start its process."""
+        argv = [sys.executable, "-m", "llmagentos.fleet.node", "--state", str(self.state), "--name", self.name]
+        argv += ["--server", self.server.url, "--join-token-file", str(self.join_token)]
+        env = {name: value for name, value in self.server.env.items() if not name.startswith("LLMAGENTOS_")}
+        with (self.directory / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(15)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.stop(signal.SIGKILL)
+
+    def log(self) -> str:
+        """What it wrote."""
+        return (self.directory / "node.log").read_text(errors="replace")
+
+    async def status(self) -> NodeSummary:
+        """As the server sees it."""
+        async with self.server.client() as client:
+            return (await nodes.show(client, self.name)).summary
+
+    def runners(self, job: int) -> list[psutil.Process]:
+        """The processes that run the playbook of `job`."""
+        wanted = ["llmagentos_ansible", str(self.state / "jobs" / str(job))]
+        return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
+
+
+def bundle(files: Mapping[str, str]) -> bytes:
+    """A tar.gz of `files`."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+async def submit(client: ApiClient, files: Mapping[str, str], **options: Any) -> int:
+    """Queue the playbook `site.yml` of `files`; the job's number."""
+    content = bundle(files)
+    digest = hashlib.sha256(content).hexdigest()
+    await jobs.upload_bundle(client, digest, content)
+    return (await jobs.submit(client, JobSpec(digest, "site.yml", **options))).summary.id
+
+
+async def ended(client: ApiClient, job: int, *, within: float = 40.0) -> Job:
+    """The job, once it has ended."""
+    deadline = time.monotonic() + within
+    while (found := await jobs.show(client, job)).summary.ended is None:
+        assert time.monotonic() < deadline, f"job {job} has not ended: {found.hosts}"
+        await asyncio.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def node(server: ServerProcess, tmp_path: Path) -> Iterator[NodeProcess]:
+    """A node `web1` of `server`, ready for jobs."""
+    directory = tmp_path / "web1"
+    directory.mkdir()
+    made = NodeProcess(directory, server, "web1")
+    asyncio.run(made.join())
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+    for job in (made.state / "jobs").iterdir() if (made.state / "jobs").exists() else ():
+        for process in made.runners(int(job.name)):
+            process.kill()
