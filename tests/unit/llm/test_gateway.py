@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from support.engine import Drop, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
-from support.server import eventually
 
 from llmagentos.api.llm import CallInfo, ChatRequest, EmbeddingRequest, Message, Usage
 from llmagentos.core.clock import SystemClock
@@ -30,6 +28,8 @@ from llmagentos.llm.gateway import Gateway, ModelNotFound
 from llmagentos.llm.metering import CallCancelled, Meter
 from llmagentos.llm.models import configured
 from llmagentos.security.identity import Identity, Kind
+from support.engine import Drop, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
+from support.server import eventually
 
 pytestmark = pytest.mark.anyio
 ME = Identity(Kind.ADMIN, "me")
@@ -255,7 +255,7 @@ async def test_deadlines_hold_in_the_queue_and_while_generating(tmp_path: Any) -
     async with house(tmp_path, lambda _: ["Hel", Hang()], slots=1) as it:
         first = asyncio.create_task(it.gateway.complete(ask(), ME, timeout=0.3))
         await eventually(lambda: it.engine.active == 1)
-        with pytest.raises(DeadlineExceeded, match="waited|deadline"):
+        with pytest.raises(DeadlineExceeded, match="deadline"):
             await it.gateway.complete(ask(), ME, timeout=0.05)
         assert len(it.engine.requests) == 1
         with pytest.raises(DeadlineExceeded, match="deadline"):
@@ -265,7 +265,7 @@ async def test_deadlines_hold_in_the_queue_and_while_generating(tmp_path: Any) -
 
 async def test_an_engine_that_says_nothing_is_given_up(tmp_path: Any) -> None:
     async with house(tmp_path, lambda _: ["Hel", Hang()], timeout_s=0.1) as it:
-        with pytest.raises(EngineStalled, match="nothing for 0.1 s"):
+        with pytest.raises(EngineStalled, match=r"nothing for 0\.1 s"):
             await it.gateway.complete(ask(), ME)
         await eventually(lambda: it.engine.hung_up == 1)
 
