@@ -53,7 +53,7 @@ class CallRecords:
             query = query.where(LLM_CALLS.c.run_id == run_id)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [msgspec.convert(dict(row), CallInfo) for row in rows]
+        return [CallInfo(**row) for row in rows]
 
     async def prune(self) -> int:
         """Delete what is older than the retention; how many."""
