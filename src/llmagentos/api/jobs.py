@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
+from llmagentos.core.errors import Conflict
 
 MAX_EVENTS = 500
 """Events in one request of a node."""
@@ -33,6 +34,12 @@ JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 HostState = Literal["queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"]
 HostEnd = Literal["succeeded", "failed", "unreachable", "interrupted", "cancelled"]
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable", "ignored"]
+
+
+class EventGap(Conflict):
+    """Events came that do not follow those before; `details["next_seq"]` is the next one expected."""
+
+    code = "event_gap"
 
 
 class InventorySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -357,12 +364,12 @@ async def claim(client: ApiClient, *, wait: float = POLL_S) -> Claimed:
 
 
 async def renew(client: ApiClient, job: int, fence: int) -> Ack:
-    """Keep the job. Raises `Conflict` (code `lease_lost`) when it has to be claimed again."""
+    """Keep the job. Raises `Conflict` when it has to be claimed again."""
     return await client.put(f"{_QUEUE}/{job}/lease", Fence(fence), Ack)
 
 
 async def send_events(client: ApiClient, job: int, fence: int, batch: list[JobEvent]) -> Ack:
-    """Append events; those that the server has already are skipped. Raises `Conflict` on an old fence or a gap."""
+    """Append events; those that the server has already are skipped. Raises `EventGap`, or `Conflict` on an old fence."""
     return await client.post(f"{_QUEUE}/{job}/events", Events(fence, batch), Ack)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from llmagentos.cli.nodes import remove, show
 from llmagentos.cli.output import note
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
@@ -15,6 +16,10 @@ from llmagentos.core.i18n import tr
 @click.group(help=tr("Join this machine, show or remove a node."))
 def node() -> None:
     """Commands on one node hang below this group."""
+
+
+node.add_command(show)
+node.add_command(remove)
 
 
 @node.command(help=tr("Make this machine a node of the server at URL and run its node agent in the foreground."))

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llmagentos.core.errors import InvalidInput, TooLarge
@@ -35,15 +35,18 @@ IGNORED = frozenset(
 )
 
 
-def pack(directory: Path, *, most: int = MAX_BYTES) -> tuple[str, bytes]:
-    """SHA-256 and bytes of a tar.gz of `directory`, without what `IGNORED` names. Raises `TooLarge`, `InvalidInput`."""
+def pack(directory: Path, *, more: Mapping[str, Path] | None = None, most: int = MAX_BYTES) -> tuple[str, bytes]:
+    """SHA-256 and bytes of a tar.gz of `directory`, without what `IGNORED` names.
+
+    `more` are files and directories from elsewhere, by their path inside. Raises `TooLarge`, `InvalidInput`.
+    """
     packed = io.BytesIO()
     # Level 1: this is for a limit and a network, and the user waits. No time stamps: see above.
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for count, (name, path) in enumerate(_files(directory), 1):
+        for count, (name, path) in enumerate(_all(directory, more or {}), 1):
             if count > MAX_FILES:
                 raise _too_large(directory, tr("over {count} files", count=MAX_FILES))
             _add(archive, name, path)
@@ -67,6 +70,15 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
             tr("{path} cannot be packed: {error}", path=path, error=error),
             hint=tr("the directory of the playbook goes to the nodes: all of it has to be readable"),
         ) from None
+
+
+def _all(directory: Path, more: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    yield from _files(directory)
+    for prefix, path in more.items():
+        if path.is_dir():
+            yield from ((f"{prefix}/{name}", file) for name, file in _files(path))
+        else:
+            yield prefix, path
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:

@@ -19,6 +19,7 @@ from llmagentos.api.jobs import (
     Ack,
     BundleInfo,
     Claimed,
+    EventGap,
     Finish,
     HostState,
     Job,
@@ -50,12 +51,6 @@ MAX_QUEUE = 1000
 """Jobs that may wait on one node."""
 
 _log = log.get(__name__)
-
-
-class EventGap(Conflict):
-    """Events came that do not follow those before."""
-
-    code = "event_gap"
 
 
 class Jobs:
