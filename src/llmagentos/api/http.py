@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -53,6 +54,7 @@ class Target:
     unix: str | None = None
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, origin: str) -> Target:
         """The target of an origin. Raises `ValueError` for another scheme."""
         if origin.startswith("unix:"):
@@ -69,38 +71,41 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, max_body: int) -> None:
         self.transport: asyncio.Transport | None = None
-        self._max_body = max_body
-        self._lost = False
         self.idle_since = 0.0
-        self._reset()
-
-    def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self.headers: dict[str, str] = {}
+        self.complete = True
         self.status = 0
+        self.headers: dict[str, str] = {}
+        self._max_body = max_body
+        self._parser = httptools.HttpResponseParser(self)
+        self._loop = asyncio.get_running_loop()
+        self._lost = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._keep_alive = True
+        self._streaming = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.headers = {}
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._head_done = False
-        self.complete = False
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._keep_alive = False
-        self._streaming = False
         self._until_close = False
-        self._bodiless = False
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being a subclass
 
     def data_received(self, data: bytes) -> None:
+        if self.complete:  # nothing was asked: whatever this is, it must not become the next answer
+            self._fail(ConnectionLost("unexpected data on an idle connection"))
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(ConnectionLost(f"malformed HTTP response: {error}"))
-        except TooLarge as error:
-            self._fail(error)
+            cause = error.__context__  # what one of the callbacks below raised
+            self._fail(cause if isinstance(cause, TooLarge) else ConnectionLost(f"malformed HTTP response: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -116,13 +121,16 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if self.status < 200:  # RFC 9110 section 15.2: interim, the answer follows
+            return
         self._keep_alive = self._parser.should_keep_alive()
         self._until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
         self._head_done = True
         if self._bodiless:
             # RFC 9112 section 6.3: its Content-Length is that of a GET; the parser would wait for the body.
             self.complete, self._keep_alive = True, False
-        self._wake()
+        if self._streaming or self._bodiless:
+            self._wake()
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -135,6 +143,9 @@ class _Connection(asyncio.Protocol):
             self._wake()
 
     def on_message_complete(self) -> None:
+        if self.status < 200:
+            self._begin()
+            return
         self.complete = True
         self._wake()
 
@@ -148,10 +159,22 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-        self._waiter = None
+    async def _wait(self, timeout: float | None = None) -> None:
+        self._waiter = self._loop.create_future()
+        expiry = None if timeout is None else self._loop.call_later(timeout, self._silent, timeout)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if expiry is not None:
+                expiry.cancel()
+
+    def _silent(self, seconds: float) -> None:
+        self._fail(ConnectionLost(f"nothing was heard for {seconds} s"))
+
+    def _expired(self, request: bytes, timeout: float) -> None:
+        asked = request.partition(b" HTTP/")[0].decode("latin-1")
+        self._fail(DeadlineExceeded(f"{asked}: no answer within {timeout:g} s"))
 
     # the client's side
     @property
@@ -162,17 +185,26 @@ class _Connection(asyncio.Protocol):
     def reusable(self) -> bool:
         return self.usable and self.complete and self._keep_alive and self._error is None
 
-    def send(self, request: bytes, *, streaming: bool) -> None:
-        if self.idle_since:
-            self._reset()
+    def send(self, request: bytes, *, streaming: bool, begun: float, timeout: float | None) -> None:
+        self._begin()
+        self.complete = False
         self._streaming = streaming
         self._bodiless = request.startswith(b"HEAD ")
         assert self.transport is not None
+        if timeout is not None:
+            self._expiry = self._loop.call_at(begun + timeout, self._expired, request[:200], timeout)
         self.transport.write(request)
+
+    def settle(self) -> None:
+        """The deadline no longer counts."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     async def head(self) -> None:
         while not self._head_done and self._error is None:
             await self._wait()
+        self.settle()
         if self._error is not None:
             raise self._error
 
@@ -183,7 +215,7 @@ class _Connection(asyncio.Protocol):
             raise self._error
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self, idle_timeout: float | None) -> AsyncIterator[bytes]:
         while True:
             while self._chunks:
                 yield self._chunks.popleft()
@@ -193,7 +225,7 @@ class _Connection(asyncio.Protocol):
                 return
             if self.transport is not None and not self.transport.is_reading() and not self._lost:
                 self.transport.resume_reading()
-            await self._wait()
+            await self._wait(idle_timeout)
 
 
 class StreamResponse:
@@ -204,17 +236,19 @@ class StreamResponse:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
-    def iter_bytes(self) -> AsyncIterator[bytes]:
-        """The body in pieces as they arrive."""
-        return self._connection.chunks()
+    def iter_bytes(self, *, idle_timeout: float | None = None) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive. Raises `ConnectionLost` after `idle_timeout` seconds of silence."""
+        return self._connection.chunks(idle_timeout)
 
-    async def iter_lines(self) -> AsyncIterator[str]:
-        """The body line by line, without line ends."""
+    async def iter_lines(self, *, idle_timeout: float | None = None) -> AsyncIterator[str]:
+        """The body line by line, without line ends. Raises as `iter_bytes`; `TooLarge` over `MAX_BODY`."""
         rest = b""
-        async for chunk in self.iter_bytes():
+        async for chunk in self.iter_bytes(idle_timeout=idle_timeout):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 yield line.rstrip(b"\r").decode("utf-8")
+            if len(rest) > MAX_BODY:
+                raise TooLarge(f"a line is over {MAX_BODY} bytes")
         if rest:
             yield rest.decode("utf-8")
 
@@ -257,19 +291,20 @@ class HttpClient:
     ) -> Response:
         """One request and its whole response; `origin` as in `Target`, `path` with its query."""
         target = Target.of(origin)
+        return await self.exchange(target, _head(method, target, path, headers, body), timeout)
+
+    async def exchange(self, target: Target, request: bytes, timeout: float | None) -> Response:
+        """Send one whole request, as bytes, and read the whole response: what `request` does, for who has the bytes."""
+        begun = asyncio.get_running_loop().time()
+        connection = self._idle_connection(target) or await self._connect(target, timeout)
+        keep = False
         try:
-            async with asyncio.timeout(timeout):
-                connection = await self._acquire(target)
-                done = False
-                try:
-                    connection.send(_head(method, target, path, headers, body), streaming=False)
-                    content = await connection.body()
-                    done = True
-                finally:
-                    self._release(target, connection, keep=done)
-                return Response(connection.status, connection.headers, content)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{method} {origin}{path}: no answer within {timeout} s") from None
+            connection.send(request, streaming=False, begun=begun, timeout=timeout)
+            content = await connection.body()
+            keep = True
+        finally:
+            self._release(target, connection, keep=keep)
+        return Response(connection.status, connection.headers, content)
 
     @asynccontextmanager
     async def stream(
@@ -287,18 +322,19 @@ class HttpClient:
         Leaving the block early closes the connection, which tells the other side to stop.
         """
         target = Target.of(origin)
+        async with self.exchange_stream(target, _head(method, target, path, headers, body), timeout) as response:
+            yield response
+
+    @asynccontextmanager
+    async def exchange_stream(
+        self, target: Target, request: bytes, timeout: float | None
+    ) -> AsyncIterator[StreamResponse]:
+        """Send one whole request, as bytes, and read the response as it comes: see `stream`."""
+        begun = asyncio.get_running_loop().time()
+        connection = self._idle_connection(target) or await self._connect(target, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                connection = await self._acquire(target)
-                try:
-                    connection.send(_head(method, target, path, headers, body), streaming=True)
-                    await connection.head()
-                except BaseException:
-                    self._release(target, connection, keep=False)
-                    raise
-        except TimeoutError:
-            raise DeadlineExceeded(f"{method} {origin}{path}: no answer within {timeout} s") from None
-        try:
+            connection.send(request, streaming=True, begun=begun, timeout=timeout)
+            await connection.head()
             yield StreamResponse(connection)
         finally:
             self._release(target, connection, keep=connection.complete)
@@ -313,35 +349,36 @@ class HttpClient:
         self._idle.clear()
         await asyncio.sleep(0)
 
-    async def _acquire(self, target: Target) -> _Connection:
+    def _idle_connection(self, target: Target) -> _Connection | None:
         idle = self._idle.get(target)
-        now = asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()
-            if connection.usable and now - connection.idle_since < _IDLE_S:
+            if connection.usable and asyncio.get_running_loop().time() - connection.idle_since < _IDLE_S:
                 return connection
             if connection.transport is not None:
                 connection.transport.abort()
-        return await self._connect(target)
+        return None
 
-    async def _connect(self, target: Target) -> _Connection:
+    async def _connect(self, target: Target, timeout: float | None) -> _Connection:
         loop = asyncio.get_running_loop()
         factory = lambda: _Connection(self._max_body)  # noqa: E731
         where = target.unix or f"{target.host}:{target.port}"
+        limit = self._connect_timeout if timeout is None else min(timeout, self._connect_timeout)
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(limit):
                 if target.unix is not None:
                     _, connection = await loop.create_unix_connection(factory, target.unix)
                 else:
                     context = (self._tls or ssl.create_default_context()) if target.tls else None
                     _, connection = await loop.create_connection(factory, target.host, target.port, ssl=context)
         except TimeoutError:
-            raise ConnectFailed(f"cannot connect to {where} within {self._connect_timeout} s") from None
+            raise ConnectFailed(f"cannot connect to {where} within {limit} s") from None
         except OSError as error:
             raise ConnectFailed(f"cannot connect to {where}: {error.strerror or error}") from None
         return connection
 
     def _release(self, target: Target, connection: _Connection, *, keep: bool) -> None:
+        connection.settle()
         if keep and connection.reusable and not self._closed:
             idle = self._idle.setdefault(target, deque())
             if len(idle) < self._max_idle:

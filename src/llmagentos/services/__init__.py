@@ -1,0 +1,1 @@
+"""Services: modules that host them, the registry that knows them, the wire between, and the client."""

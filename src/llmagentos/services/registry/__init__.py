@@ -1,0 +1,1 @@
+"""The registry's drivers. `embedded` is the server's own."""
