@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from llmagentos.fleet.node.work import Work
 
 KEEP = 20
 """Job directories kept after their end, for whoever looks into a failure."""
+DISK_S = 5.0
 _log = log.get(__name__)
 
 
@@ -56,3 +58,6 @@ class Queue:
         except NotFound as error:
             _log.error("the server no longer knows the job", error=str(error))
             directory.mark_reported()
+        except OSError as error:  # a full disk, mostly: the job waits for room rather than being lost
+            _log.error("the job's directory cannot be used", error=str(error))
+            await asyncio.sleep(DISK_S)

@@ -64,10 +64,12 @@ class Runner:
             time.sleep(0.05)
         self.kill(found)
 
-    def kill(self, known: list[psutil.Process] | None = None) -> None:
-        """End all of it at once."""
-        processes.kill([*(known or []), *processes.of_run(self._directory.root)])
+    def kill(self, known: list[psutil.Process] | None = None) -> int:
+        """End all of it at once; how many processes that were."""
+        found = [*(known or []), *processes.of_run(self._directory.root)]
+        processes.kill(found)
         self.reap()
+        return len(found)
 
 
 def _gone(process: psutil.Process) -> bool:

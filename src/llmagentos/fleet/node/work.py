@@ -24,6 +24,8 @@ POLL_S = 0.1
 """How often new events are looked for: what a person who watches notices."""
 RENEW_S = 3.0
 """How often the lease is renewed at least, because the answer brings the order to stop."""
+SWEEP_S = 5.0
+"""How often processes are looked for that a dead runner left and that could not be found or ended."""
 _UNREACHABLE = 4
 _log = log.get(__name__)
 
@@ -42,6 +44,7 @@ class Work:
         self._runner = Runner(directory)
         self._tail = EventTail(directory.events, job.next_seq)
         self._cancel = job.cancel
+        self._over = False
 
     async def run(self, lease_s: float) -> None:
         """Do it. Raises `Conflict` when the lease was lost (claim again), `NotFound` when the job is gone."""
@@ -80,7 +83,7 @@ class Work:
             self._runner.reap()
             phase = await asyncio.to_thread(self._directory.phase)
             await steps[phase]()
-            if phase in (Phase.ENDED, Phase.INTERRUPTED, Phase.REPORTED):
+            if self._over or phase in (Phase.ENDED, Phase.INTERRUPTED, Phase.REPORTED):
                 return
 
     # --- steps -------------------------------------------------------------------------------------
@@ -113,8 +116,9 @@ class Work:
         try:
             self._directory.write_exit(Exit(1, error=f"the node could not begin: {why}"))
         except OSError:
+            # The reason cannot even be written down here: the server alone keeps it.
             await self._finish(Finish(self._job.fence, "failed", 1, None, f"the node could not begin: {why}"[:4096]))
-            raise
+            self._over = True
 
     async def _follow(self) -> None:
         if not await self._send():
@@ -134,9 +138,9 @@ class Work:
 
     async def _sweep(self) -> None:
         """The runner died in the middle of a task; what it left must not meet the next job's tasks."""
-        _log.error("the playbook's process died; ending what it left")
-        await asyncio.to_thread(self._runner.kill)
-        await asyncio.sleep(POLL_S)
+        left = await asyncio.to_thread(self._runner.kill)
+        _log.error("the playbook's process died; ending what it left", processes=left)
+        await asyncio.sleep(POLL_S if left else SWEEP_S)
 
     async def _report(self) -> None:
         while await self._send():

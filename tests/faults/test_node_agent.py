@@ -1,0 +1,159 @@
+"""Node agent, runner and server killed in the middle of a job: no task runs twice, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import psutil
+
+from llmagentos.api import jobs
+from llmagentos.api.jobs import TaskResult
+from llmagentos.fleet.node.jobdir import JobDirectory
+from support.node import NodeProcess, ended, submit
+from support.server import ServerProcess, eventually
+
+
+def play(mark: Path, seconds: float) -> str:
+    return (
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        f"    - {{name: Before, shell: 'echo before >> {mark}'}}\n"
+        f"    - {{name: Long, shell: 'echo begun >> {mark}; sleep {seconds}; echo done >> {mark}'}}\n"
+        f"    - {{name: After, shell: 'echo after >> {mark}'}}\n"
+    )
+
+
+WHOLE = "before\nbegun\ndone\nafter\n"
+
+
+def in_the_middle(mark: Path) -> bool:
+    return mark.exists() and "begun" in mark.read_text()
+
+
+async def succeeded(server: ServerProcess, number: int) -> None:
+    async with server.client() as client:
+        job = await ended(client, number)
+        assert (job.summary.state, job.summary.exit_code) == ("succeeded", 0), job.hosts
+        events = [record.event for record in await jobs.events(client, number)]
+        assert [event.seq for event in events] == list(range(1, len(events) + 1)), "each event once, in order"
+        tasks = [event.task for event in events if isinstance(event, TaskResult)]
+        assert tasks == ["Before", "Long", "After"]
+
+
+def test_node_agent_killed_while_a_task_runs(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 2)})
+        await eventually(lambda: in_the_middle(mark), within=20)
+        node.kill()
+        assert node.runners(number), "the playbook runs on"
+        node.start()
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
+def test_node_agent_back_only_after_the_playbook_ended(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 1)})
+        await eventually(lambda: in_the_middle(mark), within=20)
+        node.kill()
+        await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
+        node.start()
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
+def test_server_killed_while_a_task_runs(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 2)})
+        await eventually(lambda: in_the_middle(mark), within=20)
+        server.kill()
+        await eventually(lambda: mark.read_text() == WHOLE, within=20)
+        await asyncio.to_thread(server.start)
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
+def test_both_killed(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 2)})
+        await eventually(lambda: in_the_middle(mark), within=20)
+        server.kill()
+        node.kill()
+        node.start()
+        await asyncio.to_thread(server.start)
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
+def test_a_killed_runner_is_interrupted_and_not_run_again(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    mark, later = tmp_path / "mark", tmp_path / "later"
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 30)})
+            behind = await submit(client, {"site.yml": play(later, 0)})
+            await eventually(lambda: in_the_middle(mark), within=20)
+            left = [child for runner in node.runners(number) for child in runner.children(recursive=True)]
+            assert left
+            record = JobDirectory(node.state / "jobs" / str(number)).runner()
+            assert record is not None
+            psutil.Process(record.pid).kill()
+            job = await ended(client, number)
+            assert job.hosts[0].state == "interrupted"
+            assert "not run again" in (job.hosts[0].message or "")
+            assert all(_ended(process.pid) for process in left), "its task was ended too"
+            assert mark.read_text() == "before\nbegun\n"
+            assert (await ended(client, behind)).summary.exit_code == 0, "the queue goes on"
+
+    asyncio.run(main())
+
+
+def test_modules_do_not_outlive_a_killed_node_agent(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    (node.state / "modules.d/web.yaml").write_text(f'command: [sh, -c, "echo $$ >> {pids}; exec sleep 600"]\n')
+
+    async def main() -> None:
+        await eventually(pids.exists)
+        first = int(pids.read_text())
+        node.kill()
+        await eventually(lambda: _ended(first))
+        node.start()
+        await eventually(lambda: len(pids.read_text().splitlines()) == 2)
+        begun = time.monotonic()
+        node.stop()
+        assert time.monotonic() - begun < 4.5
+
+    asyncio.run(main())
+
+
+def _ended(pid: int) -> bool:
+    """Gone, or a zombie that nobody has collected (a container's first process need not do that)."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
