@@ -28,7 +28,7 @@ from llmagentos.llm.gateway import Gateway, ModelNotFound
 from llmagentos.llm.metering import CallCancelled, Meter
 from llmagentos.llm.models import configured
 from llmagentos.security.identity import Identity, Kind
-from support.engine import Drop, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
+from support.scripted import Drop, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
 from support.server import eventually
 
 pytestmark = pytest.mark.anyio

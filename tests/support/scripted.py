@@ -1,0 +1,151 @@
+"""A scripted engine at the transport seam: a real HTTP server that speaks OpenAI's API and does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Answer with this status and body, and nothing else."""
+
+    status: int
+    body: dict[str, Any] | str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Hang:
+    """Send nothing more until the caller hangs up."""
+
+
+class Drop:
+    """End the connection in the middle."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Send this text as it is in place of a chunk."""
+
+    text: str
+
+
+Step = str | dict[str, Any] | Hang | Drop | Raw
+Script = Callable[[dict[str, Any]], Refuse | Sequence[Step]]
+"""From the request to what is sent: text and deltas (dicts) as chunks, the rest as above."""
+
+
+class ScriptedEngine:
+    """What it was asked, how many callers it has, and how many hung up."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.active = 0
+        self.hung_up = 0
+        self.url = ""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.headers.append(headers)
+                await self._answer(head[0].split()[1], body, reader, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, path: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if path.endswith("/models"):
+            _send(writer, 200, {"object": "list", "data": []})
+            return
+        request = json.loads(body)
+        self.requests.append(request)
+        steps = self.script(request)
+        if isinstance(steps, Refuse):
+            _send(writer, steps.status, steps.body, steps.headers)
+        elif path.endswith("/embeddings"):
+            texts = request["input"] if isinstance(request["input"], list) else [request["input"]]
+            data = [{"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)]
+            _send(writer, 200, {"data": data[::-1], "usage": {"prompt_tokens": 7, "total_tokens": 7}})
+        else:
+            self.active += 1
+            try:
+                await self._stream(steps, reader, writer)
+            finally:
+                self.active -= 1
+
+    async def _stream(self, steps: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for step in steps:
+            if isinstance(step, Hang):
+                await writer.drain()
+                await reader.read(1)
+                self.hung_up += 1
+                raise ConnectionResetError
+            if isinstance(step, Drop):
+                await writer.drain()
+                raise ConnectionResetError
+            _chunk(writer, step.text if isinstance(step, Raw) else _event(step))
+        _chunk(writer, _event({}, finish="stop"))
+        usage = {"prompt_tokens": 11, "completion_tokens": len(steps), "total_tokens": 11 + len(steps)}
+        _chunk(writer, f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+
+
+def _event(step: str | dict[str, Any], finish: str | None = None) -> str:
+    delta = {"content": step} if isinstance(step, str) else step
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return f"data: {json.dumps({'id': 'theirs', 'model': '/their/file', 'choices': [choice], 'extra': 1})}\n\n"
+
+
+def _chunk(writer: asyncio.StreamWriter, text: str) -> None:
+    data = text.encode()
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+def _send(
+    writer: asyncio.StreamWriter, status: int, body: dict[str, Any] | str, headers: dict[str, str] | None = None
+) -> None:
+    data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    head = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(data)}"]
+    head += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + data)
+
+
+@asynccontextmanager
+async def scripted_engine(script: Script) -> AsyncIterator[ScriptedEngine]:
+    """A scripted engine that listens at `.url` for the block."""
+    engine = ScriptedEngine(script)
+    connections: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await engine.handle(reader, writer)
+        except asyncio.CancelledError:
+            return
+        finally:
+            connections.discard(task)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    engine.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield engine
+    finally:
+        server.close()
+        for task in list(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
