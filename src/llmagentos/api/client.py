@@ -16,6 +16,9 @@ from llmagentos.api.http import HttpClient, Response
 
 T = TypeVar("T")
 
+SILENT_S = 35.0
+"""A stream of events on which nothing came for so long is dead: servers send a comment every 10 s."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
@@ -35,6 +38,7 @@ class ApiClient:
 
     def __init__(self, server: str, token: str, *, tls: ssl.SSLContext | None = None, timeout: float = 30.0) -> None:
         self.server = server.rstrip("/")
+        self.tls = tls
         self._authorization = {"Authorization": f"Bearer {token}"}
         self._http = HttpClient(tls=tls)
         self._timeout = timeout
@@ -100,7 +104,7 @@ class ApiClient:
         ) as response:
             if response.status >= 400:
                 raise problem.decode(response.status, await response.read())
-            yield parse_events(response.iter_lines())
+            yield parse_events(response.iter_lines(idle_timeout=SILENT_S))
 
     async def _send(
         self,

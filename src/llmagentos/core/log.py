@@ -19,6 +19,14 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 _SECRET = frozenset({"token", "password", "secret", "authorization", "api_key", "cookie"})
 
 
+if not structlog.is_configured():
+    # In a program that only uses the SDK nobody calls `configure`: warnings on stderr, and nothing else.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def get(name: str) -> FilteringBoundLogger:
     """The logger of a room: `log = get(__name__)`."""
     logger: FilteringBoundLogger = structlog.get_logger(room=name)
