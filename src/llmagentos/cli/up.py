@@ -142,6 +142,11 @@ def down(state: Path | None) -> None:
             time=duration(time.monotonic() - begun),
         )
     )
+    from llmagentos.fleet.node.jobdir import running
+    from llmagentos.server.supervisor.supervisor import runs_on
+
+    for job in running(directory.node / "jobs"):
+        note(runs_on(job))
 
 
 def _await_end(directory: StateDirectory, holder: Holder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -150,7 +151,7 @@ def test_a_module_unit_from_a_playbook(server: ServerProcess, node: NodeProcess)
     assert time.monotonic() - begun < 4.5, "its modules stop with it"
 
 
-def test_metrics_need_the_token(node: NodeProcess, tmp_path: Path) -> None:
+def test_metrics_need_the_token(node: NodeProcess, promtool: str) -> None:
     url = (node.state / "metrics.address").read_text().strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", url)
     for headers in ({}, {"Authorization": "Bearer wrong"}):
@@ -163,6 +164,8 @@ def test_metrics_need_the_token(node: NodeProcess, tmp_path: Path) -> None:
     with urllib.request.urlopen(request, timeout=5) as answer:
         text = answer.read().decode()
     assert "llmagentos_node_heartbeats_total" in text
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     assert (node.state / "metrics.token").stat().st_mode & 0o777 == 0o600
 
 
@@ -189,8 +192,6 @@ def test_a_removed_node_ends_and_says_what_to_do(server: ServerProcess, node: No
 
 
 def test_join_by_llmctl(server: ServerProcess, tmp_path: Path) -> None:
-    import subprocess
-
     made = server.llmctl("token", "create", "--kind", "join", "web9", "--json")
     token = re.search(r"lao_join_[\w-]+", made.stdout)
     assert token, made.stdout + made.stderr

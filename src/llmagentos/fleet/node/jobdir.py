@@ -151,6 +151,14 @@ def prune(jobs: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def running(jobs: Path) -> list[int]:
+    """The jobs whose playbook runs now, with or without a node agent."""
+    if not jobs.is_dir():
+        return []
+    numbers = sorted(int(path.name) for path in jobs.iterdir() if path.name.isdecimal())
+    return [number for number in numbers if JobDirectory(jobs / str(number)).phase() is Phase.RUNNING]
+
+
 def _read(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -22,6 +22,7 @@ from llmagentos.core.config import Loaded
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
+from llmagentos.fleet.node.jobdir import running
 from llmagentos.server.supervisor import parts, ports, strays
 from llmagentos.server.supervisor.bringup import Answering, BringUp
 from llmagentos.server.supervisor.report import Report
@@ -113,6 +114,8 @@ class Supervisor:
         nodes = [child for child in self._children.values() if child.spec.name == parts.NODE]
         await _stop(nodes, NODE_STOP_S)
         await _stop(list(self._children.values()), REST_STOP_S)
+        for job in running(self._state.node / "jobs"):
+            self._report.say(runs_on(job))
         if self._failure is None:
             self._report.say(tr("stopped after {seconds} s", seconds=f"{time.monotonic() - begun:.1f}"))
 
@@ -155,6 +158,11 @@ class Supervisor:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+
+
+def runs_on(job: int) -> str:
+    """What is said of a playbook that stopping leaves running."""
+    return tr("job {job}: its playbook runs on to its end, which the next `llmctl up` collects", job=job)
 
 
 async def _stop(children: list[Child], seconds: float) -> None:
