@@ -1,62 +1,33 @@
 """Which call to a model runs next: pure decisions, the clock is a parameter.
 
-`Scheduler` is what the gateway asks. `FifoScheduler` admits in the order of arrival, per model up to
-its number of slots, from a bounded queue; calls whose deadline passes while they wait are dropped.
+`Scheduler` is what the gateway asks. `PolicyScheduler` keeps a bounded queue per model and admits up to
+the model's slots in the order of a `Policy`: strict priorities, fairness between tenants, the run with
+the least service, order of arrival. Calls whose deadline passes while they wait are dropped.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Protocol
 
-from llmagentos.core.errors import TooManyRequests
+from llmagentos.kernel.calls import (
+    Admission,
+    Capacity,
+    Load,
+    Outcome,
+    Preemption,
+    QueueFull,
+    Submission,
+    Waiting,
+)
+from llmagentos.kernel.lanes import Lane
+from llmagentos.kernel.policy import FCFS, Policy
 
-_FIRST_GUESS_S = 2.0
-_SMOOTHING = 0.2
-_RETRY_MIN_S, _RETRY_MAX_S = 1.0, 60.0
+__all__ = ["Admission", "Capacity", "FifoScheduler", "Load", "Outcome", "PolicyScheduler", "QueueFull"]
+__all__ += ["Scheduler", "Submission", "Waiting"]
 
-
-class QueueFull(TooManyRequests):
-    """As many calls wait for the model as may."""
-
-    code = "queue_full"
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A call that asks for a slot. `deadline` is monotonic seconds; a scheduler may weigh the rest."""
-
-    id: str
-    model: str
-    caller: str
-    run_id: str | None = None
-    deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A call that may run now, after `waited` seconds."""
-
-    call: Submission
-    waited: float
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a model takes: calls at once, and calls that may wait."""
-
-    slots: int
-    queue: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy a model is."""
-
-    running: int
-    waiting: int
+_MAX_HELD_RUNS = 100_000
 
 
 class Scheduler(Protocol):
@@ -70,7 +41,11 @@ class Scheduler(Protocol):
         """The calls that may run from now on, in order."""
         ...
 
-    def finish(self, call_id: str, now: float) -> None:
+    def produced(self, call_id: str, tokens: int) -> None:
+        """A running call has produced so many more tokens."""
+        ...
+
+    def finish(self, call_id: str, now: float, outcome: Outcome | None = None) -> None:
         """An admitted call has ended, in whatever way."""
         ...
 
@@ -83,7 +58,7 @@ class Scheduler(Protocol):
         ...
 
     def next_deadline(self) -> float | None:
-        """The first deadline of a waiting call."""
+        """The first moment at which time alone changes something: a deadline, or a limit per minute that eases."""
         ...
 
     def load(self, model: str) -> Load:
@@ -91,85 +66,167 @@ class Scheduler(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Lane:
-    capacity: Capacity
-    waiting: OrderedDict[str, tuple[Submission, float]] = field(default_factory=OrderedDict)
-    running: dict[str, float] = field(default_factory=dict)
-    typical_s: float = _FIRST_GUESS_S
+class PolicyScheduler:
+    """Per model a queue in the order of `policy`. Raises `ValueError` on a call it does not know."""
 
-    def free(self) -> int:
-        return self.capacity.slots - len(self.running)
-
-    def finished(self, call_id: str, now: float) -> bool:
-        begun = self.running.pop(call_id, None)
-        if begun is None:
-            return False
-        self.typical_s += _SMOOTHING * (now - begun - self.typical_s)
-        return True
-
-    def retry_after(self) -> float:
-        """When a place in the queue should be free: one call ends every `typical_s / slots`."""
-        return min(_RETRY_MAX_S, max(_RETRY_MIN_S, self.typical_s / self.capacity.slots))
-
-
-class FifoScheduler:
-    """First come, first served, per model."""
-
-    def __init__(self, models: Mapping[str, Capacity]) -> None:
-        self._lanes = {name: _Lane(capacity) for name, capacity in models.items()}
+    def __init__(self, models: Mapping[str, Capacity], policy: Policy) -> None:
+        self.policy = policy
+        self._lanes = {name: Lane(name, capacity, policy) for name, capacity in models.items()}
+        self._lane_of: dict[str, Lane] = {}
+        self._calls_of: dict[str, set[str]] = {}
+        self._held: set[str] = set()
+        self._now = 0.0
 
     def submit(self, call: Submission, now: float) -> None:
-        lane = self._lanes[call.model]
-        if call.id in lane.waiting or call.id in lane.running:
+        if call.id in self._lane_of:
             raise ValueError(f"call {call.id!r} was submitted before")
-        # Who can run at once does not count as waiting: a queue of one still lets every slot be used.
-        if len(lane.waiting) >= lane.capacity.queue + max(0, lane.free()):
-            raise QueueFull(
-                f"{len(lane.waiting)} calls already wait for the model {call.model!r}",
-                retry_after=lane.retry_after(),
-                hint="try again later; models.<name>.queue and .slots in llmagentos.yaml set the limits",
-            )
-        lane.waiting[call.id] = (call, now)
+        self._now = now
+        lane = self._lanes[call.model]
+        lane.submit(call, now, held=not self._held.isdisjoint(_runs(call)))
+        self._lane_of[call.id] = lane
+        for run in _runs(call):
+            self._calls_of.setdefault(run, set()).add(call.id)
 
     def next(self, now: float) -> list[Admission]:
-        admitted = []
-        for lane in self._lanes.values():
-            while lane.free() > 0 and lane.waiting:
-                _, (call, since) = lane.waiting.popitem(last=False)
-                lane.running[call.id] = now
-                admitted.append(Admission(call, now - since))
-        return admitted
+        self._now = now
+        return [admission for lane in self._lanes.values() for admission in lane.admit(now)]
 
-    def finish(self, call_id: str, now: float) -> None:
-        if not any(lane.finished(call_id, now) for lane in self._lanes.values()):
-            raise ValueError(f"call {call_id!r} does not run")
+    def produced(self, call_id: str, tokens: int) -> None:
+        self._running(call_id).produced(call_id, tokens)
+
+    def finish(self, call_id: str, now: float, outcome: Outcome | None = None) -> None:
+        self._now = now
+        lane = self._running(call_id)
+        call = lane.running[call_id].call
+        lane.finish(call_id, outcome, now)
+        self._gone(call)
 
     def cancel(self, call_id: str) -> bool:
-        return any(lane.waiting.pop(call_id, None) is not None for lane in self._lanes.values())
+        lane = self._lane_of.get(call_id)
+        if lane is None or call_id not in lane.waiting:
+            return False
+        self._gone(lane.withdraw(call_id, self._now))
+        return True
+
+    def cancel_run(self, run_id: str) -> list[str]:
+        """Take out the waiting calls of a run and of its sub-runs; their ids."""
+        return [call_id for call_id in sorted(self._calls_of.get(run_id, ())) if self.cancel(call_id)]
+
+    def cancel_model(self, model: str) -> list[Submission]:
+        """Take out all calls that wait for a model, in the order of arrival: its breaker has opened."""
+        calls = [entry.call for entry in self._lanes[model].waiting.values()]
+        for call in calls:
+            self.cancel(call.id)
+        return calls
+
+    def forget(self, run_id: str) -> None:
+        """The run has ended: nothing about it needs to be remembered."""
+        self._held.discard(run_id)
+        for lane in self._lanes.values():
+            lane.programs.forget(run_id)
+
+    def hold(self, run_id: str, now: float) -> None:
+        """Pause a run: no call of it or its sub-runs starts. Raises `ValueError` when too many runs are paused."""
+        if len(self._held) >= _MAX_HELD_RUNS:
+            raise ValueError(f"{len(self._held)} runs are paused")
+        self._now = now
+        self._held.add(run_id)
+        for call_id, lane in self._waiting_of(run_id):
+            lane.hold(call_id, now)
+
+    def release(self, run_id: str, now: float) -> None:
+        """Resume a run: its calls wait in their old places."""
+        self._now = now
+        self._held.discard(run_id)
+        for call_id, lane in self._waiting_of(run_id):
+            if self._held.isdisjoint(_runs(lane.waiting[call_id].call)):
+                lane.release(call_id, now)
+
+    def renice(self, run_id: str, priority: int, now: float) -> None:
+        """Change the priority of a run's waiting calls; what runs is not touched."""
+        self._now = now
+        for call_id, lane in self._waiting_of(run_id):
+            lane.renice(replace(lane.waiting[call_id].call, priority=priority), now)
+
+    def preemptions(self) -> list[Preemption]:
+        """Running calls to interrupt for more urgent ones; answer with `suspend` when that was done."""
+        return [found for lane in self._lanes.values() for found in lane.preemptions()]
+
+    def suspend(self, call_id: str, now: float) -> None:
+        """A running call was interrupted and waits again; what it produced is kept and charged once."""
+        self._now = now
+        self._running(call_id).suspend(call_id, now)
+
+    def learn(self, model: str, left: Mapping[str, float], now: float) -> None:
+        """An answer's headers said how many `requests` and `tokens` are left in this minute."""
+        self._now = now
+        self._lanes[model].throughput.learn(left, now)
+
+    def resize(self, model: str, slots: int) -> None:
+        """The model has another number of slots, e.g. because a replica came or went."""
+        lane = self._lanes[model]
+        lane.capacity = replace(lane.capacity, slots=slots)
 
     def expire(self, now: float) -> list[Submission]:
-        late = [
-            call
-            for lane in self._lanes.values()
-            for call, _ in lane.waiting.values()
-            if call.deadline is not None and call.deadline <= now
-        ]
+        self._now = now
+        late = [call for lane in self._lanes.values() for call in lane.expire(now)]
         for call in late:
-            self.cancel(call.id)
+            self._gone(call)
         return late
 
     def next_deadline(self) -> float | None:
-        return min(
-            (
-                call.deadline
-                for lane in self._lanes.values()
-                for call, _ in lane.waiting.values()
-                if call.deadline is not None
-            ),
-            default=None,
-        )
+        moments = [lane.next_deadline() for lane in self._lanes.values()]
+        moments += [lane.ready_at(self._now) for lane in self._lanes.values()]
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def load(self, model: str) -> Load:
         lane = self._lanes[model]
         return Load(len(lane.running), len(lane.waiting))
+
+    def slots(self, model: str) -> int:
+        """How many calls may run at once: as configured, or as found so far."""
+        return self._lanes[model].slots
+
+    def waiting(self, model: str, now: float) -> list[Waiting]:
+        """The calls that wait for a model in the order in which they would start, each with its reason."""
+        lane = self._lanes[model]
+        return [
+            Waiting(entry.call, place, entry.since, lane.reason(entry, now))
+            for place, entry in enumerate(lane.order(), 1)
+        ]
+
+    def explain(self, call_id: str, now: float) -> Waiting | None:
+        """Place and reason of one call; None when it does not wait."""
+        lane = self._lane_of.get(call_id)
+        if lane is None or call_id not in lane.waiting:
+            return None
+        return next(found for found in self.waiting(lane.name, now) if found.call.id == call_id)
+
+    def _running(self, call_id: str) -> Lane:
+        lane = self._lane_of.get(call_id)
+        if lane is None or call_id not in lane.running:
+            raise ValueError(f"call {call_id!r} does not run")
+        return lane
+
+    def _waiting_of(self, run_id: str) -> list[tuple[str, Lane]]:
+        found = ((call_id, self._lane_of[call_id]) for call_id in sorted(self._calls_of.get(run_id, ())))
+        return [(call_id, lane) for call_id, lane in found if call_id in lane.waiting]
+
+    def _gone(self, call: Submission) -> None:
+        del self._lane_of[call.id]
+        for run in _runs(call):
+            calls = self._calls_of[run]
+            calls.discard(call.id)
+            if not calls:
+                del self._calls_of[run]
+
+
+class FifoScheduler(PolicyScheduler):
+    """First come, first served, per model."""
+
+    def __init__(self, models: Mapping[str, Capacity]) -> None:
+        super().__init__(models, FCFS)
+
+
+def _runs(call: Submission) -> set[str]:
+    return {run for run in (call.run_id, call.program) if run is not None}
