@@ -1,0 +1,152 @@
+"""The fold: what a log can be, and what it adds up to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmagentos.agents.log import Log, apply, detail, fold, summary
+from llmagentos.agents.states import TRANSITIONS, InvalidTransition, RunEnded
+from llmagentos.api.runs import (
+    Answered,
+    Claimed,
+    Created,
+    Data,
+    Failed,
+    Killed,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
+    RunEvent,
+    RunState,
+    ToolAnswered,
+    ToolCalled,
+)
+from llmagentos.core.errors import Conflict
+
+CREATED = Created("support", 1, "m", "hello", "admin:me")
+
+
+def log_of(*data: Data, at: float = 0.0) -> Log:
+    return fold(RunEvent(i, at + i, item) for i, item in enumerate(data, 1))
+
+
+def any_event() -> st.SearchStrategy[Data]:
+    calls = st.sampled_from(["a", "b"])
+    return st.one_of(
+        st.just(CREATED),
+        st.builds(Claimed, holder=st.just("h"), fence=st.integers(1, 5)),
+        st.builds(ModelCalled, purpose=st.sampled_from(Purpose), model=st.just("m")),
+        st.builds(
+            ModelReplied,
+            purpose=st.sampled_from(Purpose),
+            text=st.just("x"),
+            tokens_in=st.integers(0, 9),
+            tokens_out=st.integers(0, 9),
+        ),
+        st.builds(ToolCalled, call_id=calls, name=st.just("t"), arguments=st.just({})),
+        st.builds(ToolAnswered, call_id=calls, result=st.just(1)),
+        st.just(Answered("done")),
+        st.just(Failed("no")),
+        st.just(Killed("admin:me")),
+    )
+
+
+@given(st.lists(any_event(), max_size=30))
+def test_whatever_is_tried_the_log_stays_sound(tries: list[Data]) -> None:
+    """Events that cannot follow are refused; the others keep every rule of a run."""
+    log, events = Log(), list[RunEvent]()
+    for data in tries:
+        event = RunEvent(log.seq + 1, float(len(events)), data)
+        ended = log.ended_at is not None
+        try:
+            log = apply(log, event)
+        except Conflict:
+            continue
+        events.append(event)
+        assert not ended
+    assert fold(events) == log
+    assert not events or events[0].type == "created"
+    assert sum(event.type in ("answered", "failed", "killed") for event in events) <= 1
+    assert log.open_model is None or log.open_tool is None
+    fences = [event.data.fence for event in events if isinstance(event.data, Claimed)]
+    assert fences == sorted(set(fences))
+    answered = sum(event.type == "tool_answered" for event in events)
+    assert len(log.tools) == answered <= log.tool_calls
+    assert log.tokens == sum(e.data.tokens_in + e.data.tokens_out for e in events if isinstance(e.data, ModelReplied))
+
+
+@pytest.mark.parametrize("event", sorted(TRANSITIONS))
+@pytest.mark.parametrize("state", [state for state in RunState if state.ended])
+def test_nothing_leaves_an_end(event: str, state: RunState) -> None:
+    assert state not in TRANSITIONS[event].sources
+
+
+def test_every_kind_of_event_has_a_transition() -> None:
+    assert {kind.__struct_config__.tag for kind in Data.__args__} == set(TRANSITIONS)
+
+
+def test_events_come_in_order() -> None:
+    with pytest.raises(InvalidTransition, match="event 3 cannot follow on event 1"):
+        apply(log_of(CREATED), RunEvent(3, 0.0, Claimed("h", 1)))
+
+
+def test_an_ended_run_takes_nothing() -> None:
+    with pytest.raises(RunEnded, match="been killed"):
+        apply(log_of(CREATED, Killed("me")), RunEvent(3, 0.0, Claimed("h", 1)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [ModelReplied(Purpose.ANSWER, "x")],
+        [ModelCalled(Purpose.TOOL, "m"), ModelReplied(Purpose.ANSWER, "x")],
+        [ToolAnswered("a")],
+        [ToolCalled("a", "t", {}), ToolAnswered("b")],
+        [ToolCalled("a", "t", {}), ModelCalled(Purpose.TOOL, "m")],
+        [Claimed("h", 1)],
+    ],
+)
+def test_what_cannot_follow_is_refused(data: list[Data]) -> None:
+    with pytest.raises(InvalidTransition):
+        log_of(CREATED, Claimed("h", 1), *data)
+
+
+def test_a_claim_forgets_an_unfinished_model_call_but_no_tool_call() -> None:
+    log = log_of(CREATED, Claimed("h", 1), ModelCalled(Purpose.TOOL, "m"), Claimed("h", 2))
+    assert log.open_model is None
+    assert log.model_calls == 1
+    log = log_of(CREATED, Claimed("h", 1), ToolCalled("a", "t", {}), Claimed("h", 2))
+    assert log.open_tool == ToolCalled("a", "t", {})
+
+
+def test_only_work_counts_as_time() -> None:
+    """Ten seconds in the first claim, an hour nobody had the run, a clock that was set back."""
+    events = [
+        RunEvent(1, 0.0, CREATED),
+        RunEvent(2, 100.0, Claimed("h", 1)),
+        RunEvent(3, 110.0, ModelCalled(Purpose.TOOL, "m")),
+        RunEvent(4, 3700.0, Claimed("h", 2)),
+        RunEvent(5, 3600.0, ModelCalled(Purpose.TOOL, "m")),
+        RunEvent(6, 3600.0, Claimed("h", 3)),
+    ]
+    assert fold(events).active_s == 10.0
+    assert fold(events).started_at == 100.0
+
+
+def test_the_views_show_the_log() -> None:
+    data: list[Any] = [
+        Created("support", 3, "m", "x" * 500, "admin:me", "s1"),
+        Claimed("h", 1),
+        ModelCalled(Purpose.ANSWER, "m"),
+        ModelReplied(Purpose.ANSWER, "hi", 10, 5),
+        Answered("hi", [{"a": 1}]),
+    ]
+    listed, shown = summary("r1", log_of(*data)), detail("r1", log_of(*data))
+    assert (listed.state, listed.version, listed.tokens_in, listed.tokens_out) == (RunState.SUCCEEDED, 3, 10, 5)
+    assert len(listed.input) == 200
+    assert (shown.answer, shown.sources, len(shown.input)) == ("hi", [{"a": 1}], 500)
+    assert (shown.started, shown.ended) == (2.0, 5.0)
