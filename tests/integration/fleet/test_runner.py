@@ -237,3 +237,30 @@ def test_a_spec_that_is_broken_is_told(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "llmagentos_ansible", str(tmp_path)], capture_output=True, timeout=30)
     assert done.returncode == 250
     assert json.loads((tmp_path / "exit.json").read_bytes())["code"] == 250
+
+
+def test_localhost_is_this_node(tmp_path: Path) -> None:
+    play = "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - {name: Here, command: 'true'}\n"
+    run = Run(tmp_path, play, local=True)
+    assert run.exit.code == 0
+    assert run.results()["Here"][0].host == "localhost"
+
+
+def test_asynchronous_tasks(tmp_path: Path) -> None:
+    play = (
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - {name: Later, command: echo late, async: 20, poll: 1}\n"
+    )
+    run = Run(tmp_path, play)
+    assert run.exit.code == 0
+    assert run.results()["Later"][0].result["stdout"] == "late"
+
+
+def test_nobody_is_here_to_answer_a_prompt(tmp_path: Path) -> None:
+    play = (
+        "- hosts: all\n  gather_facts: false\n  vars_prompt: [{name: colour, default: red}]\n  tasks:\n"
+        "    - {name: Said, debug: {var: colour}}\n"
+    )
+    run = Run(tmp_path, play)
+    assert run.exit.code == 0
+    assert run.results()["Said"][0].result == {"colour": "red"}
+    assert "-e colour=" in run.logged()

@@ -15,6 +15,7 @@ from llmagentos.api import nodes
 from llmagentos.api.client import ApiClient
 from llmagentos.core import log
 from llmagentos.core.discovery import Credentials
+from llmagentos.core.errors import Unauthenticated
 from llmagentos.core.state import StateDirectory
 from llmagentos.fleet.node import modules
 from llmagentos.fleet.node.beats import Beats
@@ -78,6 +79,11 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
             _log.info("node agent runs", server=options.server, metrics=url)
             try:
                 await _until(stop, *(asyncio.create_task(loop) for loop in (queue.run(), beats.run(), kept.run())))
+            except Unauthenticated as error:
+                raise Unauthenticated(
+                    f"the server no longer knows the node {who.name!r}: {error.message}",
+                    hint=f"to join again: stop this, delete {directory.identity}, start it with a new join token",
+                ) from None
             finally:
                 if queue.job is not None:
                     _log.warning("a playbook runs on; the next node agent collects its end", job_id=str(queue.job))

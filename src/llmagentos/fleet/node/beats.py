@@ -20,6 +20,8 @@ from llmagentos.fleet.node import facts
 from llmagentos.fleet.node.insist import passing
 
 RETRY_S = 3.0
+LOOK_S = 0.5
+"""How often modules are looked at: a change of their states is told at once, not with the next heartbeat."""
 _log = log.get(__name__)
 
 
@@ -31,6 +33,7 @@ class Beats:
         self._state = state
         self._modules = modules
         self._told: Facts | None = None
+        self._told_modules: list[ModuleUnit] = []
         self._away = False
 
     async def run(self) -> None:
@@ -44,7 +47,14 @@ class Beats:
                     raise
                 self._outcome(getattr(error, "code", "unreadable"), error)
                 interval = RETRY_S
-            await asyncio.sleep(interval)
+            await self._pause(interval)
+
+    async def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(LOOK_S, left))
+            if not self._away and self._modules() != self._told_modules:
+                return
 
     async def _once(self) -> float:
         found = await asyncio.to_thread(facts.collect, self._state)
@@ -61,7 +71,9 @@ class Beats:
             modules=modules,
             time=time.time(),
         )
-        return (await nodes.beat(self._client, heartbeat)).interval_s
+        answer = await nodes.beat(self._client, heartbeat)
+        self._told_modules = modules
+        return answer.interval_s
 
     def _outcome(self, outcome: str, error: Exception | None = None) -> None:
         metrics.NODE_HEARTBEATS.labels(outcome).inc()
