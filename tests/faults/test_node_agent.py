@@ -133,6 +133,21 @@ def test_a_killed_runner_is_interrupted_and_not_run_again(
     asyncio.run(main())
 
 
+def test_a_job_waits_for_a_disk_that_can_be_used(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    mark, blocked = tmp_path / "mark", node.state / "jobs/1"
+    blocked.write_text("no directory can be made here")
+
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 0)})
+        await eventually(lambda: "cannot be used" in node.log())
+        blocked.unlink()
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
 def test_modules_do_not_outlive_a_killed_node_agent(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     (node.state / "modules.d/web.yaml").write_text(f'command: [sh, -c, "echo $$ >> {pids}; exec sleep 600"]\n')
