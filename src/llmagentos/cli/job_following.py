@@ -72,7 +72,7 @@ class _Notices:
         for host in job.hosts:
             if host.ahead and host.node not in self._ahead:
                 self._ahead.add(host.node)
-                note(tr("waits on {node} for {count} jobs before it", node=host.node, count=host.ahead))
+                note(tr("waits on {node}; jobs before it: {count}", node=host.node, count=host.ahead))
 
 
 def watch(job: int, *, hosts: int, verbosity: int, offer_cancel: bool) -> int:

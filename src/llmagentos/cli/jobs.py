@@ -126,7 +126,7 @@ def _why(found: Job, host: JobHost) -> str:
         return short(host.message, 80)
     if host.node in found.waiting:
         return tr("away: waits until it is back")
-    return tr("{count} jobs before it", count=host.ahead) if host.ahead else ""
+    return tr("jobs before it: {count}", count=host.ahead) if host.ahead else ""
 
 
 def _tasks(records: Iterable[JobRecord]) -> None:

@@ -258,7 +258,7 @@ class Jobs:
             mine = _mine(hosts, node)
             recap = msgspec.json.encode(end.recap).decode() if end.recap else None
             after = step(mine.state, end.status)
-            message = end.message or (mine.message if after == "cancelled" else None)
+            message = (mine.message if after == "cancelled" else None) or end.message
             return {node: self._entering(after, message=message, exit_code=end.exit_code, recap=recap)}
 
         await self._change(job, decide)

@@ -15,7 +15,6 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 
 from llmagentos.core.errors import nearest
 from llmagentos.fleet.playbooks.document import (
-    PlaybookError,
     compose,
     decode,
     fail,
@@ -31,6 +30,7 @@ from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
 MAX_YAML_BYTES = 8 * 1024 * 1024
+_IMPORT = ("import_playbook", "ansible.builtin.import_playbook", "ansible.legacy.import_playbook")
 _SECTIONS = ("pre_tasks", "tasks", "post_tasks", "handlers")
 _BLOCK = ("block", "rescue", "always")
 _VARIABLE = re.compile(
@@ -82,7 +82,7 @@ class Reader:
         for node in root.value:
             if not isinstance(node, MappingNode):
                 fail(path, line_of(node), f"expected a play, found {kind(node)}", hint="a play begins with `- hosts:`")
-            imported = get(node, "import_playbook") or get(node, "ansible.builtin.import_playbook")
+            imported = next((found for name in _IMPORT if (found := get(node, name)) is not None), None)
             if imported is not None:
                 plays += self._import(path, imported, depth)
             else:
@@ -239,7 +239,8 @@ class Reader:
             return
         wanted = words[0].removeprefix("file=")
         roots = [posixpath.dirname(place.file), place.base]
-        roots += [posixpath.join(place.role, "tasks"), posixpath.join(place.role, "handlers")] if place.role else []
+        if place.role is not None:
+            roots += [posixpath.join(place.role, each) for each in ("tasks", "handlers", "")]
         roots += [posixpath.join(place.base, "tasks")]
         for root in roots:
             path = posixpath.normpath(posixpath.join(root, wanted))
@@ -294,6 +295,3 @@ def _unknown(what: str, word: str, known: frozenset[str]) -> str:
 
 def _install(name: str) -> str | None:
     return "modules of a collection are named in full: namespace.collection.module" if "." in name else None
-
-
-__all__ = ["Play", "PlaybookError", "Reader"]

@@ -49,5 +49,5 @@ def own_modules(paths: Iterable[str]) -> frozenset[str]:
     for path in paths:
         directory, name = posixpath.split(path)
         if posixpath.basename(directory) in _PLUGIN_DIRECTORIES:
-            found.add(name.partition(".")[0])
+            found.add(name.partition(".")[0].removeprefix("_"))  # _name.py is a deprecated module `name`
     return frozenset(found)
