@@ -7,7 +7,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.errors import LLMAgentOSError, NotFound
 from llmagentos.security.identity import Identity
 from llmagentos.server.console.render import HEADERS, Pages, translation
 from llmagentos.server.console.words import Translate
@@ -37,7 +37,8 @@ def as_page_for_browsers(pages: Pages) -> Errors:
     def answer(request: Request, error: LLMAgentOSError, identity: Identity | None) -> Response:
         browser = "text/html" in request.headers.get("Accept", "")
         if browser and not request.url.path.startswith(("/api/", "/v1/")):
-            return page(request, error, identity)
+            shown = NotFound(error.message) if error.status == 404 else error  # its hint is for programs
+            return page(request, shown, identity)
         return error_response(request, error)
 
     return answer

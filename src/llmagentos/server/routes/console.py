@@ -45,9 +45,13 @@ TOPICS = {
 def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authenticator) -> list[Endpoint]:
     """All pages that need a session."""
     return [
-        *_looks(sources, pages),
+        _overview(sources, pages),
+        _services(sources, pages),
+        _models(sources, pages),
+        *_agents(sources, pages),
         *_runs(sources, pages),
-        *_fleet(sources, pages),
+        *_jobs(sources, pages),
+        *_nodes(sources, pages),
         Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
     ]
 
@@ -59,8 +63,8 @@ def _page(path: str, allow: Permission, view: Callable[[Call], Awaitable[Respons
     return Endpoint("GET", path, allow, show)
 
 
-def _looks(sources: Sources, pages: Pages) -> list[Endpoint]:
-    async def show_overview(call: Call) -> Response:
+def _overview(sources: Sources, pages: Pages) -> Endpoint:
+    async def show(call: Call) -> Response:
         t = translation(call.request)
         active, recent, counts, known = await asyncio.gather(
             sources.runs(ended=False, limit=10),
@@ -91,13 +95,21 @@ def _looks(sources: Sources, pages: Pages) -> list[Endpoint]:
             jobs=jobs.rows(started),
         )
 
-    async def show_services(call: Call) -> Response:
+    return _page("/", Permission.SYSTEM_READ, show)
+
+
+def _services(sources: Sources, pages: Pages) -> Endpoint:
+    async def show(call: Call) -> Response:
         found = services.listing(sources.instances(), translation(call.request))
         return pages.page(
             call.request, call.identity, "services.html", section="services", topics="topic=registry", services=found
         )
 
-    async def show_models(call: Call) -> Response:
+    return _page("/services", Permission.REGISTRY_READ, show)
+
+
+def _models(sources: Sources, pages: Pages) -> Endpoint:
+    async def show(call: Call) -> Response:
         known, calls = await asyncio.gather(sources.models(), sources.calls(MAX_ROWS))
         return pages.page(
             call.request,
@@ -110,13 +122,17 @@ def _looks(sources: Sources, pages: Pages) -> list[Endpoint]:
             calls=calls,
         )
 
-    async def show_agents(call: Call) -> Response:
+    return _page("/models", Permission.MODELS_READ, show)
+
+
+def _agents(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
         known = agents.rows(await sources.agents(), translation(call.request))
         return pages.page(
             call.request, call.identity, "agents.html", section="agents", topics="topic=registry", every=5, agents=known
         )
 
-    async def show_agent(call: Call) -> Response:
+    async def show(call: Call) -> Response:
         name = call.path["name"]
         agent, recent = await asyncio.gather(sources.agent(name), sources.runs(ended=True, agent=name, limit=10))
         return pages.page(
@@ -129,13 +145,8 @@ def _looks(sources: Sources, pages: Pages) -> list[Endpoint]:
             runs=runs.rows(recent),
         )
 
-    return [
-        _page("/", Permission.SYSTEM_READ, show_overview),
-        _page("/services", Permission.REGISTRY_READ, show_services),
-        _page("/models", Permission.MODELS_READ, show_models),
-        _page("/agents", Permission.AGENTS_READ, show_agents),
-        _page("/agents/{name}", Permission.AGENTS_READ, show_agent),
-    ]
+    read = Permission.AGENTS_READ
+    return [_page("/agents", read, listing), _page("/agents/{name}", read, show)]
 
 
 def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
@@ -188,8 +199,8 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
     ]
 
 
-def _fleet(sources: Sources, pages: Pages) -> list[Endpoint]:
-    async def show_jobs(call: Call) -> Response:
+def _jobs(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
         found = await sources.jobs(limit=MAX_ROWS + 1)
         return pages.page(
             call.request,
@@ -201,21 +212,26 @@ def _fleet(sources: Sources, pages: Pages) -> list[Endpoint]:
             more=len(found) > MAX_ROWS,
         )
 
-    async def show_job(call: Call) -> Response:
+    async def show(call: Call) -> Response:
         number = _number(call.path["id"])
         job, events = await asyncio.gather(sources.job(number), sources.job_events(number, limit=jobs.MAX_EVENTS))
         topics = "" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes"
         shown = jobs.page(job, events, translation(call.request))
         return pages.page(call.request, call.identity, "job.html", section="jobs", topics=topics, **shown)
 
-    async def show_nodes(call: Call) -> Response:
+    read = Permission.JOBS_READ
+    return [_page("/jobs", read, listing), _page("/jobs/{id}", read, show)]
+
+
+def _nodes(sources: Sources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
         found = nodes.rows(await sources.nodes())
         server = f"{call.request.url.scheme}://{call.request.url.netloc}"
         return pages.page(
             call.request, call.identity, "nodes.html", section="nodes", topics="topic=nodes", nodes=found, server=server
         )
 
-    async def show_node(call: Call) -> Response:
+    async def show(call: Call) -> Response:
         name = call.path["name"]
         node, recent = await asyncio.gather(sources.node(name), sources.jobs(limit=MAX_JOBS, node=name))
         return pages.page(
@@ -228,12 +244,8 @@ def _fleet(sources: Sources, pages: Pages) -> list[Endpoint]:
             jobs=jobs.rows(recent),
         )
 
-    return [
-        _page("/jobs", Permission.JOBS_READ, show_jobs),
-        _page("/jobs/{id}", Permission.JOBS_READ, show_job),
-        _page("/nodes", Permission.NODES_READ, show_nodes),
-        _page("/nodes/{name}", Permission.NODES_READ, show_node),
-    ]
+    read = Permission.NODES_READ
+    return [_page("/nodes", read, listing), _page("/nodes/{name}", read, show)]
 
 
 def _feed(hub: Hub, authenticator: Authenticator) -> Handler:

@@ -53,4 +53,4 @@ def host(agent: AgentInfo, t: Translate) -> str:
 
 def _uses(agent: AgentInfo) -> list[str]:
     ground = [agent.spec.ground] if agent.spec.ground else []
-    return [*ground, *(tool.service for tool in agent.spec.tools), *agent.functions]
+    return list(dict.fromkeys([*ground, *(tool.service for tool in agent.spec.tools), *agent.functions]))

@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 def record(value: Any) -> list[tuple[str, str]]:
     """A record as names and values; what is no object has one nameless value."""
     fields = value.items() if isinstance(value, dict) else [("", value)]
-    return [(str(name), _inline(item)) for name, item in fields if item is not None]
+    return [(str(name), _inline(item)) for name, item in fields if item not in (None, "", [], {})]
 
 
 def _inline(value: Any) -> str:

@@ -34,5 +34,9 @@ def lines(difference: Difference) -> list[DiffLine]:
                 lineterm="",
             )
         ]
-    shown = [DiffLine(_LOOKS.get(line[:1], ""), line) for line in found[:MAX_LINES]]
+    shown = [DiffLine(_look(line), line) for line in found[:MAX_LINES]]
     return shown if len(found) <= MAX_LINES else [*shown, DiffLine("", "…")]
+
+
+def _look(line: str) -> str:
+    return "" if line.startswith(("--- ", "+++ ")) else _LOOKS.get(line[:1], "")

@@ -23,12 +23,13 @@ from llmagentos.api.jobs import (
 )
 from llmagentos.server.console.views.block import Block, block, first_line, shown
 from llmagentos.server.console.views.diff import DiffLine, lines
-from llmagentos.server.console.words import Translate
+from llmagentos.server.console.words import Translate, compact
 
 MAX_EVENTS = 1000
 RECAP = ("ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored")
 _USUAL = frozenset({"ok", "changed", "failed", "skipped"})
 _QUIET = frozenset({"ok", "changed", "skipped"})
+_TOLD = frozenset({"msg", "stdout", "stderr", "stdout_lines", "stderr_lines"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +198,13 @@ def _result(key: int, event: TaskResult, t: Translate) -> Result:
     result = event.result
     message = _message(event)
     if event.is_item:
-        label = first_line(shown(event.item), 120)
+        label = first_line(event.item if isinstance(event.item, str) else compact(event.item), 120)
         message = f"{label}: {message}" if message else label
     texts = [(t("Output"), result.get("stdout")), (t("Errors"), result.get("stderr"))]
     blocks = [block(label, text) for label, text in texts if isinstance(text, str) and text.strip()]
-    if event.status not in _QUIET and result:
-        blocks.append(block(t("Result"), shown(result)))
+    rest = {name: value for name, value in result.items() if name not in _TOLD}
+    if event.status not in _QUIET and rest:
+        blocks.append(block(t("Result"), shown(rest)))
     blocks = [made for made in blocks if made.text != message]
     changed = [line for difference in event.diff for line in lines(difference)]
     return Result(key, event.status, host, message, event.duration_s, changed, blocks)

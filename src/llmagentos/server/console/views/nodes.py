@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llmagentos.api.nodes import Node, NodeSummary
+from llmagentos.api.nodes import ModuleUnit, Node, NodeSummary
 from llmagentos.server.console import words
 from llmagentos.server.console.words import Translate
 
@@ -36,7 +36,18 @@ def page(node: Node, t: Translate) -> dict[str, Any]:
         "state": summary.state,
         "seen": summary.seen,
         "facts": [(name, value) for name, value in _facts(node, t) if value],
-        "modules": summary.modules,
+        "modules": [_module(unit) for unit in summary.modules],
+    }
+
+
+def _module(unit: ModuleUnit) -> dict[str, Any]:
+    state = "up" if unit.state == "running" else unit.state
+    return {
+        "name": unit.name,
+        "state": state,
+        "restarts": unit.restarts,
+        "started": unit.started,
+        "note": unit.message,
     }
 
 

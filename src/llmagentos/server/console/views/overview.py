@@ -28,13 +28,14 @@ class Tile:
 def runs(counts: Mapping[str, int], t: Translate) -> Tile:
     """Runs that go on, and how those that are kept ended."""
     going, waiting = counts.get("running", 0), counts.get("queued", 0)
-    notes = [t("succeeded: {count}", count=counts.get("succeeded", 0))]
-    if waiting:
-        notes.insert(0, t("waiting: {count}", count=waiting))
-    if failed := counts.get("failed", 0):
-        notes.append(t("failed: {count}", count=failed))
+    succeeded, failed = counts.get("succeeded", 0), counts.get("failed", 0)
+    notes = [
+        t("waiting: {count}", count=waiting) if waiting else "",
+        t("succeeded: {count}", count=succeeded) if succeeded else "",
+        t("failed: {count}", count=failed) if failed else "",
+    ]
     value = t("{count} running", count=going) if going else t("None running")
-    return Tile("/runs", t("Runs"), value, "busy" if going else "", " · ".join(notes))
+    return Tile("/runs", t("Runs"), value, "busy" if going else "", " · ".join(filter(None, notes)))
 
 
 def agents(found: Sequence[AgentInfo], t: Translate) -> Tile:

@@ -103,7 +103,7 @@ def timeline(events: Iterable[RunEvent], t: Translate, *, ended: bool) -> list[E
         if isinstance(event.data, ModelReplied | ToolAnswered) and entries and entries[-1].since is not None:
             entries[-1] = _closed(entries[-1], event.data, t)
         else:
-            _cut_off(entries, t)
+            _cut_off(entries, t, failed=isinstance(event.data, Failed))
             entries.append(_entry(event, t))
     if ended:
         _cut_off(entries, t)
@@ -173,7 +173,8 @@ def _model_numbers(data: ModelReplied, t: Translate) -> list[str]:
     return numbers
 
 
-def _cut_off(entries: list[Entry], t: Translate) -> None:
-    """Nothing can answer the last call any more: the run ended, or another host took it."""
+def _cut_off(entries: list[Entry], t: Translate, *, failed: bool = False) -> None:
+    """Nothing can answer the last call any more: it failed, the run ended, or another host took it."""
     if entries and entries[-1].since is not None:
-        entries[-1] = replace(entries[-1], look="", since=None, numbers=[t("cut off")])
+        look, numbers = ("bad", []) if failed else ("", [t("cut off")])
+        entries[-1] = replace(entries[-1], look=look, since=None, numbers=numbers)

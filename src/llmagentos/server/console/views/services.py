@@ -40,7 +40,7 @@ def _group(name: str, doc: str, instances: list[Instance], methods: list[dict[st
             "address": instance.address,
             "since": instance.registered,
         }
-        for instance in instances
+        for instance in sorted(instances, key=lambda one: (one.state != "up", -one.registered))
     ]
     return {"name": name, "doc": doc, "instances": shown, "methods": methods}
 

@@ -1,0 +1,103 @@
+"""A run's log becomes a timeline: calls and replies are one line, and nothing that ended seems to go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmagentos.agents import log as runlog
+from llmagentos.api.runs import (
+    Answered,
+    Claimed,
+    Created,
+    Data,
+    Failed,
+    Killed,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
+    RunEvent,
+    ToolAnswered,
+    ToolCalled,
+)
+from llmagentos.server.console.views import runs
+from llmagentos.server.console.words import Translate
+
+ASKED = [Created("support", 1, "default", "How much?", "admin:li"), Claimed("server/1", 1)]
+CALLED = ModelCalled(Purpose.ANSWER, "default")
+
+
+def events(*data: Data) -> list[RunEvent]:
+    return [RunEvent(seq, 1000.0 + seq, item) for seq, item in enumerate([*ASKED, *data], 1)]
+
+
+def page(t: Translate, *data: Data) -> dict[str, Any]:
+    log = events(*data)
+    return runs.page(runlog.detail("r1", runlog.fold(log)), log, t)
+
+
+def lines(shown: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(entry.title, entry.name, entry.look) for entry in shown["entries"]]
+
+
+def test_a_call_and_its_reply_are_one_line(t: Translate) -> None:
+    shown = page(
+        t,
+        ToolCalled("c1", "catalogue.search", {"text": "kettle"}),
+        ToolAnswered("c1", [{"id": 7}], None, 0.0124),
+        CALLED,
+        ModelReplied(Purpose.ANSWER, "39.90", 400, 12, 0.25, 0.5, 2.0),
+        Answered("39.90", [{"id": 7, "tags": ["a", "b"], "none": None}, "loose"]),
+    )
+    assert lines(shown)[2:] == [
+        ("Tool call", "catalogue.search", "ok"),
+        ("Model writes the answer", "default", "ok"),
+        ("Answered", "", "ok"),
+    ]
+    tool, model, _ = shown["entries"][2:]
+    assert tool.numbers == ["12ms"]
+    assert [block.label for block in tool.blocks] == ["Arguments", "Result"]
+    assert model.numbers == ["2.0s", "queued 250ms", "first token 500ms", "tokens 400 / 12"]
+    assert shown["run"]["sources"] == [[("id", "7"), ("tags", "a, b")], [("", "loose")]]
+    assert shown["run"]["finished"]
+    assert not shown["cut"]
+
+
+def test_what_goes_on_says_since_when(t: Translate) -> None:
+    last = page(t, CALLED)["entries"][-1]
+    assert (last.look, last.since) == ("busy", 1003.0)
+
+
+def test_nothing_goes_on_after_the_end(t: Translate) -> None:
+    for end, look in ((Killed("admin:li"), ""), (Failed("no engine", "unreachable"), "bad")):
+        called, ended = page(t, CALLED, end)["entries"][-2:]
+        assert (called.look, called.since) == (look, None)
+        assert ended.look == "bad"
+
+
+def test_another_host_cuts_a_call_off(t: Translate) -> None:
+    called, claimed = page(t, CALLED, Claimed("server/2", 2))["entries"][-2:]
+    assert (called.numbers, called.since) == (["cut off"], None)
+    assert claimed.title == "Taken up"
+
+
+def test_a_tool_that_failed_shows_its_error(t: Translate) -> None:
+    entry = page(t, ToolCalled("c1", "greet", {}), ToolAnswered("c1", None, "TypeError: no"))["entries"][-1]
+    assert (entry.look, entry.blocks[-1].text) == ("bad", "TypeError: no")
+
+
+def test_text_that_was_shown_live_is_void_after_a_reply_or_a_new_host(t: Translate) -> None:
+    reply = ModelReplied(Purpose.ANSWER, "x")
+    assert page(t)["run"]["step"] == page(t, CALLED)["run"]["step"] == 0
+    assert page(t, CALLED, reply)["run"]["step"] == 1
+    assert page(t, CALLED, Claimed("server/2", 2))["run"]["step"] == 1
+
+
+def test_a_long_log_is_cut_at_its_end(t: Translate) -> None:
+    calls = [
+        item
+        for number in range(runs.MAX_ENTRIES)
+        for item in (ToolCalled(f"c{number}", "f", {}), ToolAnswered(f"c{number}", number))
+    ]
+    shown = page(t, *calls)
+    assert len(shown["entries"]) == shown["cut"] == runs.MAX_ENTRIES
+    assert shown["entries"][-1].blocks[-1].text == str(runs.MAX_ENTRIES - 1)
