@@ -15,7 +15,6 @@ from llmagentos.kernel.programs import Entry, ProgramQueue, ProgramTable
 _FIRST_GUESS_S = 2.0
 _SMOOTHING = 0.2
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 60.0
-_UNKNOWN = Outcome()
 
 
 class Lane:
@@ -72,9 +71,8 @@ class Lane:
         if self.free() <= 0 or not self.waiting:
             return
         for program in self.programs.promoted(now):
-            for tenants in self._classes.values():
-                for tenant in tenants.waiting():
-                    tenant.queue.ranks.fallen(program.key)
+            for queue in program.queues:
+                queue.ranks.fallen(program.key)
         while self.free() > 0 and (entry := self._first()) is not None:
             if self.throughput.ready_at(self._tokens(entry), now) > now:
                 return
@@ -90,23 +88,15 @@ class Lane:
     def finish(self, call_id: str, outcome: Outcome | None, now: float) -> None:
         """A running call has ended; its service is corrected to what it really took."""
         entry = self.running.pop(call_id)
-        found = outcome or _UNKNOWN
         expected = self._tokens(entry)
-        if found.tokens_in is not None:
-            more = found.tokens_in - (entry.charged_in or 0)
-            entry.charged_in = found.tokens_in
-            self._charge(entry, self._policy.weight_in * more)
-        if found.tokens_out is not None and found.tokens_out != entry.produced:
-            more = found.tokens_out - entry.produced
-            entry.produced = found.tokens_out
-            self._charge(entry, self._policy.weight_out * more)
         if outcome is not None:
+            self._settle(entry, outcome)
             self.throughput.correct((entry.charged_in or 0) + entry.produced - expected, now)
             self._adapt(entry, outcome, now)
         self._typical_s += _SMOOTHING * (now - entry.begun - self._typical_s)
         self._typical_out += _SMOOTHING * (entry.produced - self._typical_out)
         self._stop(entry, now)
-        self._leave(entry)
+        self._class(entry.call.priority).leave(entry.tenant)
 
     def suspend(self, call_id: str, now: float) -> None:
         """A running call was interrupted; it waits in its old place and is not charged again for its input."""
@@ -259,11 +249,17 @@ class Lane:
         self.programs.ends(entry.program, now - entry.begun, now)
         entry.tenant.queue.ranks.fallen(entry.program.key)
 
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        before = self.programs.service(entry)
+        if outcome.tokens_in is not None:
+            entry.charged_in = outcome.tokens_in
+        if outcome.tokens_out is not None:
+            entry.produced = outcome.tokens_out
+        self._charge(entry, self.programs.service(entry) - before)
+
     def _charge(self, entry: Entry, tokens: float) -> None:
         self._class(entry.call.priority).charge(entry.tenant, tokens, entry.call.share)
         self.programs.charge(entry, tokens)
-        if tokens < 0:
-            entry.tenant.queue.ranks.fallen(entry.program.key)
 
     def _tokens(self, entry: Entry) -> int:
         return max(0, entry.call.tokens_in) + max(0, entry.call.tokens_out)

@@ -7,6 +7,7 @@ the queue, not on the place in it, so that equal runs finish one after the other
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Program:
     watched: bool = False
     """Its promotion is scheduled."""
     idle_since: float = 0.0
+    queues: set[ProgramQueue] = field(default_factory=set)
+    """Where calls of it wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +66,7 @@ class ProgramQueue:
     """Waiting calls of one tenant, by program."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self._levels = policy.levels
         self._critical = policy.programs == "atlas"
         self.calls: dict[str, OrderedDict[str, Entry]] = {}
         self.ranks: Ranking[str] = Ranking(self._rank)
@@ -77,6 +80,7 @@ class ProgramQueue:
         calls = self.calls.get(key)
         if calls is None:
             self.calls[key] = OrderedDict({entry.call.id: entry})
+            entry.program.queues.add(self)
             self.ranks.add(key)
             return
         late = next(reversed(calls.values())).number > entry.number
@@ -96,17 +100,16 @@ class ProgramQueue:
         del calls[entry.call.id]
         if not calls:
             del self.calls[key]
+            entry.program.queues.discard(self)
             self.ranks.discard(key)
 
-    def level(self, entry: Entry) -> int:
-        """The queue by attained service that the call is in."""
-        attained = entry.path if self._critical else entry.program.attained
-        return self._policy.level(attained - entry.program.forgiven)
-
     def _rank(self, key: str) -> tuple[int, int, int]:
+        calls = self.calls[key]
+        entry = calls[next(iter(calls))]
+        program = entry.program
+        attained = entry.path if self._critical else program.attained
         # A program with calls under way has more service than has been counted: it comes after its equals.
-        entry = next(iter(self.calls[key].values()))
-        return self.level(entry), entry.program.running, entry.number
+        return bisect_right(self._levels, attained - program.forgiven), program.running, entry.number
 
 
 @dataclass(slots=True)

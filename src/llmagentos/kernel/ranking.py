@@ -7,7 +7,7 @@ makes a rank fall has to be told (`fallen`). Every operation costs O(log n), amo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
@@ -20,50 +20,51 @@ class Ranking(Generic[K]):
     def __init__(self, rank: Callable[[K], tuple[Any, ...]]) -> None:
         self._rank = rank
         self._heap: list[tuple[tuple[Any, ...], int, K]] = []
-        self._tickets: dict[K, int] = {}
+        self._current: dict[K, tuple[tuple[Any, ...], int, K]] = {}
         self._issued = 0
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._current)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._tickets
+        return key in self._current
 
-    def __iter__(self) -> Any:
-        return iter(self._tickets)
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._current)
 
     def add(self, key: K) -> None:
         """Take a key in; one that is in already is ranked anew."""
-        heappush(self._heap, (self._rank(key), self._ticket(key), key))
-        if len(self._heap) > 2 * len(self._tickets) + 64:
-            self._rebuild()
+        self._push(self._rank(key), key)
 
     def fallen(self, key: K) -> None:
         """The rank of `key` may be lower than it was."""
-        if key in self._tickets:
-            self.add(key)
+        current = self._current.get(key)
+        if current is not None and (rank := self._rank(key)) < current[0]:
+            self._push(rank, key)
 
     def discard(self, key: K) -> None:
         """Take a key out, if it is in."""
-        self._tickets.pop(key, None)
+        self._current.pop(key, None)
 
     def first(self) -> K:
         """The key of the least rank; it stays in. Must not be empty."""
         while True:
-            seen, ticket, key = self._heap[0]
-            if self._tickets.get(key) != ticket:
+            item = self._heap[0]
+            key = item[2]
+            if self._current.get(key) is not item:
                 heappop(self._heap)
                 continue
             rank = self._rank(key)
-            if rank <= seen:
+            if rank <= item[0]:
                 return key
-            heapreplace(self._heap, (rank, self._ticket(key), key))
+            self._issued += 1
+            item = self._current[key] = (rank, self._issued, key)
+            heapreplace(self._heap, item)
 
-    def _ticket(self, key: K) -> int:
+    def _push(self, rank: tuple[Any, ...], key: K) -> None:
         self._issued += 1
-        self._tickets[key] = self._issued
-        return self._issued
-
-    def _rebuild(self) -> None:
-        self._heap = [(self._rank(key), ticket, key) for key, ticket in self._tickets.items()]
-        heapify(self._heap)
+        item = self._current[key] = (rank, self._issued, key)
+        heappush(self._heap, item)
+        if len(self._heap) > 2 * len(self._current) + 64:
+            self._heap = list(self._current.values())
+            heapify(self._heap)
