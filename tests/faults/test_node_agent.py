@@ -11,6 +11,7 @@ import psutil
 from llmagentos.api import jobs
 from llmagentos.api.jobs import TaskResult
 from llmagentos.fleet.node.jobdir import JobDirectory
+from llmagentos.fleet.node.state import NodeDirectory
 from support.node import NodeProcess, ended, submit
 from support.server import ServerProcess, eventually
 
@@ -144,6 +145,30 @@ def test_a_job_waits_for_a_disk_that_can_be_used(server: ServerProcess, node: No
         blocked.unlink()
         await succeeded(server, number)
         assert mark.read_text() == WHOLE
+
+    asyncio.run(main())
+
+
+def test_a_claim_whose_answer_was_lost_and_a_bundle_half_unpacked(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        node.stop()
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": play(mark, 0)})
+        half = node.state / "jobs" / str(number) / "bundle" / "half"
+        half.parent.mkdir(parents=True)
+        half.write_text("of a file")
+        identity = NodeDirectory(node.state).read_identity()
+        assert identity is not None
+        async with server.client(identity.token) as as_node:
+            assert (await jobs.claim(as_node, wait=5)).job is not None
+        node.start()
+        await succeeded(server, number)
+        assert mark.read_text() == WHOLE
+        assert not half.exists()
 
     asyncio.run(main())
 
