@@ -322,8 +322,8 @@ def _request(call: _Call, peer: _Peer, left: float) -> bytes:
 def _item(call: _Call, line: str) -> bytes | None:
     """The item on a line of a stream; None for the line that ends it. Raises the error that a line carries."""
     frame = msgspec.json.decode(line, type=_Frame)
-    if frame.error is not None:
-        raise problem.decode(500, frame.error)
+    if error := bytes(frame.error):
+        raise problem.decode(500, error)
     if frame.end:
         return None
     return bytes(frame.item)
@@ -331,7 +331,7 @@ def _item(call: _Call, line: str) -> bytes | None:
 
 class _Frame(msgspec.Struct):
     item: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
     end: bool = False
 
 

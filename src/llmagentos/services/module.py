@@ -194,11 +194,10 @@ class Module:
             _log.info("stopped")
 
     async def _serve(self, connections: Connections, registrar: Registrar) -> None:
+        if not await _either(registrar.first(), self._stop.wait()):
+            return
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(connections.watch())
-            if not await _either(registrar.first(), self._stop.wait()):
-                watch.cancel()
-                return
             work = [group.create_task(registrar.keep()), *(group.create_task(each()) for each in self._backgrounds)]
             await self._stop.wait()
             _log.info("draining")

@@ -1,0 +1,177 @@
+"""What clients see while instances die, servers go and come back, and modules stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from llmagentos.api.http import HttpClient
+from llmagentos.core.clock import SystemClock
+from llmagentos.core.discovery import Credentials
+from llmagentos.core.errors import DeadlineExceeded
+from llmagentos.services.caller import ServiceCaller
+from llmagentos.services.directory import Directory
+from llmagentos.services.errors import CallInterrupted
+from llmagentos.services.link import Follower, ServerLink
+from llmagentos.services.tokens import ServiceTokens
+from support.server import ServerProcess, eventually
+
+SERVICE = "hello-service"
+
+
+@asynccontextmanager
+async def calling(server: ServerProcess) -> AsyncIterator[ServiceCaller]:
+    """A caller as a program has one, on this test's loop."""
+    link = ServerLink(lambda: Credentials(server.url, server.token))
+    directory = Directory()
+    follower = Follower(link, directory)
+    tokens = ServiceTokens(link.service_token, SystemClock())
+    caller = ServiceCaller(directory, tokens, HttpClient(), SystemClock(), ready=follower.ready)
+    task = asyncio.create_task(follower.follow())
+    try:
+        yield caller
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await caller.aclose()
+        await link.aclose()
+
+
+def test_an_instance_killed_under_load(server: ServerProcess, start_module) -> None:
+    modules = [start_module() for _ in range(3)]
+    errors: Counter[str] = Counter()
+    answered: Counter[int] = Counter()
+    late: Counter[int] = Counter()
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            stop = asyncio.Event()
+            killed_at = [float("inf")]
+
+            async def worker(method: str) -> None:
+                while not stop.is_set():
+                    try:
+                        pid = await caller.call(SERVICE, method, {"delay": 0.01})
+                    except CallInterrupted as error:
+                        assert method == "once", "an idempotent call is repeated elsewhere"
+                        assert "may have been carried out" in error.message
+                        errors[method] += 1
+                        continue
+                    answered[pid] += 1
+                    if time.monotonic() > killed_at[0] + 10:
+                        late[pid] += 1
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(64):
+                    group.create_task(worker("where" if number % 2 else "once"))
+                await eventually(lambda: all(answered[module.pid] > 20 for module in modules))
+                os.kill(modules[0].pid, signal.SIGKILL)
+                killed_at[0] = time.monotonic()
+                await eventually(lambda: len(caller.directory.offering(SERVICE)) == 2, within=15)
+                assert time.monotonic() - killed_at[0] < 12, "the lease of a dead instance runs out after 10 s"
+                await eventually(lambda: sum(late.values()) > 100, within=20)
+                stop.set()
+
+    asyncio.run(main())
+    assert set(late) == {module.pid for module in modules[1:]}
+    assert min(late.values()) > 20, "both that are left work"
+    assert errors["once"] <= 32, "at most those that were running there"
+
+
+def test_the_server_away_and_back(server: ServerProcess, start_module) -> None:
+    module = start_module()
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            assert await caller.call(SERVICE, "echo", {"text": "a"}) == "a"
+            version = caller.directory.version
+            server.kill()
+            for _ in range(20):
+                assert await caller.call(SERVICE, "echo", {"text": "b"}) == "b"
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.start)
+            assert [i.module for i in caller.directory.all()] == [SERVICE]
+            await eventually(lambda: caller.directory.version > version)
+            assert [i.module for i in caller.directory.all()] == [SERVICE], "restored from the database"
+            assert await caller.call(SERVICE, "echo", {"text": "c"}) == "c"
+
+    asyncio.run(main())
+    assert module.log().count('"registered"') == 1
+    assert module.stop() == 0
+
+
+def test_another_server_takes_over(server: ServerProcess, start_module) -> None:
+    """New database, new keys, new tokens: the module introduces itself again, and callers get new tokens."""
+    module = start_module()
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            assert await caller.call(SERVICE, "echo", {"text": "a"}) == "a"
+            before = [instance.id for instance in caller.directory.all()]
+            server.kill()
+            for path in sorted(server.state.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(module.registered, 2)
+            before = caller.directory.version
+            await eventually(lambda: caller.directory.version > before and caller.directory.offering(SERVICE))
+            assert await caller.call(SERVICE, "echo", {"text": "b"}) == "b"
+
+    asyncio.run(main())
+    assert module.stop() == 0
+
+
+def test_a_stopping_module_finishes_what_it_began(server: ServerProcess, start_module) -> None:
+    modules = [start_module(), start_module()]
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            slow = [asyncio.create_task(caller.call(SERVICE, "once", {"delay": 2.0})) for _ in range(16)]
+            await asyncio.sleep(0.5)
+            modules[0].process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                await asyncio.gather(*(caller.call(SERVICE, "once", {}) for _ in range(16)))
+            assert {await task for task in slow} == {module.pid for module in modules}
+            await eventually(lambda: len(caller.directory.all()) == 1)
+
+    asyncio.run(main())
+    assert modules[0].process.wait(10) == 0
+
+
+def test_a_service_that_never_answers(server: ServerProcess, start_module) -> None:
+    start_module()
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            begun = time.monotonic()
+            never = [caller.call(SERVICE, "never", {}, timeout=0.5) for _ in range(100)]
+            results = await asyncio.gather(*never, return_exceptions=True)
+            assert {type(result) for result in results} == {DeadlineExceeded}
+            assert time.monotonic() - begun < 5
+            assert await caller.call(SERVICE, "echo", {"text": "still here"}) == "still here"
+
+    asyncio.run(main())
+
+
+def test_a_module_may_only_be_itself(server: ServerProcess, start_module) -> None:
+    token = server.llmctl("token", "create", "--kind", "module", "other").stdout.strip()
+    module = start_module(wait=False, LLMAGENTOS_SERVER=server.url, LLMAGENTOS_TOKEN=token)
+    assert module.process.wait(20) == 2
+    assert "may not register the module 'hello-service'" in module.log()
+    own = server.llmctl("token", "create", "--kind", "module", SERVICE).stdout.strip()
+    start_module(LLMAGENTOS_SERVER=server.url, LLMAGENTOS_TOKEN=own)
+    assert json.loads(server.llmctl("services", "--json").stdout)[0]["module"] == SERVICE
+
+
+def test_a_module_without_a_server_says_so(server: ServerProcess, start_module) -> None:
+    module = start_module(wait=False, LLMAGENTOS_STATE="/nonexistent")
+    assert module.process.wait(20) == 1
+    assert "no LLMAgentOS server is known here" in module.log()
+    assert "hint: start one with `llmctl up`" in module.log()
