@@ -76,7 +76,7 @@ def fields(text: str) -> set[str]:
 
 
 def untranslated(texts: Iterator[str], catalog: dict[str, str]) -> list[str]:
-    return sorted({text for text in texts if not catalog.get(text)})
+    return sorted({text for text in texts if text and not catalog.get(text)})
 
 
 def all_texts() -> Iterator[str]:
