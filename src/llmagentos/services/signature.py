@@ -179,13 +179,13 @@ def _foreign_schema(kind: type[Any]) -> dict[str, Any]:
     if hasattr(kind, "__pydantic_validator__"):
         schema: dict[str, Any] = kind.model_json_schema()
         return schema
-    raise NotImplementedError
+    raise TypeError(f"{kind.__qualname__} has no JSON form")
 
 
 def _supported(where: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except (TypeError, NotImplementedError) as error:
+    except TypeError as error:
         raise ConfigError(
             f"{where}: a type hint cannot be carried as JSON: {error}",
             hint="use built-in types, dataclasses, msgspec.Struct or pydantic models",
