@@ -33,16 +33,39 @@ PAGE = 1000
 
 def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
     """`jobs` decides and stores; `bundle_bytes` is the largest bundle that is taken."""
-    return [*_people(jobs, hub, bundle_bytes), *_queue(jobs)]
+    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub), *_queue(jobs)]
 
 
-def _people(jobs: Jobs, hub: Hub, bundle_bytes: int) -> list[Endpoint]:
+def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
     async def upload(call: Call) -> BundleInfo:
         return await jobs.keep_bundle(call.path["digest"], call.body)
 
     async def bundle(call: Call) -> BundleInfo:
         return await jobs.bundle(call.path["digest"])
 
+    return [
+        Endpoint(
+            "PUT",
+            "/api/v1/bundles/{digest}",
+            Permission.JOBS_WRITE,
+            upload,
+            body=bytes,
+            returns=BundleInfo,
+            summary="Store a playbook's directory (tar.gz) under its SHA-256",
+            max_body=bundle_bytes,
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/bundles/{digest}",
+            Permission.JOBS_READ,
+            bundle,
+            returns=BundleInfo,
+            summary="Whether it is stored",
+        ),
+    ]
+
+
+def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
     async def submit(call: Call) -> Job:
         return await jobs.submit(call.body, str(call.identity))
 
@@ -68,17 +91,6 @@ def _people(jobs: Jobs, hub: Hub, bundle_bytes: int) -> list[Endpoint]:
     read, write = Permission.JOBS_READ, Permission.JOBS_WRITE
     return [
         Endpoint(
-            "PUT",
-            "/api/v1/bundles/{digest}",
-            write,
-            upload,
-            body=bytes,
-            returns=BundleInfo,
-            summary="Store a playbook's directory (tar.gz) under its SHA-256",
-            max_body=bundle_bytes,
-        ),
-        Endpoint("GET", "/api/v1/bundles/{digest}", read, bundle, returns=BundleInfo, summary="Whether it is stored"),
-        Endpoint(
             "POST",
             "/api/v1/jobs",
             write,
@@ -90,9 +102,7 @@ def _people(jobs: Jobs, hub: Hub, bundle_bytes: int) -> list[Endpoint]:
         ),
         Endpoint("GET", "/api/v1/jobs", read, listing, returns=list[JobSummary], summary="List jobs, newest first"),
         Endpoint("GET", "/api/v1/jobs/{id}", read, show, returns=Job, summary="One job"),
-        Endpoint(
-            "POST", "/api/v1/jobs/{id}/cancel", write, cancel, returns=Job, summary="Cancel a job", audited=True
-        ),
+        Endpoint("POST", "/api/v1/jobs/{id}/cancel", write, cancel, returns=Job, summary="Cancel a job", audited=True),
         Endpoint(
             "GET",
             "/api/v1/jobs/{id}/events",

@@ -22,7 +22,14 @@ def endpoints(
     drop_queue: Callable[[str], Awaitable[None]],
 ) -> list[Endpoint]:
     """`queue_lengths` by node; `drop_queue` ends what waits for a node that is removed."""
+    return [*_people(nodes, queue_lengths, drop_queue), *_selves(nodes)]
 
+
+def _people(
+    nodes: Nodes,
+    queue_lengths: Callable[[], Awaitable[dict[str, int]]],
+    drop_queue: Callable[[str], Awaitable[None]],
+) -> list[Endpoint]:
     async def listing(_: Call) -> list[NodeSummary]:
         return await nodes.listing(await queue_lengths())
 
@@ -33,6 +40,15 @@ def endpoints(
         await nodes.remove(call.path["name"])
         await drop_queue(call.path["name"])
 
+    read, write = Permission.NODES_READ, Permission.NODES_WRITE
+    return [
+        Endpoint("GET", "/api/v1/nodes", read, listing, returns=list[NodeSummary], summary="List nodes"),
+        Endpoint("GET", "/api/v1/nodes/{name}", read, show, returns=Node, summary="One node"),
+        Endpoint("DELETE", "/api/v1/nodes/{name}", write, remove, summary="Remove a node", audited=True),
+    ]
+
+
+def _selves(nodes: Nodes) -> list[Endpoint]:
     async def join(call: Call) -> Joined:
         return await nodes.join(call.identity, call.body)
 
@@ -48,11 +64,8 @@ def endpoints(
             raise InvalidInput(f"{module[:80]!r} is not a module's name", hint="letters, digits, dot, dash, underscore")
         return ModuleToken(await nodes.module_token(node_name(call.identity), module))
 
-    read, write, work = Permission.NODES_READ, Permission.NODES_WRITE, Permission.NODE_WORK
+    work = Permission.NODE_WORK
     return [
-        Endpoint("GET", "/api/v1/nodes", read, listing, returns=list[NodeSummary], summary="List nodes"),
-        Endpoint("GET", "/api/v1/nodes/{name}", read, show, returns=Node, summary="One node"),
-        Endpoint("DELETE", "/api/v1/nodes/{name}", write, remove, summary="Remove a node", audited=True),
         Endpoint(
             "POST",
             "/api/v1/nodes/join",
