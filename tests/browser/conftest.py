@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from support.engine import ScriptedEngine
+from support.scene import Scene, furnish
 from support.server import ServerProcess
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -45,6 +46,9 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
     said: list[str] = []
     context.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     context.on("weberror", lambda error: said.append(str(error.error)))
+    context.on(
+        "dialog", lambda dialog: (said.append(dialog.message) if dialog.type == "alert" else None, dialog.accept())
+    )
     yield context
     context.close()
     assert [text for text in said if "status of 40" not in text] == []
@@ -80,6 +84,12 @@ def _server(_engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -
     assert applied.returncode == 0, applied.stderr
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def scene(_server: ServerProcess) -> Scene:
+    """Nodes, a job, services and runs with texts that try to run in the browser."""
+    return furnish(_server)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from support.engine import ScriptedEngine
+from support.scene import Scene
 from support.server import ServerProcess
 
 BACKGROUND = "getComputedStyle(document.documentElement).backgroundColor"
@@ -25,6 +26,17 @@ def ask(server: ServerProcess, text: str) -> str:
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return str(json.load(answer)["id"])
+
+
+def pages_of(scene: Scene) -> list[str]:
+    """Pages of what `scene` holds."""
+    return [
+        f"/runs/{scene.answered}",
+        f"/runs/{scene.failed}",
+        f"/jobs/{scene.job}",
+        "/nodes/web-1",
+        "/agents/helpdesk",
+    ]
 
 
 def test_login_by_link_works_once(page: Page, console: ServerProcess) -> None:
@@ -107,7 +119,6 @@ def test_a_run_is_stopped(entered: Page, console: ServerProcess) -> None:
     page = entered
     run = ask(console, "Talk for ever")
     page.goto(f"{console.url}/runs/{run}")
-    page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Stop run").click()
     expect(page.get_by_text("Stopped by admin:admin before there was an answer.")).to_be_visible()
 
@@ -133,13 +144,14 @@ def test_language_and_theme_are_remembered(entered: Page, context: BrowserContex
     expect(other.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_no_page_is_wider_than_its_screen(entered: Page, console: ServerProcess, width: int) -> None:
+@pytest.mark.parametrize("width", [360, 700, 768, 900, 1280])
+def test_no_page_is_wider_than_its_screen(entered: Page, console: ServerProcess, scene: Scene, width: int) -> None:
     page = entered
     run = ask(console, "x" * 300)
     page.set_viewport_size({"width": width, "height": 800})
-    for path in (*PAGES, f"/runs/{run}", "/runs/none", "/nodes/none"):
+    for path in (*PAGES, *pages_of(scene), f"/runs/{run}", "/runs/none", "/nodes/none"):
         page.goto(console.url + path)
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{path} is {over} px too wide"
 
@@ -153,7 +165,7 @@ def test_the_menu_of_a_phone(entered: Page, console: ServerProcess) -> None:
     page.get_by_role("button", name="Menu").click()
     link.click()
     expect(page).to_have_url(f"{console.url}/nodes")
-    expect(page.get_by_text("No nodes yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="Nodes")).to_be_visible()
 
 
 def test_an_unknown_page_is_a_page(entered: Page, console: ServerProcess) -> None:
@@ -163,3 +175,41 @@ def test_an_unknown_page_is_a_page(entered: Page, console: ServerProcess) -> Non
         assert response.status in (400, 404), path
         expect(entered.get_by_role("heading", level=1)).to_have_text(re.compile("Not found|This cannot be done"))
     expect(entered.get_by_text("did you mean 'support'?")).to_be_visible()
+
+
+def test_a_grounded_answer_with_its_records_and_steps(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page = entered
+    page.goto(f"{console.url}/runs/{scene.answered}")
+    expect(page.locator("#answer")).to_contain_text("The biggest is the Kettle 1.7 l (K-170) for 39.90.")
+    expect(page.locator("#sources li")).to_have_count(2)
+    expect(page.locator("#sources")).to_contain_text("<script>alert(1)</script>")
+    steps = page.locator("#timeline > li .line strong")
+    expect(steps).to_have_text(["Asked", "Taken up", "Tool call", "Tool call", "Model writes the answer", "Answered"])
+    expect(page.get_by_text('"Kettle 1.7 l"')).to_be_hidden()
+    page.locator("summary", has_text="Result").click()
+    expect(page.get_by_text('"Kettle 1.7 l"')).to_be_visible()
+
+
+def test_a_job_shows_what_each_task_came_to(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page = entered
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_role("link", name="site.yml").click()
+    expect(page).to_have_url(f"{console.url}/jobs/{scene.job}")
+    tasks = page.locator(".task")
+    expect(tasks).to_contain_text(["Before the first task", "Gathering Facts", "Write its configuration"])
+    expect(page.locator(".diff .add").first).to_have_text("+port: 8080")
+    expect(page.locator(".task", has_text="Packages")).to_contain_text("No package matching 'git' is available")
+    page.get_by_role("link", name="web-1").click()
+    expect(page.get_by_role("heading", name="web-1")).to_be_visible()
+    expect(page.locator(".facts")).to_contain_text("Debian GNU/Linux 12 (bookworm)")
+    expect(page.locator("table", has_text="mailer")).to_contain_text("failed")
+
+
+def test_time_goes_on_while_a_run_does(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page = entered
+    page.goto(f"{console.url}/runs/{scene.waiting}")
+    expect(page.locator("#connection")).to_have_attribute("data-state", "open")
+    expect(page.locator("#timeline")).to_contain_text("Model writes the answer")
+    ticking = page.locator("#timeline [data-since]")
+    first = ticking.text_content()
+    expect(ticking).not_to_have_text(first or "")
