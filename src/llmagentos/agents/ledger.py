@@ -318,6 +318,15 @@ class Ledger:
             raise NotFound(f"there is no run {run!r}")
         return row.host
 
+    async def host_of_live(self, run: str) -> str:
+        """Whose run it is, while it has not ended. Raises `NotFound` or `RunEnded`."""
+        row = await self._records.row(run)
+        if row is None:
+            raise NotFound(f"there is no run {run!r}")
+        if row.state.ended:
+            raise RunEnded(f"the run {run} has ended", run=run)
+        return row.host
+
     # Ending ---------------------------------------------------------------------------------------
 
     async def kill(self, run: str, *, by: str) -> Run:

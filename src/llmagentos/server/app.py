@@ -32,6 +32,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     services = registry.wire(base, parts)
     gateway, calls = llm.wire(base, parts)
     known = agents.wire(base, parts, gateway, services.caller)
+    llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     console.wire(base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes)
     for name, wire in plugins.load(config.plugins):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,17 @@ def test_many_texts_keep_their_order(client: openai.OpenAI) -> None:
 
 @pytest.mark.anyio
 async def test_calls_are_metered(server: ServerProcess, client: openai.OpenAI) -> None:
+    begun = time.time()
     client.chat.completions.create(
         model="default",
         messages=[{"role": "user", "content": "Say hi"}],
         max_tokens=3,
-        extra_headers={"X-LLMAgentOS-Run": "metered", "X-LLMAgentOS-Purpose": "tool"},
     )
     async with server.client() as api:
         calls: list[CallInfo] = []
-        while not calls:
-            calls = await api.get("/api/v1/models/calls", list[CallInfo], query={"run": "metered"})
+        while not calls or calls[0].at < begun:
+            calls = await api.get("/api/v1/models/calls", list[CallInfo], query={"limit": 1})
+        assert await api.get("/api/v1/models/calls", list[CallInfo], query={"run": "none"}) == []
         metrics = await api.text("/metrics")
     (call,) = calls
     assert (call.model, call.engine, call.caller, call.status) == (

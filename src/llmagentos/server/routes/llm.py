@@ -32,11 +32,14 @@ from llmagentos.api.llm import (
 )
 from llmagentos.core.errors import Forbidden, InvalidInput, LLMAgentOSError
 from llmagentos.llm.gateway import TIMEOUT_S, Gateway
-from llmagentos.security.identity import Permission
+from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.respond import openai_shape
 
 T = TypeVar("T")
+
+ActsFor = Callable[[Identity, str], Awaitable[None]]
+"""Raises `Forbidden`, `NotFound` or `Conflict` when an identity may not call models for a run."""
 
 _MAX_RUN_ID = 64
 _MAX_CALLS = 1000
@@ -44,13 +47,23 @@ _DONE = b"data: [DONE]\n\n"
 
 
 def endpoints(
-    gateway: Gateway, calls: Callable[[int, str | None], Awaitable[list[CallInfo]]], *, started: float
+    gateway: Gateway,
+    calls: Callable[[int, str | None], Awaitable[list[CallInfo]]],
+    acts_for: ActsFor,
+    *,
+    started: float,
 ) -> list[Endpoint]:
     """`calls(limit, run)` gives the newest metered calls; `started` is the age of models in OpenAI's list."""
 
+    async def context(call: Call) -> tuple[str | None, Purpose | None, float]:
+        run_id, purpose, timeout = _headers(call)
+        if run_id is not None:
+            await acts_for(call.identity, run_id)
+        return run_id, purpose, timeout
+
     async def chat(call: Call) -> ChatCompletion | EventStream:
         request: ChatRequest = call.body
-        run_id, purpose, timeout = _context(call)
+        run_id, purpose, timeout = await context(call)
         if not request.stream:
             work = gateway.complete(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
             return await _while_connected(call.request, work)
@@ -65,7 +78,7 @@ def endpoints(
 
     async def embeddings(call: Call) -> Embeddings:
         request: EmbeddingRequest = call.body
-        run_id, _, timeout = _context(call)
+        run_id, _, timeout = await context(call)
         work = gateway.embed(request, call.identity, run_id=run_id, timeout=timeout)
         found = await _while_connected(call.request, work)
         return _packed(found) if request.encoding_format == "base64" else found
@@ -175,8 +188,8 @@ async def _hung_up(request: Request) -> None:
         continue
 
 
-def _context(call: Call) -> tuple[str | None, Purpose | None, float]:
-    """Run, purpose and seconds left from the headers. Raises `InvalidInput`, `Forbidden` for a run of others."""
+def _headers(call: Call) -> tuple[str | None, Purpose | None, float]:
+    """Run, purpose and seconds left from the headers. Raises `InvalidInput` or `Forbidden`."""
     headers = call.request.headers
     run_id, purpose = headers.get(RUN_HEADER), headers.get(PURPOSE_HEADER)
     if run_id is not None and not call.identity.may(Permission.RUNS_EXECUTE):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from llmagentos.agents.hosted import require_own
+from llmagentos.agents.ledger import Ledger, run_topic
+from llmagentos.api.llm import CallInfo
 from llmagentos.api.runs import RunDelta
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
+from llmagentos.security.identity import Identity
 from llmagentos.server.routes import llm
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.calls import CallRecords
@@ -18,13 +22,22 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords]:
     models = configured(base.config, base.state, base.clock)
 
     def watched(run_id: str, text: str) -> None:
-        base.hub.publish(f"run:{run_id}", RunDelta(run_id, text))
+        base.hub.publish(run_topic(run_id), RunDelta(run_id, text))
 
     gateway = Gateway(models, meter=meter, clock=base.clock, on_delta=watched)
-    parts.endpoints += llm.endpoints(
-        gateway, lambda limit, run: records.newest(limit, run_id=run), started=base.started
-    )
     parts.background.append(meter.run)
     parts.prune.append(records.prune)
     parts.close.append(gateway.aclose)
     return gateway, records
+
+
+def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecords, ledger: Ledger) -> None:
+    """OpenAI's API. `ledger` knows whose run a call is made for, so it comes after the agents."""
+
+    async def acts_for(identity: Identity, run_id: str) -> None:
+        require_own(identity, await ledger.host_of_live(run_id))
+
+    async def calls(limit: int, run_id: str | None) -> list[CallInfo]:
+        return await records.newest(limit, run_id=run_id)
+
+    parts.endpoints += llm.endpoints(gateway, calls, acts_for, started=base.started)
