@@ -157,8 +157,7 @@ async def test_following_shows_every_event_once_and_ends_with_the_job(server, jo
 
         async def watch() -> None:
             async with jobs.follow(admin, sent.summary.id) as items:
-                async for item in items:
-                    seen.append(item)
+                seen.extend([item async for item in items])
 
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             group.create_task(watch())
