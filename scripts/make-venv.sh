@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the virtual environment; on Debian and Ubuntu `venv` is a package of its own.
 set -euo pipefail
-python=$1 venv=$2
+venv=$2
+# Called from within an environment (perhaps this very one), the Python below it counts.
+python=$("$1" -c 'import os, sys; print(sys.executable if sys.prefix == sys.base_prefix else os.path.join(sys.base_prefix, "bin", "python3"))')
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
   echo "error: $("$python" --version) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2
   exit 2
