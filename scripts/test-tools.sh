@@ -3,7 +3,7 @@
 set -uo pipefail
 packages=()
 command -v chromium >/dev/null || packages+=(chromium)
-fc-list 2>/dev/null | grep -qi 'noto.*cjk' || packages+=(fonts-noto-cjk)
+fc-list 2>/dev/null | grep -i 'noto.*cjk' >/dev/null || packages+=(fonts-noto-cjk)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
 [ ${#packages[@]} -gt 0 ] || need_apt=no
 
