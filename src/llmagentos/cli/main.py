@@ -41,6 +41,7 @@ _AGENTS = {
     "agents": ("agents:agents", tr("List agents")),
     "agent": ("agents:agent", tr("Show one agent")),
     "models": ("models:models", tr("List models")),
+    "simulate": ("simulate:simulate", tr("Compare scheduling policies on a trace")),
 }
 _SERVICES = {
     "services": ("services:services", tr("List services and their instances")),

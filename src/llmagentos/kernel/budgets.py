@@ -211,6 +211,7 @@ class BudgetTree:
         if account is None:
             account = self._accounts[path] = Account(path)
             if len(path) > 1:
+                self._account(path[:-1])
                 self._children.setdefault(path[:-1], set()).add(path)
         return account
 
