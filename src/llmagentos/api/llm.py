@@ -96,6 +96,15 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int = 0
 
 
+class Waits(msgspec.Struct, frozen=True):
+    """How long a call waited, in seconds; beside what OpenAI tells."""
+
+    queue_s: float
+    """For a slot of the engine."""
+    ttft_s: float | None
+    """For the first piece of the answer, the wait for the slot included."""
+
+
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one chunk adds to the answer."""
 
@@ -123,6 +132,7 @@ class ChatChunk(msgspec.Struct, frozen=True):
     model: str = ""
     choices: list[ChunkChoice] = []
     usage: Usage | UnsetType | None = UNSET
+    waits: Waits | UnsetType = UNSET
     object: str = "chat.completion.chunk"
 
     @property
@@ -164,6 +174,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     model: str
     choices: list[Choice]
     usage: Usage
+    waits: Waits | UnsetType = UNSET
     object: str = "chat.completion"
 
     @property

@@ -56,7 +56,8 @@ class _Answer:
             reasoning_content="".join(self._reasoning) or UNSET,
         )
         choice = Choice(message, self._finish, logprobs=self._logprobs or None)
-        return ChatCompletion(self._last.id, self._last.created, self._last.model, [choice], self._usage)
+        last = self._last
+        return ChatCompletion(last.id, last.created, last.model, [choice], self._usage, last.waits)
 
 
 def _merge(call: dict[str, Any], part: dict[str, Any]) -> None:

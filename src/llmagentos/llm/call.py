@@ -62,7 +62,7 @@ class Call:
 
     def usage(self) -> ChatChunk:
         """The last chunk: no text, but what the call took."""
-        return msgspec.structs.replace(self._chunk([]), usage=self.measured.usage)
+        return msgspec.structs.replace(self._chunk([]), usage=self.measured.usage, waits=self.measured.waits)
 
     def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
         return ChatChunk(f"chatcmpl-{self.measured.id}", self._created, self.measured.model, choices, UNSET)

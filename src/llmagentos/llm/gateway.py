@@ -167,10 +167,10 @@ class Gateway:
         return infos
 
     async def aclose(self) -> None:
-        """Store what was metered and close the connections to the engines."""
-        await self._meter.flush()
+        """Close the connections to the engines and store what was metered."""
         for model in self._models.values():
             await model.engine.aclose()
+        await self._meter.flush()
 
     def _find(self, name: str, use: Use) -> Model:
         if (model := self._models.get(name)) is None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
-from llmagentos.api.llm import CallInfo, Usage
+from llmagentos.api.llm import CallInfo, Usage, Waits
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import LLMAgentOSError
@@ -123,6 +123,11 @@ class Measurement:
     def usage(self) -> Usage:
         """What the call took; when the engine did not say, the pieces count as tokens of the answer."""
         return self._usage or Usage(0, self._pieces, self._pieces)
+
+    @property
+    def waits(self) -> Waits:
+        """How long it waited."""
+        return Waits(round(self._queue_s, 4), None if self._ttft_s is None else round(self._ttft_s, 4))
 
     def end(self, error: BaseException | None) -> None:
         """It is over; with `error` it failed or was cancelled."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Float, Integer, String, Table, delete, insert, select
+from sqlalchemy import Column, Float, Integer, String, Table, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from llmagentos.api.llm import CallInfo
 from llmagentos.core.clock import Clock
@@ -41,10 +42,11 @@ class CallRecords:
         self._days = days
 
     async def add(self, calls: Sequence[CallInfo]) -> None:
-        """Store calls that have ended."""
+        """Store calls that have ended. What is stored already stays as it is: a batch may come twice."""
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         rows = [_row(call) for call in calls]
         async with self._database.write() as connection:
-            await connection.execute(insert(LLM_CALLS), rows)
+            await connection.execute(insert(LLM_CALLS).on_conflict_do_nothing(), rows)
 
     async def newest(self, limit: int, *, run_id: str | None = None) -> list[CallInfo]:
         """The last `limit` calls (of a run), newest first."""
@@ -64,5 +66,7 @@ class CallRecords:
 
 
 def _row(call: CallInfo) -> dict[str, Any]:
-    error = call.error[:500] if call.error is not None else None
-    return msgspec.structs.asdict(call) | {"caller": call.caller[:300], "error": error}
+    # Cut to the columns' widths, and without NUL, which PostgreSQL's text cannot hold.
+    cut = {"model": 64, "engine": 32, "caller": 300, "run_id": 64, "error": 500}
+    row = msgspec.structs.asdict(call)
+    return row | {name: row[name].replace("\0", "")[:width] for name, width in cut.items() if row[name] is not None}

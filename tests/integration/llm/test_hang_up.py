@@ -69,6 +69,18 @@ async def test_a_caller_that_hangs_up_stops_the_engine(server: ServerProcess, st
     assert (calls[0].status, calls[0].operation) == ("cancelled", "chat")
 
 
+async def test_killing_a_run_stops_the_engine(server: ServerProcess) -> None:
+    spec = {"name": "teller", "model": "default", "instructions": "Write a very long story about the sea."}
+    async with server.client() as api:
+        await api.put("/api/v1/agents/teller", spec, dict)
+        run = await api.post("/api/v1/runs", {"agent": "teller", "input": "Begin."}, dict)
+        await until_busy(server, 1)
+        killed = await asyncio.to_thread(server.llmctl, "kill", run["id"])
+        assert killed.returncode == 0, killed.stderr
+        await until_busy(server, 0, within=2.0)
+        assert (await model(server)).running == 0
+
+
 async def test_a_killed_engine_is_a_clear_error_and_the_next_one_works(start_server: StartServer) -> None:
     server = start_server(CONFIG)
     engines = Engines(server)

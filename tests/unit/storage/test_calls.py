@@ -13,7 +13,20 @@ from llmagentos.storage.database import Database
 
 def call(number: int, at: float, run_id: str | None = None) -> CallInfo:
     return CallInfo(
-        f"c{number}", at, "m", "openai", "chat", "admin:me" * 60, "failed", 3, 4, 0.1, 2.0, 0.5, run_id, "x" * 900
+        f"c{number}",
+        at,
+        "m",
+        "openai",
+        "chat",
+        "admin:me" * 60,
+        "failed",
+        3,
+        4,
+        0.1,
+        2.0,
+        0.5,
+        run_id,
+        "\0" + "x" * 900,
     )
 
 
@@ -24,6 +37,7 @@ def test_calls_are_found_and_pruned(tmp_path: Path) -> None:
         clock = ManualClock(wall=1_000_000.0)
         records = CallRecords(database, clock, days=1)
         await records.add([call(1, clock.wall - 90_000, "old"), call(2, clock.wall - 10, "r"), call(3, clock.wall)])
+        await records.add([call(3, clock.wall)])  # a batch whose answer was lost comes again
         assert [c.id for c in await records.newest(2)] == ["c3", "c2"]
         (mine,) = await records.newest(10, run_id="r")
         assert (mine.ttft_s, mine.tokens_out, mine.status) == (0.5, 4, "failed")
