@@ -72,7 +72,7 @@ def no_instance(service: str, known: Iterable[str]) -> NoInstance:
     return NoInstance(
         f"no instance of the service {service!r} is registered",
         hint=_did_you_mean(service, names)
-        or f"registered are: {', '.join(names[:20]) or 'none'}; is its module running?",
+        or f"is its module running? registered are: {', '.join(names[:20]) or 'none'}",
     )
 
 

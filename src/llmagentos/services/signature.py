@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Sequence
@@ -168,11 +169,26 @@ def _schema(where: str, kind: Any) -> dict[str, Any]:
 
 
 def _inlined(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """A schema on its own: its top is no reference, its definitions come along."""
+    """A schema on its own: its top is no reference, all its definitions are at its top."""
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     top = dict(components[name]) if name else dict(schema)
-    used = {key: value for key, value in components.items() if key != name or f'"#/$defs/{name}"' in str(value)}
-    return top | {"$defs": used} if used else top
+    definitions: dict[str, Any] = {}
+    top = _hoisted(top, definitions)
+    definitions |= {key: _hoisted(value, definitions) for key, value in components.items()}
+    if name and f'"#/$defs/{name}"' not in json.dumps([top, definitions]):
+        del definitions[name]
+    return top | {"$defs": definitions} if definitions else top
+
+
+def _hoisted(schema: Any, into: dict[str, Any]) -> Any:
+    """`schema` without definitions of its own (pydantic's have some): they go into `into`."""
+    if isinstance(schema, list):
+        return [_hoisted(each, into) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    for key, value in schema.get("$defs", {}).items():
+        into[key] = _hoisted(value, into)
+    return {key: _hoisted(value, into) for key, value in schema.items() if key != "$defs"}
 
 
 def _foreign_schema(kind: type[Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import msgspec
 
 from support.server import ServerProcess
 
-PROVIDER = '''
+PROVIDER = """
 from llmagentos import Module, Service
 
 
@@ -23,14 +23,13 @@ class HelloService(Service):
 module = Module("hello-service")
 module.register_service(HelloService)
 module.start()
-'''
+"""
 
 
 def test_the_first_example(server: ServerProcess, start_module, consumer: Callable[[str], str]) -> None:
     module = start_module(PROVIDER)
     printed = consumer(
-        "from llmagentos import ServiceClient\n"
-        'print(ServiceClient("hello-service").call("say_hello", name="world"))\n'
+        'from llmagentos import ServiceClient\nprint(ServiceClient("hello-service").call("say_hello", name="world"))\n'
     )
     assert printed == "Hello, world!\n"
     called = server.llmctl("call", "hello-service", "say_hello", "name=world")
@@ -140,7 +139,12 @@ def test_curl(server: ServerProcess, start_module, promtool: str, tmp_path: Path
     address = json.loads(server.llmctl("services", "--json").stdout)[0]["address"]
     method = f"{address}/services/hello-service/say_hello"
     for path in ("/services/hello-service/say_hello", "/health", "/metrics", "/openapi.json", "/", "/services/x/y"):
-        for extra in ([], ["-d", "{}"], ["-H", "Authorization: Bearer nonsense"], ["-H", f"Authorization: Bearer {server.token}"]):
+        for extra in (
+            [],
+            ["-d", "{}"],
+            ["-H", "Authorization: Bearer nonsense"],
+            ["-H", f"Authorization: Bearer {server.token}"],
+        ):
             assert curl(*extra, f"{address}{path}")[0] == 401, (path, extra)
     token = server.llmctl("token", "service", "hello-service").stdout.strip()
     auth = ["-H", f"Authorization: Bearer {token}"]
