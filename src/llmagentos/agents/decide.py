@@ -19,6 +19,8 @@ from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import Purpose
 
 _LONGEST_CHOICE = 512
+_ROOM_FOR_REPLY = 64
+"""Turns of the session are left out rather than that a reply gets less than this."""
 _SHORTEST_REPLY = 16
 """Under this many tokens no call is made: nothing useful would come of it."""
 
@@ -77,9 +79,7 @@ def decide(spec: AgentSpec, tools: Toolset, log: Log) -> Step | None:
     step = _next(spec, tools, log)
     if isinstance(step, CallTool | CallModel | Rank) and log.steps >= spec.limits.steps:
         return Fail(f"no answer within {spec.limits.steps} steps (limits.steps)", "limit_steps")
-    if isinstance(step, CallModel):
-        return _within_tokens(spec, log, step)
-    return step
+    return _within_tokens(spec, tools, log, step) if isinstance(step, CallModel) else step
 
 
 def _interrupted(tools: Toolset, log: Log) -> Step:
@@ -94,8 +94,14 @@ def _interrupted(tools: Toolset, log: Log) -> Step:
     )
 
 
-def _within_tokens(spec: AgentSpec, log: Log, step: CallModel) -> Step:
+def _within_tokens(spec: AgentSpec, tools: Toolset, log: Log, step: CallModel) -> Step:
+    """The call with what is left of the run's tokens; turns of the session that do not fit are left out."""
     left = spec.limits.tokens - log.tokens - step.prompt.estimate
+    if left < min(step.prompt.max_tokens, _ROOM_FOR_REPLY) and log.history:
+        shorter = _next(spec, tools, log.without_oldest_turn())
+        return (
+            _within_tokens(spec, tools, log.without_oldest_turn(), shorter) if isinstance(shorter, CallModel) else step
+        )
     if left < _SHORTEST_REPLY:
         return Fail(
             f"the next model call does not fit into {spec.limits.tokens} tokens (limits.tokens), "
@@ -144,7 +150,7 @@ def _tool_failed(turn: ToolTurn) -> Fail:
 def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> Step:
     if records is not None:
         messages = grounding.prompt(spec.instructions, records, log.history, log.input)
-        return _model(spec, messages, temperature=0.0)
+        return _model(spec, messages, temperature=0.0, live=not spec.verify)
     system = [Message("system", spec.instructions)] if spec.instructions else []
     return _model(spec, (*system, *earlier(log), Message("user", log.input)))
 
@@ -154,11 +160,16 @@ def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> Step:
     if not text:
         return Fail(f"the model {spec.model!r} answered nothing", "empty_answer")
     found = grounding.given(log)
-    if not found or (spec.ground is None and spec.route != "embedding"):
+    if not found or not _grounded(spec):
         return Answer(text, found)
     if spec.verify and support.unsupported(text, found, log.input) is not None:
         return Answer(grounding.quoted(found, log.input), found)
     return Answer(text, support.used(text, found, log.input))
+
+
+def _grounded(spec: AgentSpec) -> bool:
+    """Whether its answers come from records alone."""
+    return spec.ground is not None or spec.route == "embedding"
 
 
 def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
@@ -197,7 +208,11 @@ def _chosen(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None
         if isinstance(choice, choosing.Unusable) and _unusable_before(tools, log):
             return Fail(f"the model {spec.model!r} made no usable choice: {choice.reason}", "bad_reply")
         if not isinstance(choice, choosing.Unusable):
-            return _model(spec, choosing.transcript(spec.instructions, log, records, tools.tools, answering=True))
+            return _model(
+                spec,
+                choosing.transcript(spec.instructions, log, records, tools.tools, answering=True),
+                live=not (spec.verify and _grounded(spec)),
+            )
     messages = choosing.transcript(spec.instructions, log, records, tools.tools, answering=False)
     return _model(spec, messages, purpose=Purpose.TOOL, schema=choosing.schema(tools.tools), temperature=0.0)
 
@@ -230,6 +245,7 @@ def _model(
     purpose: Purpose = Purpose.ANSWER,
     schema: dict[str, Any] | None = None,
     temperature: float | None = None,
+    live: bool = True,
 ) -> CallModel:
     most = spec.limits.reply if purpose is Purpose.ANSWER else min(_LONGEST_CHOICE, spec.limits.reply)
-    return CallModel(Prompt(spec.model, tuple(messages), most, purpose, schema, temperature))
+    return CallModel(Prompt(spec.model, tuple(messages), most, purpose, live, schema, temperature))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal, cast
 
 from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.agents.model import Prompt, Reply
-from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request
-from llmagentos.api.llm import EmbeddingRequest, Usage
-from llmagentos.api.runs import Claim, Data, Purpose, RunEvent
+from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request, reply
+from llmagentos.api.llm import EmbeddingRequest, Usage, Waits
+from llmagentos.api.runs import Claim, Data, RunEvent
 from llmagentos.llm.gateway import Gateway
 from llmagentos.security.identity import Identity
 
@@ -49,21 +48,21 @@ class GatewayModels:
 
     async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
         """The reply to `prompt`."""
-        purpose: Literal["answer", "tool"] = "answer" if prompt.purpose is Purpose.ANSWER else "tool"
-        begun, first = time.monotonic(), 0.0
         pieces: list[str] = []
-        usage, cut = Usage(), False
-        chunks = self._gateway.chat(chat_request(prompt), self._caller, run_id=run, purpose=purpose, timeout=timeout)
+        usage, waits, cut = Usage(), Waits(0.0, None), False
+        chunks = self._gateway.chat(
+            chat_request(prompt), self._caller, run_id=run, purpose=prompt.gate_purpose, timeout=timeout
+        )
         async with aclosing(chunks):
             async for chunk in chunks:
-                if chunk.text:
-                    first = first or time.monotonic() - begun
-                    pieces.append(chunk.text)
+                pieces.append(chunk.text)
                 if chunk.choices and chunk.choices[0].finish_reason == "length":
                     cut = True
                 if isinstance(chunk.usage, Usage):
                     usage = chunk.usage
-        return Reply("".join(pieces), usage.prompt_tokens, usage.completion_tokens, ttft_s=first, cut=cut)
+                if isinstance(chunk.waits, Waits):
+                    waits = chunk.waits
+        return reply("".join(pieces), usage, waits, cut=cut)
 
     async def embed(
         self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float

@@ -13,6 +13,7 @@ from typing import Protocol
 from llmagentos.agents.log import Log, fold
 from llmagentos.agents.loop import Loop
 from llmagentos.agents.model import Models
+from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.agents import AgentSpec
@@ -47,7 +48,7 @@ class AgentHost:
 
     def __init__(self, backend: Backend, models: Models, tools_of: ToolsOf, *, concurrency: int = CONCURRENCY) -> None:
         self._backend = backend
-        self._models = models
+        self._models = Remembering(models)
         self._tools_of = tools_of
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from llmagentos.agents import log as runlog
 from llmagentos.agents.log import Log
+from llmagentos.agents.records import Agent, Records, Row, SpecOf
 from llmagentos.agents.states import RunEnded
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import (
@@ -33,13 +34,15 @@ from llmagentos.api.runs import (
 )
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, InvalidInput, NotFound
+from llmagentos.core.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from llmagentos.core.events import LAGGED, Hub
 from llmagentos.core.ids import new_id
 from llmagentos.kernel.leases import LeaseTable
 
 LEASE_S = 10.0
 SWEEP_S = 0.5
+MAX_UNENDED = 10_000
+"""Runs that wait or run at the same time; more are refused."""
 HISTORY_TURNS = 8
 HISTORY_CHARACTERS = 4000
 SERVER = "server"
@@ -53,58 +56,6 @@ class SessionBusy(Conflict):
     """The session's last request has not been answered yet."""
 
     code = "session_busy"
-
-
-class Row(Protocol):
-    """What storage tells of a run beside its log."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def agent(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def state(self) -> RunState: ...
-    @property
-    def fence(self) -> int: ...
-    @property
-    def holder(self) -> str: ...
-
-
-class Records(Protocol):
-    """What the ledger needs of storage."""
-
-    async def create(self, summary: RunSummary, host: str, events: Sequence[RunEvent]) -> None: ...
-    async def append(
-        self, summary: RunSummary, events: Sequence[RunEvent], *, fence: int, holder: str | None = None
-    ) -> None: ...
-    async def released(self, run: str, fence: int) -> None: ...
-    async def row(self, run: str) -> Row | None: ...
-    async def find(self, prefix: str) -> list[str]: ...
-    async def claimable(self, host: str, agents: Sequence[str] | None) -> Sequence[Row]: ...
-    async def unended(self, *, agent: str | None = None) -> Sequence[Row]: ...
-    async def busy(self, agent: str, session: str) -> str | None: ...
-    async def highest_fence(self) -> int: ...
-    async def events(self, run: str, *, after: int = 0) -> list[RunEvent]: ...
-    async def newest(
-        self, *, ended: bool, agent: str | None = None, session: str | None = None, limit: int = 100
-    ) -> list[RunSummary]: ...
-
-
-class Agent(Protocol):
-    """The agent that a run is for."""
-
-    @property
-    def spec(self) -> AgentSpec: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def host(self) -> str: ...
-
-
-SpecOf = Callable[[str, int], Any]
-"""`await spec_of(agent, version)` -> AgentSpec, or None when the agent is gone."""
 
 
 class Ledger:
@@ -124,8 +75,13 @@ class Ledger:
     # Asking ---------------------------------------------------------------------------------------
 
     async def create(self, agent: Agent, text: str, *, by: str, session: str | None = None) -> RunSummary:
-        """A new run of `agent`, queued. Raises `SessionBusy` while the session has one that has not ended."""
+        """A new run of `agent`, queued.
+
+        Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not.
+        """
         spec = agent.spec
+        if await self._records.unended_count() >= MAX_UNENDED:
+            raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
         history: list[Turn] = []
         if session is not None:
             if (busy := await self._records.busy(spec.name, session)) is not None:

@@ -98,6 +98,11 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         """The session before this run."""
         return self.request.history
 
+    def without_oldest_turn(self) -> Log:
+        """The same with less of the session before it."""
+        request = self.request
+        return replace(self, created=replace(request, history=request.history[1:]))
+
     @property
     def tools(self) -> list[ToolTurn]:
         """The finished tool calls, in order."""

@@ -24,10 +24,17 @@ class Prompt(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...]
     max_tokens: int
     purpose: Purpose
+    live: bool = True
+    """Whether those who watch the run may read the reply while it is being written."""
     schema: dict[str, Any] | None = None
     """JSON Schema that the reply must fit."""
     temperature: float | None = None
     """None leaves it to the model."""
+
+    @property
+    def gate_purpose(self) -> Literal["answer", "tool"]:
+        """What the gateway is told: it shows `answer` calls to those who watch the run."""
+        return "answer" if self.live and self.purpose is Purpose.ANSWER else "tool"
 
     @property
     def estimate(self) -> int:
@@ -50,7 +57,7 @@ class Models(Protocol):
     """Calls to models on behalf of a run; each raises an `LLMAgentOSError` when it fails."""
 
     async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
-        """The reply to `prompt`. Its text also goes out to whoever watches the run when its purpose is the answer."""
+        """The reply to `prompt`; an answer that is `live` also goes out to whoever watches the run, as it comes."""
         ...
 
     async def embed(

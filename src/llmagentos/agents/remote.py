@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 from llmagentos.agents.model import Prompt, Reply
-from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request
+from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request, reply
 from llmagentos.api import runs
 from llmagentos.api.client import ApiClient
 from llmagentos.api.llm import (
@@ -19,8 +18,9 @@ from llmagentos.api.llm import (
     ChatCompletion,
     EmbeddingRequest,
     Embeddings,
+    Waits,
 )
-from llmagentos.api.runs import Append, Claim, ClaimRequest, Data, HostedAgent, LeaseRequest, Purpose, RunEvent
+from llmagentos.api.runs import Append, Claim, ClaimRequest, Data, HostedAgent, LeaseRequest, RunEvent
 from llmagentos.core import tracing
 
 _GRACE_S = 5.0
@@ -61,19 +61,13 @@ class ApiModels:
 
     async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
         """The reply to `prompt`."""
-        purpose = "answer" if prompt.purpose is Purpose.ANSWER else "tool"
-        begun = time.monotonic()
-        headers = _headers(run, timeout) | {PURPOSE_HEADER: purpose}
+        headers = _headers(run, timeout) | {PURPOSE_HEADER: prompt.gate_purpose}
         found = await self._api().post(
             "/v1/chat/completions", chat_request(prompt), ChatCompletion, timeout=timeout + _GRACE_S, headers=headers
         )
-        return Reply(
-            found.text,
-            found.usage.prompt_tokens,
-            found.usage.completion_tokens,
-            ttft_s=time.monotonic() - begun,
-            cut=bool(found.choices) and found.choices[0].finish_reason == "length",
-        )
+        waits = found.waits if isinstance(found.waits, Waits) else Waits(0.0, None)
+        cut = bool(found.choices) and found.choices[0].finish_reason == "length"
+        return reply(found.text, found.usage, waits, cut=cut)
 
     async def embed(
         self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float

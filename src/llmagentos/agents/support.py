@@ -8,7 +8,7 @@ words that neither the records nor the request have. The check finds those, not 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 NEW_WORDS = 0.5
@@ -17,6 +17,7 @@ _CLOSE = 0.5
 """A record that supports less than this part of what the best one supports was not used."""
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_COUNTED = re.compile(r"(\d+(?:[.,]\d+)*)\s*([\u3400-\u9fff]?)")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 # Words of the prompt itself ("Answer from the records") are nothing that an answer could invent.
@@ -39,14 +40,39 @@ def unsupported(answer: str, records: Sequence[Any], request: str) -> str | None
     invented = numbers(answer) - numbers(source)
     if invented:
         return f"numbers that are not in the records: {', '.join(sorted(invented))}"
+    if answer.strip() and _bare(answer) == _bare(request) != "":
+        return "the request again"
     if is_cjk(answer) != is_cjk(source):
         return None  # an answer in another language than the records has no words in common with them
+    if wrong := _miscounted(answer, source):
+        return f"numbers that count something else in the records: {', '.join(wrong)}"
+    if is_cjk(request) and _foreign(answer, source) > len(_CJK.findall(answer)):
+        return "mostly another language than that of the request"
     told, known = set(words(answer)), set(words(source))
     new = [word for word in told if not _known(word, known)]
     # A figure that is right says as much as two words.
     if len(new) > NEW_WORDS * (len(told) + 2 * len(numbers(answer))):
         return f"mostly words that are not in the records: {', '.join(sorted(new)[:5])}"
     return None
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\W+", "", text.lower())
+
+
+def _miscounted(answer: str, source: str) -> list[str]:
+    """Numbers with the Chinese character behind them (what they count) that count something else in `source`."""
+    counts: dict[str, set[str]] = {}
+    for number, unit in _COUNTED.findall(source):
+        counts.setdefault(_plain(number), set()).add(unit)
+    told = [(_plain(number), unit) for number, unit in _COUNTED.findall(answer) if unit]
+    return [n + unit for n, unit in told if unit not in (known := counts.get(n, {""})) and "" not in known]
+
+
+def _foreign(answer: str, source: str) -> int:
+    """Letters of Latin words in `answer` that `source` does not have."""
+    known = set(words(source))
+    return sum(len(word) for word in words(answer) if word.isascii() and word not in known)
 
 
 def used(answer: str, records: Sequence[Any], request: str) -> list[Any]:
@@ -83,12 +109,14 @@ def words(text: str) -> Iterator[str]:
             yield word
 
 
-def _known(word: str, known: Iterable[str]) -> bool:
-    """Whether the word, or one with the same beginning (another form of it), is known."""
-    if word in (words := known if isinstance(known, set) else set(known)):
+def _known(word: str, known: set[str]) -> bool:
+    """Whether the word is known, or one with the same beginning (another form of it)."""
+    if word in known:
         return True
+    if is_cjk(word):
+        return len(word) == 1 and any(word in other for other in known)
     stem = word[: max(4, len(word) - 3)]
-    return len(word) > 4 and not is_cjk(word) and any(other.startswith(stem) for other in words)
+    return len(word) > 4 and any(other.startswith(stem) for other in known)
 
 
 def _flat(value: Any) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmagentos.agents.model import Prompt
-from llmagentos.api.llm import ChatRequest, Message
+from llmagentos.agents.model import Prompt, Reply
+from llmagentos.api.llm import ChatRequest, Message, Usage, Waits
 
 EMBEDDING_MODEL = "default"
 """The embedding model that the gateway offers by default."""
@@ -23,3 +23,9 @@ def chat_request(prompt: Prompt) -> ChatRequest:
         temperature=prompt.temperature,
         response_format=wanted,
     )
+
+
+def reply(text: str, usage: Usage, waits: Waits, *, cut: bool) -> Reply:
+    """The loop's view of a chat completion."""
+    first = waits.ttft_s if waits.ttft_s is not None else 0.0
+    return Reply(text, usage.prompt_tokens, usage.completion_tokens, waits.queue_s, first, cut)

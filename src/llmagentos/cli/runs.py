@@ -7,6 +7,7 @@ import time
 
 import click
 
+from llmagentos.api import agents
 from llmagentos.api import runs as api
 from llmagentos.api.runs import MAX_INPUT, Run, RunState, RunSummary
 from llmagentos.cli.connect import connected, execute
@@ -46,6 +47,9 @@ def ask(agent: str, request: str | None, session: str | None, as_json: bool) -> 
 async def _ask(agent: str, request: str, session: str | None, as_json: bool) -> Run:
     async with connected() as client:
         started = await api.start(client, agent, request, session=session)
+        host = await agents.get(client, agent)
+        if not host.online:
+            note(tr("{host} is not there: the run waits for it", host=host.host))
         try:
             return await watch(client, started.id, quiet=as_json)
         except Interrupted as interrupted:

@@ -163,6 +163,12 @@ class RunRecords:
         wanted = RUNS.c.state.in_(_ACTIVE)
         return await self._rows(wanted if agent is None else wanted & (RUNS.c.agent == agent))
 
+    async def unended_count(self) -> int:
+        """How many runs are queued or running."""
+        query = select(func.count()).select_from(RUNS).where(RUNS.c.state.in_(_ACTIVE))
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one()
+
     async def busy(self, agent: str, session: str) -> str | None:
         """A run of this session that has not ended."""
         wanted = (RUNS.c.session == session) & (RUNS.c.agent == agent) & RUNS.c.state.in_(_ACTIVE)

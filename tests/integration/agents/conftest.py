@@ -153,3 +153,11 @@ def support(house: ServerProcess, shop: ModuleProcess) -> str:
     done = house.llmctl("apply", "-f", str(file))
     assert done.returncode == 0, done.stderr
     return "support"
+
+
+@pytest.fixture
+def friend(house: ServerProcess) -> str:
+    """An agent without tools, applied."""
+    (house.directory / "friend.yaml").write_text("{kind: Agent, name: friend, model: talker}")
+    assert house.llmctl("apply", "-f", "friend.yaml").returncode == 0
+    return "friend"

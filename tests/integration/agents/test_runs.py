@@ -12,6 +12,7 @@ import pytest
 
 from integration.agents.conftest import GROUNDED, ModuleProcess, until
 from llmagentos.api import runs
+from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import Append, ClaimRequest, HostedAgent, ModelCalled, Purpose, RunState
 from llmagentos.core.errors import Conflict, Forbidden
 from support.server import ServerProcess
@@ -65,10 +66,10 @@ def test_the_log_and_the_tree_of_a_run(house: ServerProcess, support: str) -> No
     assert "succeeded" in listed
 
 
-def test_a_killed_run_stops_the_engine(house: ServerProcess, support: str, talker: Talker) -> None:
+def test_a_killed_run_stops_the_engine(house: ServerProcess, friend: str, talker: Talker) -> None:
     talker.endless = True
     asking = subprocess.Popen(
-        [sys.executable, "-m", "llmagentos.cli.main", "ask", support, "kettle?"],
+        [sys.executable, "-m", "llmagentos.cli.main", "ask", friend, "kettle?"],
         cwd=house.directory,
         env=house.env,
         stdout=subprocess.PIPE,
@@ -107,12 +108,9 @@ def test_ctrl_c_kills_what_was_asked(house: ServerProcess, support: str, talker:
     assert newest(house)["state"] == "killed"
 
 
-def test_a_conversation_remembers(house: ServerProcess, talker: Talker) -> None:
-    file = house.directory / "friend.yaml"
-    file.write_text("{kind: Agent, name: friend, model: talker}")
-    house.llmctl("apply", "-f", str(file))
+def test_a_conversation_remembers(house: ServerProcess, friend: str, talker: Talker) -> None:
     talker.say = lambda request: f"heard {len(request['messages'])}"
-    done = house.llmctl("chat", "friend", stdin="one\ntwo\n\n")
+    done = house.llmctl("chat", friend, stdin="one\ntwo\n\n")
     assert done.stdout.splitlines() == ["heard 1", "heard 3"]
     assert [m["content"] for m in talker.requests[1]["messages"]] == ["one", "heard 1", "two"]
 
@@ -173,8 +171,6 @@ async def test_a_module_acts_only_for_its_own_agents(house: ServerProcess, shop:
         found = await admin.get("/api/v1/agents/sums", dict)
         await runs.start(admin, "sums", "hello")
     async with house.client(token) as thief:
-        from llmagentos.api.agents import AgentSpec
-
         agents = [HostedAgent(AgentSpec(name="sums"))]
         with pytest.raises(Forbidden):
             await runs.claim(thief, ClaimRequest("shop", agents, "x", 0))
@@ -190,13 +186,25 @@ async def test_a_module_acts_only_for_its_own_agents(house: ServerProcess, shop:
 
 
 @pytest.mark.anyio
-async def test_a_run_is_followed_as_it_happens(house: ServerProcess, support: str) -> None:
+async def test_words_that_are_to_be_checked_are_not_shown_before(
+    house: ServerProcess, support: str, talker: Talker
+) -> None:
+    talker.say = lambda _: "It costs 12.50 EUR."
     async with house.client() as client:
         started = await runs.start(client, support, "What does the kettle cost?")
+        items = [item async for item in runs.follow(client, started.id)]
+        assert not any(isinstance(item, runs.RunDelta) for item in items)
+        assert "39.90 EUR" in str((await runs.get(client, started.id)).answer)
+
+
+@pytest.mark.anyio
+async def test_a_run_is_followed_as_it_happens(house: ServerProcess, friend: str) -> None:
+    async with house.client() as client:
+        started = await runs.start(client, friend, "What does the kettle cost?")
         items = [item async for item in runs.follow(client, started.id)]
         text = "".join(item.text for item in items if isinstance(item, runs.RunDelta))
         events = [item for item in items if isinstance(item, runs.RunEvent)]
         assert text == "The kettle costs 39.90 EUR."
-        assert [event.seq for event in events] == list(range(1, 8))
+        assert [event.seq for event in events] == [1, 2, 3, 4, 5]
         assert (await runs.get(client, started.id)).state is RunState.SUCCEEDED
-        assert [item.seq async for item in runs.follow(client, started.id, after=5) if hasattr(item, "seq")] == [6, 7]
+        assert [item.seq async for item in runs.follow(client, started.id, after=3) if hasattr(item, "seq")] == [4, 5]

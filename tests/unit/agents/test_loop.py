@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.tools import tool
 from llmagentos.api.agents import AgentSpec, Limits, ServiceTool
 from llmagentos.api.runs import Claimed, ModelCalled, Purpose, RunEvent, RunState, Turn
@@ -310,3 +312,28 @@ def test_an_interrupted_call_that_must_not_be_repeated_is_not() -> None:
     assert calls == [5]
     assert "not known" in world.prompts[0].messages[-1].content
     assert answer_of(resumed) == "Not sure whether it was paid."
+
+
+def test_what_does_not_fit_of_the_session_is_left_out() -> None:
+    spec = AgentSpec(name="a", model="m", limits=Limits(tokens=300))
+    world = Scripted(["ok"])
+    turns = [Turn(f"question {n} " + "x" * 120, "y" * 120) for n in range(6)]
+    assert answer_of(ask(spec, "Hi", world, history=turns)) == "ok"
+    kept = [message.content[:10] for message in world.prompts[0].messages if message.role == "user"]
+    assert kept == ["question 4", "question 5", "Hi"]
+
+
+def test_descriptions_of_tools_are_embedded_once() -> None:
+    world = Scripted(vectors=nearness)
+    asked: list[str] = []
+    world.vectors = lambda text: asked.append(text) or nearness(text)  # type: ignore[func-returns-value]
+
+    async def main() -> list[list[float]]:
+        models = Remembering(world, most=2)
+        await models.embed(["add", "time", "add"], kind="passage", run="r", timeout=1)
+        await models.embed(["add"], kind="query", run="r", timeout=1)
+        await models.embed(["time", "sum"], kind="passage", run="r", timeout=1)
+        return await models.embed(["sum", "time"], kind="passage", run="r", timeout=1)
+
+    assert asyncio.run(main()) == [nearness("sum"), nearness("time")]
+    assert asked == ["add", "time", "add", "sum"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmagentos.agents.support import numbers, unsupported, used, words
+from llmagentos.agents.support import numbers, unsupported, used
 
 KETTLE = {"name": "Blue Enamel Kettle", "price": "39.90 EUR", "text": "1.7 litre kettle for gas and induction hobs."}
 KNIFE = {"name": "Chef's Knife", "price": "79.00 EUR", "text": "20 cm blade of forged carbon steel."}
@@ -44,6 +44,11 @@ def test_what_was_invented(answer: str, why: str) -> None:
 def test_invented_chinese() -> None:
     record = {"名称": "蓝色珐琅水壶", "价格": "39.90 EUR"}
     assert unsupported("蓝色珐琅水壶最低价值1.7万元。", [record], "蓝色珐琅水壶多少钱？") is not None
+    assert unsupported("羊毛毯可以机洗吗", [{"名称": "羊毛毯", "说明": "可机洗"}], "羊毛毯可以机洗吗？") is not None
+    assert unsupported("容量是 1.7 万元", [{"说明": "1.7 升水壶"}], "多大？") is not None
+    assert unsupported("容量是1.7升", [{"说明": "1.7 升水壶"}], "多大？") is None
+    english = "The record mentions that the product is 130 厘米, which is available for customers."
+    assert unsupported(english, [{"说明": "130 厘米羊毛毯"}], "多大？") is not None
     assert unsupported("被烧烧烧烧，不进去了吧。", [record], "多少钱？") is not None
     assert unsupported("蓝色珐琅水壶的价格是 39.90 EUR。", [record], "蓝色珐琅水壶多少钱？") is None
 
@@ -70,10 +75,9 @@ def test_numbers_have_one_form(text: str, found: set[str]) -> None:
     assert numbers(text) == found
 
 
-@given(st.text(max_size=100), st.text(max_size=100))
-def test_a_copy_of_the_records_is_always_supported(record: str, request: str) -> None:
-    assert unsupported(record, [record], request) is None
-    assert list(words(record)) == list(words(record))
+@given(st.text(max_size=100))
+def test_a_copy_of_the_records_is_always_supported(record: str) -> None:
+    assert unsupported(record, [record], "what is it") is None
 
 
 @given(
