@@ -152,7 +152,7 @@ async def compare(name: str, direct: Calls, gate: Calls, rounds: int) -> None:
     added = {
         "first piece of a stream": first["stream"] - first["direct"],
         "whole stream": end["stream"] - end["direct"],
-        "in one piece": end["whole"] - end["direct"],
+        "answer in one piece": end["whole"] - end["direct"],
     }
     for what, more in added.items():
         print(f"  the gate adds {more:6.2f} ms p50 to the {what} (goal: under {GOAL_MS:g})")

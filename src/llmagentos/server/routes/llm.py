@@ -54,7 +54,10 @@ def endpoints(
     started: float,
 ) -> list[Endpoint]:
     """`calls(limit, run)` gives the newest metered calls; `started` is the age of models in OpenAI's list."""
+    return [*_calling(gateway, acts_for), *_reading(gateway, calls, started)]
 
+
+def _calling(gateway: Gateway, acts_for: ActsFor) -> list[Endpoint]:
     async def context(call: Call) -> tuple[str | None, Purpose | None, float]:
         run_id, purpose, timeout = _headers(call)
         if run_id is not None:
@@ -73,9 +76,6 @@ def endpoints(
         first = await _while_connected(call.request, _first(chunks))
         return EventStream(_frames(first, chunks, usage=usage))
 
-    async def models(_: Call) -> ModelList:
-        return ModelList([ModelCard(m.name, int(started), m.engine) for m in await gateway.models()])
-
     async def embeddings(call: Call) -> Embeddings:
         request: EmbeddingRequest = call.body
         run_id, _, timeout = await context(call)
@@ -83,14 +83,7 @@ def endpoints(
         found = await _while_connected(call.request, work)
         return _packed(found) if request.encoding_format == "base64" else found
 
-    async def listing(_: Call) -> list[ModelInfo]:
-        return await gateway.models()
-
-    async def metered(call: Call) -> list[CallInfo]:
-        limit = int(call.number("limit", 100, most=_MAX_CALLS))
-        return await calls(limit, call.query.get("run"))
-
-    use, read = Permission.MODELS_CALL, Permission.MODELS_READ
+    use = Permission.MODELS_CALL
     return [
         Endpoint(
             "POST",
@@ -110,6 +103,24 @@ def endpoints(
             returns=Embeddings,
             summary="Vectors of texts (OpenAI's API)",
         ),
+    ]
+
+
+def _reading(
+    gateway: Gateway, calls: Callable[[int, str | None], Awaitable[list[CallInfo]]], started: float
+) -> list[Endpoint]:
+    async def models(_: Call) -> ModelList:
+        return ModelList([ModelCard(m.name, int(started), m.engine) for m in await gateway.models()])
+
+    async def listing(_: Call) -> list[ModelInfo]:
+        return await gateway.models()
+
+    async def metered(call: Call) -> list[CallInfo]:
+        limit = int(call.number("limit", 100, most=_MAX_CALLS))
+        return await calls(limit, call.query.get("run"))
+
+    read = Permission.MODELS_READ
+    return [
         Endpoint("GET", "/v1/models", read, models, returns=ModelList, summary="List models (OpenAI's API)"),
         Endpoint(
             "GET", "/api/v1/models", read, listing, returns=list[ModelInfo], summary="List models and how busy they are"

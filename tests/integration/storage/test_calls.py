@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from llmagentos.api.llm import CallInfo
 from llmagentos.core.clock import ManualClock
@@ -30,9 +29,9 @@ def call(number: int, at: float, run_id: str | None = None) -> CallInfo:
     )
 
 
-def test_calls_are_found_and_pruned(tmp_path: Path) -> None:
+def test_calls_are_found_and_pruned(database_url: str) -> None:
     async def main() -> None:
-        database = Database(f"sqlite:///{tmp_path}/calls.db")
+        database = Database(database_url)
         await database.create_all()
         clock = ManualClock(wall=1_000_000.0)
         records = CallRecords(database, clock, days=1)
