@@ -11,12 +11,13 @@ import click
 import yaml
 
 from llmagentos.api import jobs as api
+from llmagentos.api.http import ConnectionLost
 from llmagentos.api.jobs import InventorySource, Job, JobSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.job_following import watch
 from llmagentos.cli.output import emit, emit_json, json_option, note
 from llmagentos.cli.pack import pack
-from llmagentos.core.errors import InvalidInput, NotFound
+from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
 
 VARIABLE_DIRECTORIES = ("group_vars", "host_vars")
@@ -103,7 +104,11 @@ async def _submit(spec: JobSpec, content: bytes) -> Job:
             await api.bundle(client, spec.bundle)
         except NotFound:
             await api.upload_bundle(client, spec.bundle, content)
-        return await api.submit(client, spec)
+        try:
+            return await api.submit(client, spec)
+        except (ConnectionLost, DeadlineExceeded) as error:
+            hint = tr("it may have been queued all the same: `llmctl jobs` says so before you run it again")
+            raise Unavailable(error.message, hint=hint) from None
 
 
 def _listed(values: tuple[str, ...]) -> list[str]:

@@ -36,7 +36,7 @@ from llmagentos.api.jobs import (
 )
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, NotFound
+from llmagentos.core.errors import Conflict, NotFound, TooLarge
 from llmagentos.core.events import Hub
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, exit_code, overall, step
 from llmagentos.fleet.playbooks.plan import Plan, plan
@@ -47,6 +47,7 @@ from llmagentos.storage.jobs import ENDED, HostRow, JobRecords, JobRow
 LEASE_S = 30.0
 MAX_EVENTS_PER_HOST = 50_000
 """Further ones of a node are left out of the job, but for the recap; a line says so."""
+MAX_SPEC_BYTES = 1024 * 1024
 MAX_QUEUE = 1000
 """Jobs that may wait on one node."""
 
@@ -98,6 +99,12 @@ class Jobs:
 
     async def submit(self, spec: JobSpec, by: str) -> Job:
         """Check a playbook and queue it on its nodes. Raises `InvalidInput` with file:line when it cannot run."""
+        size = len(msgspec.json.encode(spec))
+        if size > MAX_SPEC_BYTES:
+            raise TooLarge(
+                f"variables and inventories of {size} bytes are too much for one job: at most {MAX_SPEC_BYTES}",
+                hint="put them into files beside the playbook: vars_files, group_vars",
+            )
         await self.bundle(spec.bundle)
         content = await self._blobs.get(spec.bundle)
         assert content is not None

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     Index,
     Integer,
@@ -35,6 +36,9 @@ from llmagentos.core.clock import Clock
 from llmagentos.storage.database import METADATA, Database
 
 ENDED = ("succeeded", "failed", "cancelled")
+PAGE_BYTES = 8 * 1024 * 1024
+"""About as much as is read of a job's events at once."""
+SLICE = 50
 _OPEN = ("queued", "running", "cancelling")
 
 JOBS = Table(
@@ -268,18 +272,28 @@ class JobRecords:
         return next_seq, records
 
     async def events(self, job: int, *, after: int, limit: int) -> list[JobRecord]:
-        """Events after the id `after`, at most `limit`."""
-        query = select(EVENTS).where(EVENTS.c.job == job, EVENTS.c.id > after).order_by(EVENTS.c.id).limit(limit)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return [JobRecord(row.id, row.node, msgspec.json.decode(row.event, type=JobEvent)) for row in rows]
+        """Events after the id `after`: at most `limit`, and fewer when they are large."""
+        return await self._page(job, EVENTS.c.id > after, EVENTS.c.id.asc(), limit)
 
     async def last_events(self, job: int, *, limit: int) -> list[JobRecord]:
-        """The newest `limit` events, oldest first."""
-        query = select(func.max(EVENTS.c.id)).where(EVENTS.c.job == job)
+        """The newest events, oldest first: at most `limit`, and fewer when they are large."""
+        return (await self._page(job, EVENTS.c.id > 0, EVENTS.c.id.desc(), limit))[::-1]
+
+    async def _page(
+        self, job: int, wanted: ColumnElement[bool], order: ColumnElement[int], limit: int
+    ) -> list[JobRecord]:
+        found: list[JobRecord] = []
+        size = 0
+        query = select(EVENTS).where(EVENTS.c.job == job, wanted).order_by(order)
         async with self._database.read() as connection:
-            last = (await connection.execute(query)).scalar() or 0
-        return await self.events(job, after=last - limit, limit=limit)
+            while len(found) < limit and size < PAGE_BYTES:
+                slice_ = min(SLICE, limit - len(found))
+                rows = (await connection.execute(query.offset(len(found)).limit(slice_))).all()
+                size += sum(len(row.event) for row in rows)
+                found += [JobRecord(row.id, row.node, msgspec.json.decode(row.event, type=JobEvent)) for row in rows]
+                if len(rows) < slice_:
+                    break
+        return found
 
     async def bundles(self) -> set[str]:
         """Every bundle that some job refers to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -93,19 +94,25 @@ async def test_detached_listed_and_cancelled(server, join):
 async def test_a_run_goes_on_through_a_restart_of_the_server(server, join):
     (server.directory / "site.yml").write_text(PLAYBOOK)
     async with join(server, "web1") as node:
-        running = asyncio.create_task(llmctl(server, "run", "site.yml"))
-        job = await node.claimed(wait=15)
+        command = [sys.executable, "-m", "llmagentos.cli.main", "run", "site.yml"]
+        running = await asyncio.create_subprocess_exec(
+            *command, cwd=server.directory, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert running.stderr is not None
+        assert await asyncio.wait_for(running.stderr.readline(), 15) == b"job 1 on web1\n"
+        await node.claimed(wait=15)
         await asyncio.to_thread(server.kill)
+        assert b"the server is away" in await asyncio.wait_for(running.stderr.readline(), 15)
         await asyncio.to_thread(server.start)
-        await node.client.aclose()
+        await node.client.aclose()  # its connections are the dead server's; new ones are made as needed
         async with server.client() as admin:
-            assert (await jobs.show(admin, job.job)).summary.state == "running"
+            assert (await jobs.show(admin, 1)).summary.state == "running"
         fresh = await node.claimed(wait=15)
         assert fresh.resumed
         await node.work(fresh)
-        done = await asyncio.wait_for(running, 30)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ok: [web1]") == 3
+        out, err = await asyncio.wait_for(running.communicate(), 30)
+    assert running.returncode == 0, err
+    assert out.decode().count("ok: [web1]") == 3
 
 
 async def test_nodes_are_listed_shown_and_removed(server, join):

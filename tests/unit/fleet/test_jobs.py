@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -14,11 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from llmagentos.api.jobs import Finish, JobSpec, LogLine, NodeJob, Recap
 from llmagentos.cli.pack import pack
 from llmagentos.core.clock import ManualClock
-from llmagentos.core.errors import Conflict, NotFound
+from llmagentos.core.errors import Conflict, NotFound, TooLarge
 from llmagentos.core.events import Hub
 from llmagentos.fleet import jobs as fleet_jobs
 from llmagentos.fleet.job_states import ENDS
 from llmagentos.fleet.jobs import LEASE_S, Jobs
+from llmagentos.storage import jobs as stored_jobs
 from llmagentos.storage import tables
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.database import Database
@@ -221,6 +223,37 @@ def test_events_over_the_limit_are_left_out_but_for_the_recap(tmp_path, monkeypa
         kept = [record.event for record in await world.jobs.events(sent, after=0, limit=10)]
         assert [event.seq for event in kept] == [1, 2, 3, 6]
         assert "not kept" in kept[2].text and isinstance(kept[3], Recap)
+        await world.database.aclose()
+
+    asyncio.run(main())
+
+
+def test_events_are_read_in_bounded_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_jobs, "PAGE_BYTES", 3000)
+    monkeypatch.setattr(stored_jobs, "SLICE", 2)
+
+    async def main() -> None:
+        world = World(tmp_path)
+        await world.begin()
+        sent = (await world.jobs.submit(world.spec("a"), "me")).summary.id
+        job = (await world.jobs.claim("a", wait=0)).job
+        await world.jobs.append("a", sent, job.fence, [LogLine(seq=n, at=0.0, text="x" * 1000) for n in range(1, 10)])
+        assert [record.id for record in await world.jobs.events(sent, after=3, limit=100)] == [4, 5, 6, 7]
+        assert [record.id for record in await world.jobs.events(sent, after=7, limit=100)] == [8, 9]
+        assert [record.id for record in await world.jobs.last_events(sent, limit=3)] == [7, 8, 9]
+        assert [record.id for record in await world.jobs.last_events(sent, limit=100)] == [6, 7, 8, 9]
+        await world.database.aclose()
+
+    asyncio.run(main())
+
+
+def test_variables_of_a_job_are_bounded(tmp_path):
+    async def main() -> None:
+        world = World(tmp_path)
+        await world.begin()
+        spec = JobSpec(world.digest, "site.yml", extra_vars={"a": "x" * 2**20})
+        with pytest.raises(TooLarge, match="too much for one job"):
+            await world.jobs.submit(spec, "me")
         await world.database.aclose()
 
     asyncio.run(main())

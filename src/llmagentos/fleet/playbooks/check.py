@@ -29,6 +29,8 @@ from llmagentos.fleet.playbooks.document import (
 from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
+MAX_SHOWN = 80
+"""Characters of a wrong word that a message repeats."""
 MAX_YAML_BYTES = 8 * 1024 * 1024
 _IMPORT = ("import_playbook", "ansible.builtin.import_playbook", "ansible.legacy.import_playbook")
 _SECTIONS = ("pre_tasks", "tasks", "post_tasks", "handlers")
@@ -211,15 +213,15 @@ class Reader:
             if not self._is_module(place, key):
                 known = keywords | self._words.builtin
                 fail(place.file, line_of(key_node), _unknown("neither a keyword nor a task module:", key, known))
-        names = " and ".join(repr(key) for key, _ in named[:3])
+        names = " and ".join(repr(key[:MAX_SHOWN]) for key, _ in named[:3])
         fail(place.file, line_of(named[1][1]), f"two task modules in one task: {names}", hint="begin a new task with -")
 
     def _unknown_module(self, name: str, keywords: frozenset[str]) -> str:
         short = name.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
         for known in (self._words.builtin | self._own, keywords, self._words.routed):
             if close := nearest(short, known):
-                return f"unknown task module {name!r}: the nearest is {close!r}"
-        return f"unknown task module {name!r}"
+                return f"unknown task module {name[:MAX_SHOWN]!r}: the nearest is {close!r}"
+        return f"unknown task module {name[:MAX_SHOWN]!r}"
 
     # --- included files and roles ---------------------------------------------------------------
 
@@ -290,7 +292,7 @@ class Reader:
 
 def _unknown(what: str, word: str, known: frozenset[str]) -> str:
     close = nearest(word, known)
-    return f"{what} {word!r}" + (f": the nearest is {close!r}" if close else "")
+    return f"{what} {word[:MAX_SHOWN]!r}" + (f": the nearest is {close!r}" if close else "")
 
 
 def _install(name: str) -> str | None:

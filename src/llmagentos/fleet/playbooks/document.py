@@ -17,7 +17,8 @@ from llmagentos.core.errors import InvalidInput
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 60
 MAX_VALUES = 200_000
-"""Values in one document, each use of an alias counted: a few lines of YAML can stand for billions."""
+MAX_TEXT = 8 * 1024 * 1024
+"""Values and characters in one document, each use of an alias counted: a few lines of YAML can stand for billions."""
 
 
 class PlaybookError(InvalidInput):
@@ -91,12 +92,15 @@ def _usual(problem: str) -> str | None:
 def _bound(file: str, root: Node) -> None:
     """Raises when the document stands for too much, aliases followed."""
     waiting: list[tuple[Node, int]] = [(root, 1)]
-    count = 0
+    count = size = 0
     while waiting:
         node, depth = waiting.pop()
         count += 1
+        size += len(node.value) if isinstance(node, ScalarNode) else 0
         if depth > MAX_DEPTH:
             fail(file, line_of(node), f"nested deeper than {MAX_DEPTH} levels")
+        if size > MAX_TEXT:
+            fail(file, line_of(node), f"more than {MAX_TEXT} characters (aliases count each time)")
         if count > MAX_VALUES:
             fail(file, line_of(node), f"more than {MAX_VALUES} values (aliases count each time)")
         if isinstance(node, SequenceNode):

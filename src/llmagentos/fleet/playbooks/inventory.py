@@ -12,6 +12,8 @@ from llmagentos.fleet.playbooks.document import InventoryError
 
 MAX_HOSTS = 10_000
 MAX_GROUPS = 2_000
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters of all hosts' variables: one line can give the same ones to thousands of hosts."""
 _RESERVED = ("all", "ungrouped")
 
 
@@ -19,6 +21,7 @@ class Builder:
     """Collects what the sources say. Every method takes the place, for messages."""
 
     def __init__(self) -> None:
+        self._weight = 0
         self.hosts: dict[str, dict[str, Any]] = {}
         self.places: dict[str, str] = {}
         self.members: dict[str, dict[str, None]] = {name: {} for name in _RESERVED}
@@ -37,7 +40,11 @@ class Builder:
 
     def host(self, pattern: str, group: str, variables: dict[str, Any], file: str, line: int) -> None:
         """Put a host, or a range of them (`web[01:20]`), into `group`."""
+        weight = sum(len(key) + len(str(given)) for key, given in variables.items())
         for name in expand(pattern, file, line):
+            self._weight += weight
+            if self._weight > MAX_TEXT:
+                fault(file, line, f"the hosts' variables take more than {MAX_TEXT} characters", hint="use group_vars")
             if not name or any(char in name for char in " ,!&[]{}\n\t"):
                 fault(file, line, f"{name[:80]!r} cannot be a host's name")
             if name not in self.hosts and len(self.hosts) >= MAX_HOSTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from starlette.responses import Response
@@ -20,7 +21,7 @@ from llmagentos.api.jobs import (
     JobSummary,
 )
 from llmagentos.core.errors import Forbidden, InvalidInput
-from llmagentos.core.events import Hub
+from llmagentos.core.events import Hub, Subscription
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.endpoint import Call, Endpoint
@@ -29,6 +30,7 @@ from llmagentos.storage.jobs import ENDED
 
 PAGE = 1000
 """Events read at once."""
+PACE_S = 0.05
 
 
 def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
@@ -130,10 +132,21 @@ async def _follow(jobs: Jobs, hub: Hub, job: int, after: int) -> AsyncIterator[E
                 yield Event("job", current)
             if current.summary.state in ENDED:
                 return
-            try:
-                await wakes.next()
-            except StopAsyncIteration:
+            if not await _woken(wakes):
                 return
+
+
+async def _woken(wakes: Subscription) -> bool:
+    """Wait until something changed, and a moment longer: what comes in bursts is read at once. False at the end."""
+    try:
+        await wakes.next()
+        await asyncio.sleep(PACE_S)
+        while True:
+            await wakes.next(0)
+    except TimeoutError:
+        return True
+    except StopAsyncIteration:
+        return False
 
 
 def _queue(jobs: Jobs) -> list[Endpoint]:

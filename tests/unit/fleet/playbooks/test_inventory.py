@@ -131,6 +131,14 @@ def test_faults_say_where_and_what(name, text, message):
     assert message in caught.value.message
 
 
+def test_a_line_cannot_stand_for_gigabytes():
+    with pytest.raises(InventoryError, match="the hosts' variables take more than"):
+        one(f"web[1:9999] a={'x' * 1000}\n")
+    many = ",".join(["*a"] * 1000)
+    with pytest.raises(InventoryError, match="aliases count each time"):
+        one(f"web: {{vars: {{a: &a {'x' * 100_000}, b: [{many}]}}}}\n", "h.yml")
+
+
 def test_ranges():
     assert list(expand("n[0:6:3]x[a:b]", "f", 1)) == ["n0xa", "n0xb", "n3xa", "n3xb", "n6xa", "n6xb"]
     assert list(expand("w[08:11]", "f", 1)) == ["w08", "w09", "w10", "w11"]
