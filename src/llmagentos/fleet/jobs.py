@@ -34,7 +34,7 @@ from llmagentos.api.jobs import (
     Recap,
     TaskResult,
 )
-from llmagentos.core import log, metrics
+from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, NotFound, TooLarge
 from llmagentos.core.events import Hub
@@ -108,7 +108,8 @@ class Jobs:
         await self.bundle(spec.bundle)
         content = await self._blobs.get(spec.bundle)
         assert content is not None
-        planned: Plan = await asyncio.to_thread(plan, spec, content, await self._nodes())
+        with tracing.span("check playbook", llmagentos__playbook=spec.playbook):
+            planned: Plan = await asyncio.to_thread(plan, spec, content, await self._nodes())
         await self._require_room(planned.hosts)
         row = await self._records.create(spec, planned.hosts, planned.inventory, local=planned.local, by=by)
         for node in planned.hosts:
@@ -203,10 +204,13 @@ class Jobs:
                 return {node: {"state": step(host.state, "claim"), "fence": token, "started": started}}
 
             try:
-                job = await self._change(first.job, decide)
+                with tracing.span("claim job", llmagentos__job=first.job, llmagentos__node=node):
+                    job = await self._change(first.job, decide)
             except WrongState:  # cancelled between the two steps: look again
                 self._leases.release(lease.key, lease.token)
                 continue
+            with log.bind(job_id=str(first.job), node=node):
+                _log.info("job claimed", fence=lease.token, resumed=first.state != "queued")
             return await self._node_job(job, first, lease.token)
         return None
 
@@ -268,7 +272,12 @@ class Jobs:
             message = (mine.message if after == "cancelled" else None) or end.message
             return {node: self._entering(after, message=message, exit_code=end.exit_code, recap=recap)}
 
-        await self._change(job, decide)
+        with (
+            tracing.span("finish job", llmagentos__job=job, llmagentos__node=node, llmagentos__status=end.status),
+            log.bind(job_id=str(job), node=node),
+        ):
+            await self._change(job, decide)
+            _log.info("job ended on node", status=end.status, exit_code=end.exit_code)
         self._leases.release(_key(job, node), end.fence)
         self._hub.publish(f"queue:{node}", job)
 
