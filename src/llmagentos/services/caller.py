@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -58,7 +58,7 @@ class _Call:
     deadline: float
     extra: str
     token: str = ""
-    tried: set[str] = field(default_factory=set)
+    tried: frozenset[str] = frozenset()
     repeats: int = 0
     renewed: bool = False
     error: LLMAgentOSError | None = None
@@ -113,10 +113,27 @@ class ServiceCaller:
         `CallInterrupted`, `DeadlineExceeded`, `Overloaded`.
         """
         begun = self._begin(service, method, arguments, timeout, run_id)
-        if (await self._route(begun)).spec.streams:
+        route = self._routes.get((service, method))
+        if route is None or route.version != self.directory.version:
+            route = await self._route(begun)
+        if route.spec.streams:
             return self._items(begun, returns)
-        with _measured(service, method), _traced(begun):
-            body = await self._exchange(begun)
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            if tracing.enabled():
+                with tracing.span(begun.name, kind=tracing.CLIENT, rpc__service=service, rpc__method=method):
+                    body = await self._exchange(begun)
+            else:
+                body = await self._exchange(begun)
+        except LLMAgentOSError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            _observe(service, method, outcome, started)
         return _decoded(begun, body, returns)
 
     async def describe(self, service: str, method: str) -> MethodSpec:
@@ -201,7 +218,9 @@ class ServiceCaller:
     async def _next(self, call: _Call) -> tuple[_Peer, float]:
         """The instance to try next, and the seconds that are left. Sets the call's token."""
         while True:
-            route = await self._route(call)
+            route = self._routes.get((call.service, call.method))
+            if route is None or route.version != self.directory.version:
+                route = await self._route(call)
             peers = [peer for peer in route.peers if peer.key not in call.tried] if call.tried else route.peers
             if peers:
                 break
@@ -216,10 +235,8 @@ class ServiceCaller:
         return peer, left  # type: ignore[return-value]
 
     async def _route(self, call: _Call) -> _Route:
+        """The instances that have the method, as known now. Raises `NoInstance`, `UnknownMethod`."""
         key = (call.service, call.method)
-        route = self._routes.get(key)
-        if route is not None and route.version == self.directory.version:
-            return route
         if self._ready is not None:
             await self._ready()
         while not (instances := self.directory.offering(call.service)):
@@ -260,7 +277,7 @@ class ServiceCaller:
     def _lost(self, call: _Call, peer: _Peer, error: ConnectFailed | ConnectionLost) -> None:
         """An instance could not be reached, or died. Raises `CallInterrupted` unless the call may go elsewhere."""
         peer.failed(self._clock.monotonic())
-        call.tried.add(peer.key)
+        call.tried |= {peer.key}
         call.error = error
         if isinstance(error, ConnectFailed):
             metrics.SERVICE_RETRIES.labels(call.service, "connect").inc()
@@ -289,7 +306,7 @@ class ServiceCaller:
             call.renewed = True
             self._tokens.forget(call.service, call.token)
         else:
-            call.tried.add(peer.key)
+            call.tried |= {peer.key}
 
     def _given_up(self, call: _Call) -> LLMAgentOSError:
         error = call.error
@@ -357,28 +374,12 @@ def _header_value(text: str) -> str:
     return text
 
 
-def _traced(call: _Call) -> AbstractContextManager[Any]:
-    if not tracing.enabled():
-        return nullcontext()
-    return tracing.span(call.name, kind=tracing.CLIENT, rpc__service=call.service, rpc__method=call.method)
-
-
 _OBSERVERS: dict[tuple[str, str, str], Callable[[float], None]] = {}
 
 
-@contextmanager
-def _measured(service: str, method: str) -> Any:
-    begun = time.perf_counter()
-    outcome = "ok"
-    try:
-        yield
-    except LLMAgentOSError as error:
-        outcome = error.code
-        raise
-    except BaseException:
-        outcome = "cancelled"
-        raise
-    finally:
-        key = (service, method, outcome)
-        observe = _OBSERVERS.get(key) or _OBSERVERS.setdefault(key, metrics.SERVICE_CALLS.labels(*key).observe)
-        observe(time.perf_counter() - begun)
+def _observe(service: str, method: str, outcome: str, started: float) -> None:
+    key = (service, method, outcome)
+    observe = _OBSERVERS.get(key)
+    if observe is None:
+        observe = _OBSERVERS[key] = metrics.SERVICE_CALLS.labels(*key).observe
+    observe(time.perf_counter() - started)

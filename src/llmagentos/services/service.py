@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +33,10 @@ def idempotent(method: F) -> F:
     return method
 
 
+Arguments = tuple[list[Any], dict[str, Any]]
+"""Positional and named arguments."""
+
+
 class Method:
     """One callable method of a service object."""
 
@@ -60,11 +64,9 @@ class Method:
         """A result as JSON. Raises `TypeError` for one that has no such form."""
         return _ENCODER.encode(value)
 
-    def bind(self, body: bytes) -> Callable[[], Any]:
-        """The call with the arguments in `body`. Raises `BadArguments`."""
-        positional, named = self.parameters.decode(body)
-        function = self.function
-        return lambda: function(*positional, **named)
+    def arguments(self, body: bytes) -> Arguments:
+        """What to call `function` with. Raises `BadArguments`."""
+        return self.parameters.decode(body)
 
 
 def methods_of(service: str, implementation: object) -> dict[str, Method]:
@@ -84,7 +86,3 @@ def spec_of(service: str, implementation: object, methods: dict[str, Method]) ->
     """What the registry is told of a service."""
     own = type(implementation).__doc__ if type(implementation) is not Service else None
     return ServiceSpec(service, inspect.cleandoc(own or ""), [method.spec for method in methods.values()])
-
-
-Stream = AsyncIterator[Any] | Iterator[Any]
-"""What calling a streaming method gives."""

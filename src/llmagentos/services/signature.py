@@ -171,9 +171,8 @@ def _schema(where: str, kind: Any) -> dict[str, Any]:
 def _inlined(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     """A schema on its own: its top is no reference, all its definitions are at its top."""
     name = schema.get("$ref", "").removeprefix("#/$defs/")
-    top = dict(components[name]) if name else dict(schema)
     definitions: dict[str, Any] = {}
-    top = _hoisted(top, definitions)
+    top: dict[str, Any] = _hoisted(components[name] if name else schema, definitions)
     definitions |= {key: _hoisted(value, definitions) for key, value in components.items()}
     if name and f'"#/$defs/{name}"' not in json.dumps([top, definitions]):
         del definitions[name]

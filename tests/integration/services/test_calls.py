@@ -90,7 +90,8 @@ asyncio.run(main())
         "Hello, nested!",
         "ServiceError LookupError nothing here | None",
         "UnknownMethod None the service 'hello-service' has no method 'say_helo'; it has acount, count, echo, "
-        "endless, fail, held, left, move, nested, nested_plain, never, once, say_hello, where | did you mean 'say_hello'?",
+        "endless, fail, held, left, move, nested, nested_plain, never, once, say_hello, where | "
+        "did you mean 'say_hello'?",
         "BadArguments None hello-service.echo: Expected `str`, got `int` - at `$.text` | it takes text",
         "BadArguments None hello-service.echo: there is no parameter `txt` | did you mean 'text'? it takes text",
         "BadArguments None hello-service.move: Expected `int`, got `str` - at `$.by[1]` | it takes point, by",

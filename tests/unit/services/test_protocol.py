@@ -1,8 +1,9 @@
-"""The connection's protocol on a transport of our own: whole answers or a clean refusal for any bytes, split anywhere."""
+"""The connection's protocol on a transport of our own: whole answers or a clean refusal for any bytes."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -148,7 +149,7 @@ def run(test: Callable[[Line], Coroutine[Any, Any, None]], limits: Limits = LIMI
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from llmagentos.services.errors import Overloaded, unknown_method, unknown_servi
 from llmagentos.services.rpc.http import Answer, Request, StreamAnswer, problem_answer
 from llmagentos.services.rpc.limits import Limits
 from llmagentos.services.rpc.threads import NoThread, Threads
-from llmagentos.services.service import Method
+from llmagentos.services.service import Arguments, Method
 
 _log = log.get(__name__)
 
@@ -41,7 +41,7 @@ _TIMEOUT, _RUN, _TRACE = (
     name.lower().encode() for name in (context.TIMEOUT_HEADER, context.RUN_HEADER, context.TRACE_HEADER)
 )
 _LONG_BODY = 1024 * 1024
-"""A body over this is decoded in a thread: it would hold up the event loop."""
+"""A body over this is decoded in a thread."""
 
 Page = Callable[[], tuple[str, bytes]]
 """A page of the module itself: content type and body."""
@@ -127,11 +127,29 @@ class Dispatcher:
         if not isinstance(accepted, _Accepted):
             kind, body = accepted()
             return Answer(200, body, kind.encode())
+        context.enter(accepted.context)
+        begun = time.perf_counter()
+        outcome = "ok"
         self._calls += 1
         try:
-            return await self._call(request, accepted)
+            if not tracing.enabled():
+                return await self._work(request, accepted)
+            with _traced(accepted):
+                return await self._work(request, accepted)
+        except NoThread:
+            overloaded = Overloaded("all threads of this instance are busy and enough calls wait", retry_after=1.0)
+            outcome = overloaded.code
+            return self.refuse(request, overloaded)
+        except LLMAgentOSError as error:  # of ours: what the method raised is a ServiceError by now
+            outcome = error.code
+            return problem_answer(error)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
             self._calls -= 1
+            if not accepted.method.streams or outcome != "ok":  # a stream that began is counted at its end
+                _observe(accepted.method, outcome, begun)
 
     def _other(self, request: Request, path: bytes) -> Page:
         """A page, or the reason why there is nothing: only for those who have an identity for it."""
@@ -169,50 +187,35 @@ class Dispatcher:
             raise Unavailable("this instance is not registered yet and cannot verify tokens")
         return self.verifier.verify(token.decode("latin-1"), audience)
 
-    async def _call(self, request: Request, accepted: _Accepted) -> Answer | StreamAnswer:
+    async def _work(self, request: Request, accepted: _Accepted) -> Answer | StreamAnswer:
         method = accepted.method
-        context.enter(accepted.context)
-        begun = time.perf_counter()
-        outcome = "ok"
-        streaming = False
-        try:
-            with _traced(accepted):
-                if method.streams:
-                    stream = await self._stream(request, accepted)
-                    streaming = True
-                    return stream
-                return Answer(200, await self._result(request, accepted))
-        except NoThread:
-            overloaded = Overloaded("all threads of this instance are busy and enough calls wait", retry_after=1.0)
-            outcome = overloaded.code
-            return self.refuse(request, overloaded)
-        except LLMAgentOSError as error:  # of ours: what the method raised is a ServiceError by now
-            outcome = error.code
-            return problem_answer(error)
-        finally:
-            if not streaming:
-                _observe(method, outcome, begun)
-
-    async def _bound(self, request: Request, method: Method) -> Callable[[], Any]:
+        if method.streams:
+            return await self._stream(request, accepted)
         if len(request.body) > _LONG_BODY:
-            return await asyncio.to_thread(method.bind, request.body)
-        return method.bind(request.body)
-
-    async def _result(self, request: Request, accepted: _Accepted) -> bytes:
-        method = accepted.method
-        bound = await self._bound(request, method)
+            positional, named = await self._arguments(request, method)
+        else:
+            positional, named = method.arguments(request.body)
+        limit = _Limit(accepted.timeout)
         try:
-            async with asyncio.timeout(accepted.timeout) as limit:
-                value = await (bound() if method.is_async else self._threads.run(bound))
-        except TimeoutError as error:
-            if limit.expired():
+            if method.is_async:
+                value = await method.function(*positional, **named)
+            else:
+                value = await self._threads.run(lambda: method.function(*positional, **named))
+        except asyncio.CancelledError:
+            if limit.passed():
                 raise _too_late(accepted) from None
-            raise _failure(method, error) from None
+            raise
         except NoThread:
             raise
         except Exception as error:  # the edge around the user's code: whatever it raises is for the caller
             raise _failure(method, error) from None
-        return self._encoded(method, value)
+        finally:
+            limit.end()
+        return Answer(200, self._encoded(method, value))
+
+    async def _arguments(self, request: Request, method: Method) -> Arguments:
+        """Decoded in a thread: a long body would hold up the event loop."""
+        return await asyncio.to_thread(method.arguments, request.body)
 
     def _encoded(self, method: Method, value: Any) -> bytes:
         try:
@@ -226,8 +229,11 @@ class Dispatcher:
     async def _stream(self, request: Request, accepted: _Accepted) -> StreamAnswer:
         """The first item is made before the head is sent, so that an early error has a status of its own."""
         method = accepted.method
-        bound = await self._bound(request, method)
-        items = bound() if method.is_async else self._threads.iterate(await self._called(method, bound))
+        positional, named = await self._arguments(request, method)
+        if method.is_async:
+            items = method.function(*positional, **named)
+        else:
+            items = self._threads.iterate(await self._called(method, lambda: method.function(*positional, **named)))
         first = await self._item(items, accepted)
         return StreamAnswer(self._lines(items, first, accepted))
 
@@ -279,6 +285,31 @@ class Dispatcher:
             _observe(accepted.method, outcome, begun)
 
 
+class _Limit:
+    """Cancels the running task after some seconds: `asyncio.timeout` at a third of its cost, for a single await."""
+
+    __slots__ = ("_fired", "_handle", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._fired = False
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()
+
+    def passed(self) -> bool:
+        """Whether the cancellation that arrived is this one's, and only its."""
+        return self._fired and self._task.uncancel() == 0
+
+    def end(self) -> None:
+        """The limit no longer counts."""
+        self._handle.cancel()
+
+
 def _timeout(value: bytes) -> float:
     try:
         seconds = float(value)
@@ -308,8 +339,6 @@ def _failure(method: Method, error: Exception) -> ServiceError:
 
 
 def _traced(accepted: _Accepted) -> AbstractContextManager[Any]:
-    if not tracing.enabled():
-        return nullcontext()
     method, parent = accepted.method, accepted.context.traceparent
     return tracing.span(
         f"{method.service}.{method.name}",
