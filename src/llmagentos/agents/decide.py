@@ -58,6 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     text: str
     sources: list[Any] = []
+    replaced: str | None = None
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -162,8 +163,8 @@ def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> Step:
     found = grounding.given(log)
     if not found or not _grounded(spec):
         return Answer(text, found)
-    if spec.verify and support.unsupported(text, found, log.input) is not None:
-        return Answer(grounding.quoted(found, log.input), found)
+    if spec.verify and (why := support.unsupported(text, found, log.input)) is not None:
+        return Answer(grounding.quoted(found, log.input), found, why)
     return Answer(text, support.used(text, found, log.input))
 
 

@@ -333,6 +333,8 @@ class Ledger:
         for event in events:
             self._hub.publish(run_topic(run), event)
         self._hub.publish("runs", runlog.summary(run, state))
+        if state.answer is not None and state.answer.replaced is not None:
+            metrics.ANSWERS_REPLACED.labels(state.request.agent).inc()
         if state.ended_at is not None and state.state is not None:
             took = state.ended_at - (state.started_at or state.ended_at)
             metrics.RUNS.labels(state.request.agent, state.state.value).inc()

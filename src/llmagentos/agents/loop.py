@@ -81,7 +81,7 @@ class Loop:
             case GiveUpTool():
                 return await self._append(log, ToolAnswered(step.call_id, error=step.error))
             case Answer():
-                return await self._append(log, Answered(step.text, step.sources))
+                return await self._append(log, Answered(step.text, step.sources, step.replaced))
             case Fail():
                 return await self._append(log, Failed(step.error, step.code))
 

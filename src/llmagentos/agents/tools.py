@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, overload
@@ -13,6 +12,7 @@ import msgspec
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.registry import MethodSpec
 from llmagentos.core.errors import ConfigError
+from llmagentos.services.context import serving_run
 from llmagentos.services.service import Method
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,14 +104,17 @@ def function_tool(function: Callable[..., Any]) -> Tool:
         raise ConfigError(f"the tool {mark.name!r} is a generator", hint="return a list")
 
     async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
-        call = method.bind(msgspec.json.encode(arguments))
-        async with asyncio.timeout(timeout):
-            result = await call() if method.is_async else await asyncio.to_thread(call)
-            if inspect.isawaitable(result):
-                result = await result
+        positional, named = method.arguments(msgspec.json.encode(arguments))
+        with serving_run(run):  # services that the function calls know for which run
+            async with asyncio.timeout(timeout):
+                if method.is_async:
+                    result = await function(*positional, **named)
+                else:
+                    result = await asyncio.to_thread(function, *positional, **named)
         return msgspec.json.decode(method.encode(result))
 
-    return Tool(mark.name, method.spec.doc, method.spec.parameters, mark.idempotent, invoke, mark.examples)
+    idempotent = mark.idempotent or method.spec.idempotent
+    return Tool(mark.name, method.spec.doc, method.spec.parameters, idempotent, invoke, mark.examples)
 
 
 async def service_tool(services: Services, where: str, examples: Sequence[str] = ()) -> Tool:

@@ -114,6 +114,8 @@ class Answered(_Data, frozen=True, tag="answered"):
 
     text: str
     sources: list[Any] = []
+    replaced: str | None = None
+    """Why the records themselves stand here instead of the model's words."""
 
 
 class Failed(_Data, frozen=True, tag="failed"):

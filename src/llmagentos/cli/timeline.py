@@ -144,7 +144,10 @@ def _model_numbers(data: ModelReplied) -> str:
 def _end(data: Answered | Failed | Killed) -> _Step:
     if isinstance(data, Answered):
         count = len(data.sources)
-        return _Step(tr("answered"), tr("{count} sources", count=count) if count else "", data.text)
+        numbers = [tr("{count} sources", count=count)] if count else []
+        if data.replaced is not None:
+            numbers.append(tr("with the records instead of the model's words: {why}", why=data.replaced))
+        return _Step(tr("answered"), "; ".join(numbers), data.text)
     if isinstance(data, Failed):
         return _Step(state("failed"), data.code, data.error)
     return _Step(state("killed"), tr("by {who}", who=data.by), "")

@@ -108,6 +108,11 @@ RUN_SECONDS = _histogram(
     "state",
     buckets=_SLOW,
 )
+ANSWERS_REPLACED = _counter(
+    "llmagentos_run_answers_replaced_total",
+    "Answers whose words did not stand on the records and gave way to the records, by agent.",
+    "agent",
+)
 RUNS_ACTIVE = _gauge("llmagentos_runs_active", "Runs that this process is carrying on.")
 TOOL_SECONDS = _histogram("llmagentos_tool_call_duration_seconds", "Tool calls of agents by outcome.", "outcome")
 # --- fleet ------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ def test_what_the_model_invents_is_replaced_by_the_records(invented: str) -> Non
     book = ask(GROUNDED, "What does the blue kettle cost?", world)
     assert "39.90 EUR" in answer_of(book)
     assert invented not in answer_of(book)
+    assert book.log.answer is not None
+    assert book.log.answer.replaced is not None
 
 
 def test_an_agent_may_be_trusted_with_its_words() -> None:
