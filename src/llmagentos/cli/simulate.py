@@ -75,7 +75,8 @@ def simulate(
         return
     if trace is None:
         raise InvalidInput("no trace", hint="llmctl simulate --generate mix > trace.jsonl writes one")
-    found = [replay(_read(trace), policy, engine) for policy in policies or ("fcfs", "plas", "fair")]
+    asked = _read(trace)
+    found = [replay(asked, policy, engine) for policy in policies or ("fcfs", "plas", "fair")]
     if gantt is not None:
         _write(gantt, drawing.gantt(found, time_label=tr("seconds"), slot_label=tr("slot")))
     if fairness is not None:

@@ -30,7 +30,7 @@ class Tenant(Generic[Q]):
     calls: int = 0
     """Waiting and running."""
     turn: int = 0
-    """When it was last served: equals take turns."""
+    """When it was last served or began to wait: equals take turns."""
 
 
 class VirtualTokens(Generic[Q]):
@@ -79,6 +79,8 @@ class VirtualTokens(Generic[Q]):
         """It has something waiting from now on: lift its counter when it had nothing before."""
         if tenant.name not in self._waiting:
             tenant.counter = max(tenant.counter, self._floor())
+            self._turns += 1
+            tenant.turn = self._turns
             self._waiting.add(tenant.name)
 
     def drained(self, tenant: Tenant[Q]) -> None:

@@ -98,14 +98,17 @@ class Lane:
         self._stop(entry, now)
         self._class(entry.call.priority).leave(entry.tenant)
 
-    def suspend(self, call_id: str, now: float) -> None:
+    def suspend(self, call_id: str, now: float, *, held: bool) -> None:
         """A running call was interrupted; it waits in its old place and is not charged again for its input."""
         entry = self.running.pop(call_id)
         self._stop(entry, now)
+        entry.program = self.programs.of(entry.call)
         self.waiting[call_id] = entry
         if entry.call.deadline is not None:
             heappush(self._deadlines, (entry.call.deadline, entry.number, call_id))
-        self._enqueue(entry, now)
+        entry.held = held
+        if not held:
+            self._enqueue(entry, now)
 
     def withdraw(self, call_id: str, now: float) -> Submission:
         """Take a waiting call out for good."""

@@ -28,9 +28,9 @@ class Policy:
     programs: Literal["off", "plas", "atlas"] = "off"
     """Inside a tenant: least attained service of a run, summed (plas) or along its longest path (atlas;
     both arXiv 2502.13965)."""
-    levels: tuple[float, ...] = geometric(128, 4, 7)
+    levels: tuple[float, ...] = geometric(128, 8, 3)
     """Upper bounds of the queues by attained service; inside one it is first come, first served."""
-    beta: float | None = 20.0
+    beta: float | None = 10.0
     """A run that stood still for `beta` times as long as it was served returns to the first queue."""
     weight_in: float = 1.0
     weight_out: float = 2.0

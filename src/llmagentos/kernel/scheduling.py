@@ -82,7 +82,7 @@ class PolicyScheduler:
             raise ValueError(f"call {call.id!r} was submitted before")
         self._now = now
         lane = self._lanes[call.model]
-        lane.submit(call, now, held=not self._held.isdisjoint(_runs(call)))
+        lane.submit(call, now, held=self._is_held(call))
         self._lane_of[call.id] = lane
         for run in _runs(call):
             self._calls_of.setdefault(run, set()).add(call.id)
@@ -139,7 +139,7 @@ class PolicyScheduler:
         self._now = now
         self._held.discard(run_id)
         for call_id, lane in self._waiting_of(run_id):
-            if self._held.isdisjoint(_runs(lane.waiting[call_id].call)):
+            if not self._is_held(lane.waiting[call_id].call):
                 lane.release(call_id, now)
 
     def renice(self, run_id: str, priority: int, now: float) -> None:
@@ -155,7 +155,8 @@ class PolicyScheduler:
     def suspend(self, call_id: str, now: float) -> None:
         """A running call was interrupted and waits again; what it produced is kept and charged once."""
         self._now = now
-        self._running(call_id).suspend(call_id, now)
+        lane = self._running(call_id)
+        lane.suspend(call_id, now, held=self._is_held(lane.running[call_id].call))
 
     def learn(self, model: str, left: Mapping[str, float], now: float) -> None:
         """An answer's headers said how many `requests` and `tokens` are left in this minute."""
@@ -201,6 +202,9 @@ class PolicyScheduler:
         if lane is None or call_id not in lane.waiting:
             return None
         return next(found for found in self.waiting(lane.name, now) if found.call.id == call_id)
+
+    def _is_held(self, call: Submission) -> bool:
+        return not self._held.isdisjoint(_runs(call))
 
     def _running(self, call_id: str) -> Lane:
         lane = self._lane_of.get(call_id)

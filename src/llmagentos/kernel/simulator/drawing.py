@@ -8,7 +8,7 @@ from html import escape
 from llmagentos.kernel.simulator.replay import CallRecord, Replay
 
 MAX_BARS = 5_000
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 1000, 70, 20, 46, 40
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 1000, 80, 50, 46, 40
 _PLOT = _WIDTH - _LEFT - _RIGHT
 _ROW, _CURVES = 14, 220
 _POINTS = 300
@@ -54,7 +54,9 @@ def fairness(replays: Sequence[Replay], *, time_label: str, service_label: str) 
 
 
 def _svg(height: int, panels: Iterable[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">'
+    )
     return f"{head}<style>{_STYLE}</style>{''.join(panels)}</svg>\n"
 
 
