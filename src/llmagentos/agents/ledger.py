@@ -228,10 +228,10 @@ class Ledger:
             if spec is None:
                 await self._write(row.id, taken[0], [Failed(f"the agent {row.agent!r} was deleted", "not_found")])
                 return None
-        except BaseException:
+            return Claim(row.id, lease.token, self._leases.ttl, spec, await self._records.events(row.id))
+        except BaseException:  # also when whoever waited for it is gone: the next may have it at once
             self._leases.release(row.id, lease.token)
             raise
-        return Claim(row.id, lease.token, self._leases.ttl, spec, await self._records.events(row.id))
 
     async def append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> list[RunEvent]:
         """Add `data` after the event `after`. Repeating an append that was stored before changes nothing.

@@ -335,3 +335,22 @@ async def test_old_runs_are_pruned_with_their_events(tmp_path: Path) -> None:
         assert await h.records.prune() == 1
         assert {each.id for each in await h.ledger.newest(ended=True)} == {new, waiting}
         assert await h.records.events(old) == []
+
+
+async def test_who_no_longer_waits_gets_no_run(tmp_path: Path) -> None:
+    """A claim that is cancelled at any moment leaves the run to the next."""
+    async with house(tmp_path) as h:
+        run = await h.ask()
+        for yields in range(40):
+            waiting = asyncio.create_task(h.ledger.claim(SERVER, "gone", wait=60))
+            for _ in range(yields):
+                await asyncio.sleep(0.0005)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            if waiting.cancelled():
+                claim = await h.taken("next")
+            else:
+                claim = waiting.result()
+                assert claim is not None
+            assert claim.run == run
+            await h.ledger.release(run, claim.fence)

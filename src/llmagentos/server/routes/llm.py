@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import math
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -33,6 +32,7 @@ from llmagentos.api.llm import (
 from llmagentos.core.errors import Forbidden, InvalidInput, LLMAgentOSError
 from llmagentos.llm.gateway import TIMEOUT_S, Gateway
 from llmagentos.security.identity import Identity, Permission
+from llmagentos.server.connected import while_connected
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.respond import openai_shape
 
@@ -69,18 +69,18 @@ def _calling(gateway: Gateway, acts_for: ActsFor) -> list[Endpoint]:
         run_id, purpose, timeout = await context(call)
         if not request.stream:
             work = gateway.complete(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
-            return await _while_connected(call.request, work)
+            return await while_connected(call.request, work)
         usage = request.stream_options is not None and request.stream_options.include_usage
         chunks = gateway.chat(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
         # The first chunk decides on the status: every refusal comes before it.
-        first = await _while_connected(call.request, _first(chunks))
+        first = await while_connected(call.request, _first(chunks))
         return EventStream(_frames(first, chunks, usage=usage))
 
     async def embeddings(call: Call) -> Embeddings:
         request: EmbeddingRequest = call.body
         run_id, _, timeout = await context(call)
         work = gateway.embed(request, call.identity, run_id=run_id, timeout=timeout)
-        found = await _while_connected(call.request, work)
+        found = await while_connected(call.request, work)
         return _packed(found) if request.encoding_format == "base64" else found
 
     use = Permission.MODELS_CALL
@@ -147,7 +147,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._frames):
             try:
-                await _while_connected(Request(scope, receive), self.stream_response(send))
+                await while_connected(Request(scope, receive), self.stream_response(send))
             except ClientDisconnect:
                 return
 
@@ -177,26 +177,6 @@ async def _first(chunks: AsyncGenerator[ChatChunk, None]) -> ChatChunk:
     except BaseException:
         await chunks.aclose()
         raise
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client hangs up: `ClientDisconnect` then."""
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_hung_up(request))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
 
 
 def _headers(call: Call) -> tuple[str | None, Purpose | None, float]:

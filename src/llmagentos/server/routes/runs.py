@@ -24,6 +24,7 @@ from llmagentos.api.runs import (
 from llmagentos.core.errors import InvalidInput
 from llmagentos.security.identity import Permission
 from llmagentos.server import sse
+from llmagentos.server.connected import while_connected
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes.agents import found
 from llmagentos.storage.agents import AgentRecords
@@ -106,7 +107,8 @@ def _for_hosts(ledger: Ledger, hosted: Hosted) -> list[Endpoint]:
         require_own(call.identity, host)
         await hosted.announce(request.module, request.agents, by=call.identity, wait=request.wait)
         names = [agent.spec.name for agent in request.agents]
-        return Claims(await ledger.claim(host, f"{host}/{request.holder}", agents=names, wait=request.wait))
+        work = ledger.claim(host, f"{host}/{request.holder}", agents=names, wait=request.wait)
+        return Claims(await while_connected(call.request, work))  # a host that died must not get a run
 
     async def append(call: Call) -> list[RunEvent]:
         request: Append = call.body
