@@ -380,7 +380,9 @@ class HttpClient:
     def _release(self, target: Target, connection: _Connection, *, keep: bool) -> None:
         connection.settle()
         if keep and connection.reusable and not self._closed:
-            idle = self._idle.setdefault(target, deque())
+            idle = self._idle.get(target)
+            if idle is None:
+                idle = self._idle[target] = deque()
             if len(idle) < self._max_idle:
                 connection.idle_since = asyncio.get_running_loop().time()
                 idle.append(connection)

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import SystemClock
@@ -51,7 +50,8 @@ class Runtime:
             await self.link.aclose()
 
 
-_RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+_RUNTIMES: dict[asyncio.AbstractEventLoop, Runtime] = {}
+"""Each takes itself out when its loop ends."""
 
 
 def here() -> Runtime:
@@ -59,6 +59,8 @@ def here() -> Runtime:
     loop = asyncio.get_running_loop()
     found = _RUNTIMES.get(loop)
     if found is None:
+        for ended in [other for other in _RUNTIMES if other.is_closed()]:
+            del _RUNTIMES[ended]
         found = _RUNTIMES[loop] = Runtime(ServerLink())
     return found
 
