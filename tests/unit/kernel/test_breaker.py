@@ -80,4 +80,4 @@ def test_it_always_lets_calls_through_again(ends: list[tuple[str, float]]) -> No
                 breaker.exhausted("quota", now)
             case _:
                 breaker.abandoned()
-    assert breaker.allows(now + breaker.retry_after(now))
+    assert breaker.allows(now + breaker.retry_after(now) + 1e-6)

@@ -63,7 +63,7 @@ class Backlogged:
 def test_service_of_backlogged_tenants_stays_within_the_bound(
     shapes: list[tuple[int, int]], slots: int, seed: int
 ) -> None:
-    """|W_f - W_g| <= 2 max(w_in L_input, w_out M), M the tokens, in and out, that fit in the running calls (theorem 4.4)."""
+    """|W_f - W_g| <= 2 max(w_in L_input, w_out M), M the tokens that fit in the running calls (theorem 4.4)."""
     engine = Backlogged({f"t{n}": shape for n, shape in enumerate(shapes)}, slots, seed, {})
     longest_in = max(shape[0] for shape in shapes)
     at_once = slots * max(longest_in + longest_out for longest_in, longest_out in shapes)
