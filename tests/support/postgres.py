@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,6 @@ class Postgres:
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() == 0:
             shutil.chown(directory, "postgres")
-            for parent in directory.parents:
-                if parent.owner() == "root" and parent.stat().st_mode & 0o011 == 0:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
         options = f"-p {self.port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=100"
         self._run("pg_ctl", "-D", str(self._data), "-l", str(directory / "log"), "-o", options, "-w", "start")
@@ -59,14 +57,15 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """The session's PostgreSQL."""
+def postgres() -> Iterator[Postgres]:
+    """The session's PostgreSQL; not below pytest's own directory, which only the current user may enter."""
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed here and could not be: scripts/test-tools.sh says why")
-    server = Postgres(tmp_path_factory.mktemp("postgres"), programs)
-    yield server
-    server.stop()
+    with tempfile.TemporaryDirectory(prefix="llmagentos-postgres-", ignore_cleanup_errors=True) as directory:
+        server = Postgres(Path(directory), programs)
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
