@@ -22,14 +22,15 @@ import json
 import locale
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from llmagentos_ansible import events
+from llmagentos_ansible import events, modulefork
 
 OUTPUT_BYTES = 1024 * 1024
 PLUGINS = Path(__file__).parent / "plugins"
@@ -52,17 +53,24 @@ class Spec:
     verbosity: int = 0
 
 
-def main(directory: Path) -> None:
+def main(directory: Path) -> NoReturn:
     """Run what `directory` describes; ends the process with ansible-playbook's exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been inherited as ignored
     directory = directory.absolute()
+    began_with = dict(os.environ)
+    server = modulefork.start(_locks(directory)) if modulefork.available() else None
+    work(directory, server, began_with)
+
+
+def work(directory: Path, server: socket.socket | None, began_with: Mapping[str, str]) -> NoReturn:
+    """`main` with the fork server for its modules, and the environment that both began with."""
     _write(directory / "runner.json", {"pid": os.getpid(), "start": _start(), "begun": time.monotonic()})
     sys.stdout = sys.stderr = _bounded(2, OUTPUT_BYTES)
     log = events.open_log(directory / "events.jsonl")
     try:
         spec = Spec(**json.loads((directory / "spec.json").read_bytes()))
         os.chdir(directory / "bundle")
-        code = _run(directory, spec, log)
+        code = _run(directory, spec, log, server, began_with)
     except KeyboardInterrupt:
         code = events.INTERRUPTED
         log.error("interrupted")
@@ -77,7 +85,9 @@ def main(directory: Path) -> None:
     os._exit(code)  # ansible-core leaves threads and at-exit work behind; nothing of ours is left to do
 
 
-def _run(directory: Path, spec: Spec, log: events.Log) -> int:
+def _run(
+    directory: Path, spec: Spec, log: events.Log, server: socket.socket | None, began_with: Mapping[str, str]
+) -> int:
     _write(_inventory(directory, spec), spec.inventory)
     _write(directory / "extra-vars.json", spec.extra_vars)
     os.environ.update(_environment(directory, spec))
@@ -86,6 +96,9 @@ def _run(directory: Path, spec: Spec, log: events.Log) -> int:
     from ansible.errors import AnsibleError
     from ansible.utils.display import Display
 
+    from llmagentos_ansible.execution import Executor
+
+    Executor(server, began_with).install()
     try:
         return int(PlaybookCLI(_arguments(directory, spec)).run() or 0)
     except AnsibleError as error:
@@ -147,6 +160,23 @@ def _environment(directory: Path, spec: Spec) -> dict[str, str]:
     if not _utf8_locale():
         fixed["LC_ALL"] = "C.UTF-8"  # ansible-core refuses to start without UTF-8
     return fixed
+
+
+def _locks(directory: Path) -> tuple[int, ...]:
+    """The job's lock, when the node agent handed it to this process."""
+    try:
+        lock = (directory / "lock").stat()
+    except FileNotFoundError:
+        return ()
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    return tuple(number for number in numbers if _is(number, lock))
+
+
+def _is(descriptor: int, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file)
+    except OSError:  # the one that listed the directory
+        return False
 
 
 def _start() -> int:

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
+"""Runs one task module in this process, which was forked for it, as a new Python would have.
+
+What a new interpreter has and a fork has not is set up here: environment, standard streams, arguments,
+module search path. The module itself is started by ansible-core's own code, `_loader.run_module`, which
+its payloads bring along; at the end the exit handlers run as they do when an interpreter ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import io
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+# What nearly every module imports, and cheap. Others are imported by the module's own fork.
+PRELOADED = (
+    "ansible.module_utils.basic",
+    "ansible.module_utils._internal._ansiballz._loader",
+    "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
+    "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
+    "ansible.modules.command",
+    "ansible.modules.copy",
+    "ansible.modules.file",
+    "ansible.modules.lineinfile",
+    "ansible.modules.stat",
+)
+
+
+def preload() -> None:
+    """Import what modules share."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+
+
+def run(file: int) -> NoReturn:
+    """Run the module that `file` describes (see `modulefork.Request`) and end the process as it ends."""
+    with open(file, "rb") as opened:
+        opened.seek(0)
+        request = json.load(opened)
+    _ended(lambda: _as_new(request))
+
+
+def _as_new(request: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    os.chdir(request["cwd"])
+    os.environ["PWD"] = str(Path.cwd())  # set by the shell that ansible-core starts modules with
+    time.tzset()
+    os.umask(request["umask"])
+    _streams()
+    sys.argv = [request["argv0"]]
+    if "script" in request:
+        _script(request["script"])
+    else:
+        _module(request)
+
+
+def _module(request: dict[str, Any]) -> None:
+    """One of ansible-core's own, from where it is installed."""
+    _limit(request["rlimit_nofile"])
+    from ansible.module_utils._internal._ansiballz import _loader
+
+    _loader.run_module(
+        json_params=request["params"].encode(),
+        profile="legacy",
+        module_fqn=request["module"],
+        modlib_path=str(Path(_loader.__file__).parents[4]),
+        extensions={},
+    )
+
+
+def _script(script: str) -> None:
+    """The payload that ansible-core made: it unpacks an archive with the module and what that imports."""
+    from ansible.module_utils._internal._ansiballz import _loader
+
+    run_module: Callable[..., None] = _loader.run_module
+
+    def from_archive(*, modlib_path: str, **rest: Any) -> None:
+        for package in ("ansible", "ansible.module_utils"):  # imported here already, from elsewhere
+            path = f"{modlib_path}/{package.replace('.', '/')}"
+            sys.modules[package].__path__ = [path, *sys.modules[package].__path__]
+        run_module(modlib_path=modlib_path, **rest)
+
+    _loader.run_module = from_archive
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    exec(compile(script, sys.argv[0], "exec"), main.__dict__)  # noqa: S102 - what ansible-core gives to an interpreter
+
+
+def _limit(wanted: int) -> None:
+    """The soft limit of open files, as the payload's own start sets it."""
+    if wanted:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = min(hard, wanted) if hard != resource.RLIM_INFINITY else wanted
+        if wanted != soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _streams() -> None:
+    """New standard streams on the descriptors 0 to 2, with the encodings that this interpreter began with."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        first = getattr(sys, f"__{name}__")
+        raw = io.FileIO(number, "wb" if number else "rb", closefd=False)
+        buffered = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
+        stream = io.TextIOWrapper(buffered, encoding=first.encoding, errors=first.errors, line_buffering=number == 2)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _ended(call: Callable[[], None]) -> NoReturn:
+    """End the process as Python ends after `call`."""
+    code = 0
+    try:
+        call()
+    except SystemExit as end:
+        code = _code(end)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        code = code or 120  # as Python's own end
+    os._exit(code & 0xFF)
+
+
+def _code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    sys.stderr.write(f"{end.code}\n")
+    return 1
