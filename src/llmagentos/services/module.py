@@ -135,19 +135,27 @@ class Module:
 
         Exits the process with code 1 or 2 and a message when it cannot begin.
         """
-        import uvloop
-
         log.configure(process=f"module:{self.name}", level=os.environ.get("LLMAGENTOS_LOG_LEVEL", "info"))
         try:
-            if endpoint := os.environ.get("LLMAGENTOS_OTLP"):
-                tracing.configure(process=self.name, endpoint=endpoint)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._until_signal())
-        except LLMAgentOSError as error:
-            sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-            raise SystemExit(error.exit_code) from None
+            self._run()
+            code = 0
+        except (LLMAgentOSError, BaseExceptionGroup) as error:  # a group is of background work
+            if (known := _known(error)) is None:
+                raise
+            sys.stderr.write(f"error: {known.message}\n" + (f"hint: {known.hint}\n" if known.hint else ""))
+            code = known.exit_code
         finally:
             tracing.shutdown()
+        if code:
+            raise SystemExit(code)
+
+    def _run(self) -> None:
+        import uvloop
+
+        if endpoint := os.environ.get("LLMAGENTOS_OTLP"):
+            tracing.configure(process=self.name, endpoint=endpoint)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._until_signal())
 
     async def _until_signal(self) -> None:
         loop = asyncio.get_running_loop()
@@ -239,6 +247,12 @@ class Module:
 
     def _openapi(self) -> tuple[str, bytes]:
         return "application/json", msgspec.json.encode(openapi.document(self.name, self.version, self._specs))
+
+
+def _known(error: BaseException) -> LLMAgentOSError | None:
+    if isinstance(error, BaseExceptionGroup):
+        return next((known for inner in error.exceptions if (known := _known(inner)) is not None), None)
+    return error if isinstance(error, LLMAgentOSError) else None
 
 
 async def _either(wanted: Coroutine[Any, Any, None], other: Coroutine[Any, Any, Any]) -> bool:

@@ -173,3 +173,58 @@ def test_a_module_without_a_server_says_so(server: ServerProcess, start_module) 
     assert module.process.wait(20) == 1
     assert "no LLMAgentOS server is known here" in module.log()
     assert "hint: start one with `llmctl up`" in module.log()
+
+
+STUCK = """
+import time
+from llmagentos import Module, Service
+
+
+class StuckService(Service):
+    def sleep(self):
+        time.sleep(600)
+
+
+module = Module("stuck")
+module.register_service(StuckService)
+module.start()
+"""
+
+
+def test_a_plain_method_that_never_returns_does_not_hold_up_the_end(server: ServerProcess, start_module) -> None:
+    module = start_module(STUCK)
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            try:
+                await caller.call("stuck", "sleep", {}, timeout=0.2)
+            except DeadlineExceeded:
+                assert module.stop() == 0
+
+    begun = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - begun < 10
+
+
+BACKGROUND = """
+from llmagentos import Module
+from llmagentos.core.errors import ConfigError
+
+module = Module("worker")
+
+
+async def work():
+    raise ConfigError("the queue is missing", hint="make one")
+
+
+module.add_background(work)
+module.start()
+"""
+
+
+def test_background_work_that_fails_ends_the_module(server: ServerProcess, start_module) -> None:
+    module = start_module(BACKGROUND, wait=False)
+    assert module.process.wait(20) == 2
+    assert module.log().endswith("error: the queue is missing\nhint: make one\n")
+    assert "Traceback" not in module.log()
+    assert json.loads(server.llmctl("services", "--json").stdout) == []
