@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmagentos.core.errors import TooManyRequests
+from llmagentos.core.errors import InvalidInput, TooManyRequests, nearest
 
 # Named priorities are points on the scale of nice values, -20 (first) to 19 (last).
 PRIORITIES = {"realtime": -15, "interactive": 0, "batch": 15}
@@ -18,6 +18,21 @@ class QueueFull(TooManyRequests):
     """As many calls wait for the model as may."""
 
     code = "queue_full"
+
+
+def priority_of(text: str) -> int:
+    """The nice value that `text` names: `realtime`, `interactive`, `batch`, or a number. Raises `InvalidInput`."""
+    if text in PRIORITIES:
+        return PRIORITIES[text]
+    try:
+        value = int(text)
+    except ValueError:
+        value = 20
+    if not -20 <= value <= 19:
+        close = nearest(text, PRIORITIES)
+        hint = f"did you mean {close!r}?" if close else f"{', '.join(PRIORITIES)}, or -20 (first) to 19 (last)"
+        raise InvalidInput(f"there is no priority {text!r}", hint=hint)
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,9 +190,12 @@ class Lane:
 
     def preemptions(self) -> list[Preemption]:
         """Running calls that should give way to strictly more urgent ones, the least urgent and youngest first."""
-        if not (self.capacity.preemptive and self._policy.priorities) or self.free() > 0 or not self.waiting:
+        if not (self.capacity.preemptive and self._policy.priorities) or self.free() > 0 or not self.running:
             return []
         lowest = max(entry.call.priority for entry in self.running.values())
+        first = self._first()
+        if first is None or first.call.priority >= lowest:
+            return []
         urgent = sorted(
             (e for e in self.waiting.values() if not e.held and e.call.priority < lowest),
             key=lambda e: (e.call.priority, e.number),

@@ -1,4 +1,6 @@
-"""On which replica of a model a call is placed: where its prefix is cached, or where there is most room.
+"""On which replica of a model a call is placed, and on which other model when it cannot be had.
+
+A call goes where its prefix is cached, or where there is most room.
 
 Computing a long prompt again costs more than waiting for the replica that has it in its cache, a short
 one less (Autellix, arXiv 2502.13965, section 4.3: sticky above 2,048 input tokens).
@@ -7,11 +9,36 @@ one less (Autellix, arXiv 2502.13965, section 4.3: sticky above 2,048 input toke
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 LONG_PROMPT = 2048
 MAX_PREFIXES = 10_000
+
+
+Failure = Literal["error", "timeout", "quota"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A model that takes another's calls when they fail `on` one of these."""
+
+    model: str
+    on: frozenset[Failure] = frozenset({"error", "timeout", "quota"})
+
+
+def fallback(
+    chain: Sequence[Fallback], failure: Failure, *, tried: Collection[str], usable: Collection[str]
+) -> str | None:
+    """The next model for a call that failed; None when no other can take it.
+
+    `tried` are the models that it failed on, `usable` those whose breakers are closed.
+    """
+    return next(
+        (other.model for other in chain if failure in other.on and other.model in usable and other.model not in tried),
+        None,
+    )
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from llmagentos.kernel.calls import PRIORITIES, Capacity, Load, Outcome, QueueFull, Submission
+from llmagentos.core.errors import InvalidInput
+from llmagentos.kernel.calls import PRIORITIES, Capacity, Load, Outcome, QueueFull, Submission, priority_of
 from llmagentos.kernel.policy import POLICIES, Policy, geometric
 from llmagentos.kernel.scheduling import PolicyScheduler
 
@@ -210,6 +211,21 @@ def test_preemption_names_the_least_urgent_for_the_most_urgent() -> None:
     assert scheduler.preemptions() == []  # what waits is less urgent than all that runs
     scheduler.finish("urgent", 2.0)
     assert starts(scheduler, 2.0) == ["batch"]
+
+
+def test_a_model_without_slots_admits_nothing() -> None:
+    scheduler = PolicyScheduler({"m": Capacity(1, 9, preemptive=True)}, POLICIES["fair"])
+    scheduler.resize("m", 0)
+    submit(scheduler, "1")
+    assert starts(scheduler) == []
+    assert scheduler.preemptions() == []
+
+
+def test_priorities_have_names_and_numbers() -> None:
+    assert [priority_of(text) for text in ("realtime", "-20", "19", "batch")] == [-15, -20, 19, 15]
+    for text in ("20", "-21", "1.5", "urgent"):
+        with pytest.raises(InvalidInput, match="no priority"):
+            priority_of(text)
 
 
 def test_limits_per_minute_hold_calls_back_and_say_until_when() -> None:

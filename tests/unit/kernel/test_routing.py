@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmagentos.kernel.routing import Router
+from llmagentos.kernel.routing import Fallback, Router, fallback
 
 
 def test_long_prompts_stick_and_short_ones_spread() -> None:
@@ -49,3 +49,12 @@ def test_remembered_prefixes_are_bounded() -> None:
     for number in range(100):
         router.place(str(number), 5_000)
     assert len(router._homes) == 10
+
+
+def test_a_fallback_takes_what_it_is_there_for() -> None:
+    chain = [Fallback("near", frozenset({"timeout"})), Fallback("far")]
+    usable = {"near", "far"}
+    assert fallback(chain, "timeout", tried={"m"}, usable=usable) == "near"
+    assert fallback(chain, "quota", tried={"m"}, usable=usable) == "far"
+    assert fallback(chain, "timeout", tried={"m", "near"}, usable=usable) == "far"
+    assert fallback(chain, "error", tried={"m"}, usable={"near"}) is None
