@@ -200,10 +200,9 @@ class Executor:
 
 def _connection(action: Any) -> str:
     """`local` for ansible-core's own local connection."""
-    connection = action._connection
-    module = sys.modules.get(type(connection).__module__)
-    name = str(connection.transport)
-    return name if name != "local" or getattr(module, "__file__", None) == _LOCAL else "another one of that name"
+    name, kind = str(action._connection.transport), type(action._connection)
+    file = getattr(getattr(kind.exec_command, "__code__", None), "co_filename", None)
+    return name if name != "local" or file == _LOCAL else "another one of that name"
 
 
 def _becomes(action: Any) -> str | None:

@@ -97,10 +97,16 @@ def _run(
     from ansible.utils.display import Display
 
     from llmagentos_ansible.execution import Executor
+    from llmagentos_ansible.preload import preload
+
+    class Command(PlaybookCLI):  # type: ignore[misc]
+        def _play_prereqs(self) -> Any:
+            preload()  # here, because what it loads needs the paths of collections, which are set by now
+            return super()._play_prereqs()
 
     Executor(server, began_with).install()
     try:
-        return int(PlaybookCLI(_arguments(directory, spec)).run() or 0)
+        return int(Command(_arguments(directory, spec)).run() or 0)
     except AnsibleError as error:
         Display().error(error)
         log.error(_told(error, directory))
