@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
+"""Loads what the workers of nearly every playbook need, once, in the process that they are forked from."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any
+
+_MODULES = (
+    "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
+    "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
+    "ansible.parsing.yaml.dumper",
+    "ansible.executor.playbook_executor",
+    "ansible.utils.encrypt",
+    "ansible.plugins.vars",
+    "ansible.utils.unicode",
+)
+_PLUGINS = {
+    "action": "normal assert command copy debug fail gather_facts include_vars package service set_fact shell template",
+    "become": "sudo su",
+    "cache": "memory",
+    "connection": "local",
+    "inventory": "host_list script auto yaml ini",
+    "lookup": "env file first_found items template vars",
+    "shell": "sh",
+    "strategy": "linear",
+}
+_FILTERS, _TESTS = "default basename regex_replace hash urlsplit b64decode", "defined match exists success"
+
+
+def preload() -> None:
+    """Load them. What is missing here is loaded later, as always; names differ between releases."""
+    from ansible.plugins import loader
+
+    for name in _MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for kind, names in _PLUGINS.items():
+        plugins: Any = getattr(loader, f"{kind}_loader")
+        for name in names.split():
+            plugins.get(f"ansible.builtin.{name}", class_only=True)
+    for plugins, names in ((loader.filter_loader, _FILTERS), (loader.test_loader, _TESTS)):
+        for name in names.split():
+            with contextlib.suppress(KeyError):
+                plugins.get(f"ansible.builtin.{name}")
