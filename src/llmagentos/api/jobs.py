@@ -369,7 +369,7 @@ async def renew(client: ApiClient, job: int, fence: int) -> Ack:
 
 
 async def send_events(client: ApiClient, job: int, fence: int, batch: list[JobEvent]) -> Ack:
-    """Append events; those that the server has already are skipped. Raises `EventGap`, or `Conflict` on an old fence."""
+    """Append events; those that the server has are skipped. Raises `EventGap`, or `Conflict` on an old fence."""
     return await client.post(f"{_QUEUE}/{job}/events", Events(fence, batch), Ack)
 
 
