@@ -1,4 +1,4 @@
-"""Runs docs/tutorial.md (its translation has the same steps) as a reader would: same files, same commands, one shell."""
+"""Runs docs/tutorial.md (its translation has the same steps) as a reader would: same files, commands, one shell."""
 
 from __future__ import annotations
 
