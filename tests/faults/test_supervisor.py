@@ -192,3 +192,13 @@ def test_with_tls_everything_speaks_tls(system: Callable[..., System], tmp_path:
     assert up.returncode == 0, up.stderr
     assert "https://127.0.0.1" in up.stdout
     assert here.llmctl("token", "list").returncode == 0
+
+
+def test_the_doctor_sees_a_model_that_is_away(system: Callable[..., System]) -> None:
+    here = system("models: {hosted: {engine: openai, url: 'http://127.0.0.1:9/v1'}}\nnode: {enabled: false}\n")
+    assert here.llmctl("up", "--detach").returncode == 0
+    done = here.llmctl("doctor", "--json")
+    assert done.returncode == 1
+    failed = [finding for finding in json.loads(done.stdout) if finding["verdict"] == "fail"]
+    assert [finding["check"] for finding in failed] == ["engine"]
+    assert "hosted (openai) is unreachable" in failed[0]["message"]

@@ -12,29 +12,17 @@ import time
 from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import psutil
 
+from llmagentos.cli.finding import Finding, Verdict
+from llmagentos.cli.live_checks import live
 from llmagentos.cli.status import Status, gather
 from llmagentos.core.config import Config, LlamaCpp, load
 from llmagentos.core.discovery import state_of
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One check: what was looked at, how it is, and what to do about it."""
-
-    check: str
-    verdict: Verdict
-    message: str
-    hint: str | None = None
-
 
 MIB = 1024 * 1024
 DISK_LOW, DISK_FULL = 512 * MIB, 64 * MIB
@@ -69,6 +57,8 @@ def all_checks(state: Path | None, file: Path | None) -> Iterator[Finding]:
     yield from clock(found)
     yield from database(config, found)
     yield from engines(config)
+    if found.server is not None:
+        yield from live(directory)
 
 
 def versions() -> Iterator[Finding]:
@@ -95,8 +85,7 @@ def versions() -> Iterator[Finding]:
 def configuration(config: Config, file: Path | None, warnings: tuple[str, ...]) -> Iterator[Finding]:
     """The file and what it refers to."""
     name = tr("configuration")
-    source = str(file) if file else tr("No file; the defaults")
-    yield Finding(name, "ok", tr("{source} is valid.", source=source))
+    yield Finding(name, "ok", tr("{path} is valid", path=file) if file else tr("no file: the defaults are in force"))
     for warning in warnings:
         yield Finding(name, "warn", warning, tr("`llmctl config show` prints what is in force"))
     for missing in config.missing_secrets():

@@ -35,7 +35,7 @@ def check(file: Path | None) -> None:
     missing = list(found.config.missing_secrets())
     for fault in missing:
         warn(fault)
-    emit(tr("{source} is valid.", source=found.file or tr("No file; the defaults")))
+    emit(tr("{path} is valid", path=found.file) if found.file else tr("no file: the defaults are in force"))
 
 
 @config.command(help=tr("Show all values in force: defaults, file and environment. Never a secret."))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from llmagentos.cli.checks import Finding, all_checks
+from llmagentos.cli.checks import all_checks
+from llmagentos.cli.finding import Finding
 from llmagentos.cli.output import emit, emit_json, json_option, paint, table
 from llmagentos.core.i18n import tr
 

@@ -1,0 +1,36 @@
+"""`llmctl doctor` looks at the files, the processes, and at what the running server says of models and nodes."""
+
+from __future__ import annotations
+
+import json
+
+from support.server import StartServer
+
+AWAY = """
+models:
+  hosted: {engine: openai, url: "http://127.0.0.1:9/v1"}
+"""
+
+
+def test_a_model_that_is_away_and_a_file_open_to_others_are_found(start_server: StartServer) -> None:
+    server = start_server(AWAY)
+    (server.state / "credentials.json").chmod(0o644)
+    # A server alone has no supervisor: what `llmctl up` would hold is checked as not running.
+    done = server.llmctl("doctor", "--json")
+    found = json.loads(done.stdout)
+    by_check = {finding["check"]: finding for finding in found}
+    assert by_check["processes"]["verdict"] == "warn"
+    assert "llmctl up" in by_check["processes"]["hint"]
+    opened = [f for f in found if "open to others" in f["message"]]
+    assert [f["verdict"] for f in opened] == ["warn"]
+    assert opened[0]["hint"].startswith("chmod 600")
+    assert by_check["address"]["verdict"] == "fail"  # our own server holds it
+
+
+def test_faults_of_the_configuration_come_first_with_their_line(start_server: StartServer) -> None:
+    server = start_server()
+    server.file.write_text("node:\n  enabld: true\n")
+    done = server.llmctl("doctor")
+    assert done.returncode == 1
+    assert "llmagentos.yaml:2" in done.stdout
+    assert "enabled" in done.stdout
