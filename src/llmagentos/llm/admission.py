@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import DeadlineExceeded
-from llmagentos.kernel.scheduling import Load, Scheduler, Submission
+from llmagentos.kernel.scheduling import Load, PolicyScheduler, Submission, Waiting
 
 
 class Admissions:
-    """Drives a `Scheduler` in one event loop."""
+    """Drives a `PolicyScheduler` of `models` in one event loop."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+    def __init__(self, scheduler: PolicyScheduler, models: Sequence[str], clock: Clock) -> None:
+        self._models = list(models)
         self._scheduler = scheduler
         self._clock = clock
         self._waiting: dict[str, asyncio.Future[float]] = {}
@@ -43,6 +44,40 @@ class Admissions:
     def load(self, model: str) -> Load:
         """How busy `model` is."""
         return self._scheduler.load(model)
+
+    def waiting(self, model: str) -> list[Waiting]:
+        """The calls that wait for `model`, the next first, each with its reason."""
+        return self._scheduler.waiting(model, self._clock.monotonic())
+
+    def waiting_runs(self) -> dict[str, Waiting]:
+        """Of each run that has calls waiting the one that is next, for all runs at once."""
+        found: dict[str, Waiting] = {}
+        for waiting in (waiting for model in self._models for waiting in self.waiting(model)):
+            if (run := waiting.call.run_id) is not None:
+                known = found.setdefault(run, waiting)
+                if waiting.position < known.position:
+                    found[run] = waiting
+        return found
+
+    def hold(self, run_id: str) -> None:
+        """No call of the run or its sub-runs starts from now on. Raises `ValueError` when too many are held."""
+        self._scheduler.hold(run_id, self._clock.monotonic())
+        self._advance()
+
+    def release(self, run_id: str) -> None:
+        """The calls of the run may start again, from the places they had."""
+        self._scheduler.release(run_id, self._clock.monotonic())
+        self._advance()
+
+    def renice(self, run_id: str, priority: int) -> None:
+        """The run's waiting calls have this nice value from now on."""
+        self._scheduler.renice(run_id, priority, self._clock.monotonic())
+        self._advance()
+
+    def forget(self, run_id: str) -> None:
+        """The run has ended."""
+        self._scheduler.forget(run_id)
+        self._advance()
 
     def _advance(self) -> None:
         now = self._clock.monotonic()

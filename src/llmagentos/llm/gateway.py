@@ -27,7 +27,8 @@ from llmagentos.api.llm import (
 from llmagentos.core import metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
-from llmagentos.kernel.scheduling import Capacity, FifoScheduler, Submission
+from llmagentos.kernel.policy import POLICIES, Policy
+from llmagentos.kernel.scheduling import Capacity, PolicyScheduler, Submission, Waiting
 from llmagentos.llm.admission import Admissions
 from llmagentos.llm.assembly import assemble
 from llmagentos.llm.call import Call
@@ -63,9 +64,18 @@ class Model:
 class Gateway:
     """Calls to `models`. `on_delta(run_id, text)` gets the text of a run's answers as it is generated."""
 
-    def __init__(self, models: Sequence[Model], *, meter: Meter, clock: Clock, on_delta: OnDelta) -> None:
+    def __init__(
+        self,
+        models: Sequence[Model],
+        *,
+        meter: Meter,
+        clock: Clock,
+        on_delta: OnDelta,
+        policy: Policy = POLICIES["fair"],
+    ) -> None:
         self._models = {model.name: model for model in models}
-        self._admissions = Admissions(FifoScheduler({m.name: m.capacity for m in models}), clock)
+        scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
+        self._admissions = Admissions(scheduler, list(self._models), clock)
         self._meter = meter
         self._clock = clock
         self._on_delta = on_delta
@@ -142,6 +152,33 @@ class Gateway:
         for call in calls:
             call.cancel()
         return len(calls)
+
+    def hold(self, run_id: str) -> None:
+        """Pause a run: no call of it or its sub-runs starts; deadlines of waiting calls still run.
+
+        What an engine already answers goes on. Raises `ValueError` when too many runs are held.
+        """
+        self._admissions.hold(run_id)
+
+    def release(self, run_id: str) -> None:
+        """End `hold`: the calls wait in the places they had."""
+        self._admissions.release(run_id)
+
+    def renice(self, run_id: str, priority: int) -> None:
+        """Give the run's waiting and later calls another nice value, -20 (first) to 19 (last)."""
+        self._admissions.renice(run_id, priority)
+
+    def explain(self, run_id: str) -> Waiting | None:
+        """Place and reason of the run's next waiting call; None when none waits. For many runs: `waiting_runs`."""
+        return self.waiting_runs().get(run_id)
+
+    def waiting_runs(self) -> dict[str, Waiting]:
+        """`explain` for every run that has a call waiting, at the cost of one pass over the queues."""
+        return self._admissions.waiting_runs()
+
+    def forget(self, run_id: str) -> None:
+        """The run has ended: what is remembered of it, a `hold` too, is dropped."""
+        self._admissions.forget(run_id)
 
     async def models(self) -> list[ModelInfo]:
         """Every model and how busy it is."""
