@@ -168,12 +168,11 @@ class Executor:
         given: dict[str, Any] = {}
         action._compute_environment_string(given)
         environ = {**os.environ, **{str(name): str(value) for name, value in given.items()}}
-        action._connection._connect()  # tells its user: the local connection has nothing else to do
         execution = Execution(
             server=self._server is not None,
             allowed=boolean(variables.get(SWITCH, True), strict=False),
-            connection=_connection(action),
-            becomes=_becomes(action),
+            connection=connection(action),
+            becomes=becomes(action),
             asynchronous=asynchronous,
             python=_is_python(source),
             shebang=shebang,
@@ -198,17 +197,19 @@ class Executor:
         return None
 
 
-def _connection(action: Any) -> str:
+def connection(action: Any) -> str:
     """`local` for ansible-core's own local connection."""
     name, kind = str(action._connection.transport), type(action._connection)
     file = getattr(getattr(kind.exec_command, "__code__", None), "co_filename", None)
     return name if name != "local" or file == _LOCAL else "another one of that name"
 
 
-def _becomes(action: Any) -> str | None:
+def becomes(action: Any) -> str | None:
     """The other user that ansible-core would use become for, by its own rule."""
     if not action._connection.become:
         return None
+    if connection(action) == "local":
+        action._connection._connect()  # which is when it says whose it is
     wanted, user = action.get_become_option("become_user"), action._get_remote_user()
     if constants.BECOME_ALLOW_SAME_USER or wanted != user or not (wanted or user):
         return str(wanted)

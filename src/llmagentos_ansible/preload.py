@@ -32,6 +32,7 @@ _FILTERS, _TESTS = "default basename regex_replace hash urlsplit b64decode", "de
 
 def preload() -> None:
     """Load them. What is missing here is loaded later, as always; names differ between releases."""
+    from ansible._internal._templating._engine import TemplateEngine
     from ansible.plugins import loader
 
     for name in _MODULES:
@@ -45,3 +46,4 @@ def preload() -> None:
         for name in names.split():
             with contextlib.suppress(KeyError):
                 plugins.get(f"ansible.builtin.{name}")
+    _ = TemplateEngine().environment.lexer  # kept by its class

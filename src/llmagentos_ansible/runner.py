@@ -96,6 +96,7 @@ def _run(
     from ansible.errors import AnsibleError
     from ansible.utils.display import Display
 
+    from llmagentos_ansible import shortcuts
     from llmagentos_ansible.execution import Executor
     from llmagentos_ansible.preload import preload
 
@@ -105,6 +106,7 @@ def _run(
             return super()._play_prereqs()
 
     Executor(server, began_with).install()
+    shortcuts.install()
     try:
         return int(Command(_arguments(directory, spec)).run() or 0)
     except AnsibleError as error:

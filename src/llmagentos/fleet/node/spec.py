@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -47,7 +48,7 @@ def inventory(given: Inventory, host: str, variables: Mapping[str, Any]) -> dict
             "children": {child: {} for child in group.children},
             "vars": group.vars,
         }
-    own = {"ansible_python_interpreter": "{{ ansible_playbook_python }}", **variables}
+    own = {"ansible_python_interpreter": sys.executable, **variables}  # the runner's too
     return {"all": {"hosts": hosts, "children": children, "vars": {**own, **(top.vars if top else {})}}}
 
 
