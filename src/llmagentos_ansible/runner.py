@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,15 +62,23 @@ def main(directory: Path) -> NoReturn:
     work(directory, server, began_with)
 
 
-def work(directory: Path, server: socket.socket | None, began_with: Mapping[str, str]) -> NoReturn:
-    """`main` with the fork server for its modules, and the environment that both began with."""
+def work(
+    directory: Path,
+    server: socket.socket | None,
+    began_with: Mapping[str, str],
+    settle: Callable[[], None] | None = None,
+) -> NoReturn:
+    """`main` with the fork server for its modules, and the environment that it and this process began with.
+
+    `settle` is given where ansible-core is imported already: it makes it look at the environment again.
+    """
     _write(directory / "runner.json", {"pid": os.getpid(), "start": _start(), "begun": time.monotonic()})
     sys.stdout = sys.stderr = _bounded(2, OUTPUT_BYTES)
     log = events.open_log(directory / "events.jsonl")
     try:
         spec = Spec(**json.loads((directory / "spec.json").read_bytes()))
         os.chdir(directory / "bundle")
-        code = _run(directory, spec, log, server, began_with)
+        code = _run(directory, spec, log, (server, began_with), settle)
     except KeyboardInterrupt:
         code = events.INTERRUPTED
         log.error("interrupted")
@@ -86,11 +94,17 @@ def work(directory: Path, server: socket.socket | None, began_with: Mapping[str,
 
 
 def _run(
-    directory: Path, spec: Spec, log: events.Log, server: socket.socket | None, began_with: Mapping[str, str]
+    directory: Path,
+    spec: Spec,
+    log: events.Log,
+    modules: tuple[socket.socket | None, Mapping[str, str]],
+    settle: Callable[[], None] | None,
 ) -> int:
     _write(_inventory(directory, spec), spec.inventory)
     _write(directory / "extra-vars.json", spec.extra_vars)
-    os.environ.update(_environment(directory, spec))
+    os.environ.update(environment(directory, spec))
+    if settle is not None:
+        settle()
     # Imported only now: ansible-core reads its configuration from the environment when it is imported.
     from ansible.cli.playbook import PlaybookCLI
     from ansible.errors import AnsibleError
@@ -102,10 +116,11 @@ def _run(
 
     class Command(PlaybookCLI):  # type: ignore[misc]
         def _play_prereqs(self) -> Any:
-            preload()  # here, because what it loads needs the paths of collections, which are set by now
+            if settle is None:
+                preload()  # here, because what it loads needs the paths of collections, which are set by now
             return super()._play_prereqs()
 
-    Executor(server, began_with).install()
+    Executor(*modules).install()
     shortcuts.install()
     try:
         return int(Command(_arguments(directory, spec)).run() or 0)
@@ -140,7 +155,7 @@ def _inventory(directory: Path, spec: Spec) -> Path:
     return directory / "bundle" / spec.inventory_directory / ".llmagentos-inventory.json"
 
 
-def _environment(directory: Path, spec: Spec) -> dict[str, str]:
+def environment(directory: Path, spec: Spec) -> dict[str, str]:
     """Settings that hold whatever the user of this machine or the bundle configured."""
     for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
         del os.environ[name]
@@ -150,7 +165,7 @@ def _environment(directory: Path, spec: Spec) -> dict[str, str]:
     if not config.is_file():
         config = directory / "ansible.cfg"
         config.touch()
-    fixed = {
+    return {
         "ANSIBLE_CONFIG": str(config),
         "ANSIBLE_HOME": str(home),
         "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
@@ -165,9 +180,6 @@ def _environment(directory: Path, spec: Spec) -> dict[str, str]:
         "ANSIBLE_RETRY_FILES_ENABLED": "0",
         "ANSIBLE_LOCALHOST_WARNING": "0",
     }
-    if not _utf8_locale():
-        fixed["LC_ALL"] = "C.UTF-8"  # ansible-core refuses to start without UTF-8
-    return fixed
 
 
 def _locks(directory: Path) -> tuple[int, ...]:
@@ -195,12 +207,22 @@ def _start() -> int:
         return 0
 
 
+def in_utf8() -> None:
+    """Start this program again when the locale's encoding is another one: ansible-core refuses to run then."""
+    if os.environ.get("LC_ALL") != "C.UTF-8" and not _utf8_locale():
+        os.environ["LC_ALL"] = "C.UTF-8"
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very program
+
+
 def _utf8_locale() -> bool:
+    before = locale.setlocale(locale.LC_ALL, None)
     try:
         locale.setlocale(locale.LC_ALL, "")
+        return (locale.getlocale()[1] or "").lower() in ("utf-8", "utf8")
     except locale.Error:
         return False
-    return (locale.getlocale()[1] or "").lower() in ("utf-8", "utf8")
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _write(path: Path, document: Any) -> None:
