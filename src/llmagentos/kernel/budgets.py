@@ -15,7 +15,7 @@ from typing import Any
 
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, NotFound
-from llmagentos.kernel.limits import PERIODS, Account, Alert, Amounts, BudgetExceeded, Limit, Refusal
+from llmagentos.kernel.limits import PERIODS, Account, Alert, Amounts, BudgetExceeded, Limit, Refusal, Resource
 
 Path = tuple[str, ...]
 
@@ -80,7 +80,7 @@ class BudgetTree:
         if call_id in self._settled:
             return _same_place(Reservation(call_id, self._settled[call_id], {}, settled=True), path)
         if (refusal := self.check(path, amounts)) is not None:
-            raise BudgetExceeded(refusal)
+            raise BudgetExceeded.of(refusal)
         return self.reopen(call_id, path, amounts)
 
     def reopen(self, call_id: str, path: Path, amounts: Amounts) -> Reservation:
@@ -95,7 +95,7 @@ class BudgetTree:
         """Hold more for a call under way. Raises `BudgetExceeded`, or `NotFound` when it holds nothing."""
         held = self._held(call_id)
         if (refusal := self.check(held.path, more)) is not None:
-            raise BudgetExceeded(refusal)
+            raise BudgetExceeded.of(refusal)
         amounts = {r: held.amounts.get(r, 0) + more.get(r, 0) for r in {*held.amounts, *more}}
         for account in self._ensured(held.path):
             account.hold(more, 1)
@@ -153,6 +153,29 @@ class BudgetTree:
                 end = account.windows[limit.period].end
                 yield Usage(known, limit, used, reserved, None if limit.period == "life" else end)
 
+    def headroom(self, path: Path, resource: Resource) -> int | None:
+        """How much more of `resource` all hard limits at `path` and above allow; None when none limits it."""
+        wall = self._clock.time()
+        found = [left for account in self._known(path) if (left := account.headroom(resource, wall)) is not None]
+        return min(found, default=None)
+
+    def limits(self, path: Path) -> tuple[Limit, ...]:
+        """The limits of the node itself."""
+        account = self._accounts.get(path)
+        return () if account is None else account.limits
+
+    def paths(self, path: Path = ()) -> list[Path]:
+        """Every node at `path` and below, ancestors first."""
+        return sorted(known for known in self._accounts if known[: len(path)] == path)
+
+    def forget(self, path: Path) -> bool:
+        """Drop a node without limits of its own, children and anything held; whether it was dropped."""
+        account = self._accounts.get(path)
+        if account is None or account.limits or account.reserved or self._children.get(path):
+            return False
+        self.close(path)
+        return True
+
     def spent(self, path: Path) -> Amounts:
         """What the node's subtree has used in its life."""
         account = self._accounts.get(path)
@@ -162,6 +185,10 @@ class BudgetTree:
         """What the node's subtree holds reserved."""
         account = self._accounts.get(path)
         return {} if account is None else dict(account.reserved)
+
+    def stored(self, path: Path) -> dict[str, Any]:
+        """One node's part of the snapshot."""
+        return _stored(self._account(path))
 
     def snapshot(self) -> dict[str, Any]:
         """All of it in JSON's types."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from llmagentos.core.errors import TooManyRequests
 
@@ -58,20 +58,25 @@ class Alert:
 
 
 class BudgetExceeded(TooManyRequests):
-    """A hard limit does not allow it; `refusal` says which."""
+    """A hard limit does not allow it; `refusal` says which, unless the error came over the wire."""
 
     code = "budget_exceeded"
+    refusal: Refusal
 
-    def __init__(self, refusal: Refusal) -> None:
-        limit = refusal.limit
+    @classmethod
+    def of(cls, refusal: Refusal, **details: Any) -> BudgetExceeded:
+        """The error that tells `refusal`; `details` become members of the problem document."""
+        limit, path = refusal.limit, "/".join(refusal.path)
         per = "" if limit.period == "life" else f" per {limit.period}"
-        super().__init__(
-            f"the budget of {'/'.join(refusal.path)} allows {limit.amount} {limit.resource}{per}: "
+        error = cls(
+            f"the budget of {path} allows {limit.amount} {limit.resource}{per}: "
             f"{refusal.used} used, {refusal.reserved} reserved, {refusal.wanted} wanted",
             retry_after=_NEVER_S if refusal.retry_after is None else refusal.retry_after,
-            hint=f"raise it with `llmctl budget set {'/'.join(refusal.path)}`, or wait",
+            hint=f"raise it with `llmctl budget set {path}`, or wait",
+            **details,
         )
-        self.refusal = refusal
+        error.refusal = refusal
+        return error
 
 
 @dataclass(slots=True)
@@ -131,6 +136,15 @@ class Account:
                 wait = self._wait(limit, used, more, wall)
                 return Refusal(self.path, limit, used, reserved, more, wait)
         return None
+
+    def headroom(self, resource: Resource, wall: float) -> int | None:
+        """How much more the hard limits allow, 0 when they are used up; None when none asks."""
+        left = [
+            limit.amount - self.used(resource, limit.period, wall) - self.reserved.get(resource, 0)
+            for limit in self.limits
+            if limit.hard and limit.resource == resource
+        ]
+        return max(0, min(left)) if left else None
 
     def hold(self, amounts: Amounts, sign: int) -> None:
         """Add to what is reserved, or take away with `sign` -1."""
