@@ -25,9 +25,9 @@ instructions: Answer questions about products.
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """One browser for a module: its driver runs an event loop in this thread as long as it lives."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
@@ -60,7 +60,7 @@ def page(context: BrowserContext) -> Page:
     return context.new_page()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _engine() -> Iterator[ScriptedEngine]:
     with ScriptedEngine(WORDS, at_once=2).running() as engine:
         yield engine
@@ -74,7 +74,7 @@ def engine(_engine: ScriptedEngine) -> Iterator[ScriptedEngine]:
     _engine.release()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _server(_engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     model = f"models:\n  scripted:\n    engine: openai\n    url: {_engine.url}\n    aliases: [default]\n"
     server = ServerProcess(tmp_path_factory.mktemp("console"), model).start()
@@ -86,7 +86,7 @@ def _server(_engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scene(_server: ServerProcess) -> Scene:
     """Nodes, a job, services and runs with texts that try to run in the browser."""
     return furnish(_server)
