@@ -46,12 +46,15 @@ class Breaker:
 
     def allows(self, now: float) -> bool:
         """Whether a call may be sent; when half-open it is for one call, whose end must be reported."""
-        if self.state(now) == "closed":
-            return True
-        if self.state(now) == "open" or self._probing:
+        if not self.would_allow(now):
             return False
-        self._probing = True
+        self._probing = self.state(now) == "half-open"
         return True
+
+    def would_allow(self, now: float) -> bool:
+        """What `allows` would say, without taking the one call of a half-open breaker."""
+        state = self.state(now)
+        return state == "closed" or (state == "half-open" and not self._probing)
 
     def retry_after(self, now: float) -> float:
         """Seconds until a call may be let through; 0 unless it is open."""

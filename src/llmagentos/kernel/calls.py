@@ -113,6 +113,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A call that has a slot since `begun`, and how many tokens it has produced."""
+
+    call: Submission
+    begun: float
+    produced: int
+
+
+@dataclass(frozen=True, slots=True)
 class Preemption:
     """`victim` should be suspended so that `urgent` can start."""
 

@@ -7,6 +7,7 @@ the least service, order of arrival. Calls whose deadline passes while they wait
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -18,6 +19,8 @@ from llmagentos.kernel.calls import (
     Outcome,
     Preemption,
     QueueFull,
+    Reason,
+    Running,
     Submission,
     Waiting,
 )
@@ -25,7 +28,7 @@ from llmagentos.kernel.lanes import Lane
 from llmagentos.kernel.policy import FCFS, Policy
 
 __all__ = ["Admission", "Capacity", "FifoScheduler", "Load", "Outcome", "PolicyScheduler", "QueueFull"]
-__all__ += ["Scheduler", "Submission", "Waiting"]
+__all__ += ["Running", "Scheduler", "Submission", "Waiting"]
 
 _MAX_HELD_RUNS = 100_000
 
@@ -195,6 +198,16 @@ class PolicyScheduler:
             Waiting(entry.call, place, entry.since, lane.reason(entry, now))
             for place, entry in enumerate(lane.order(), 1)
         ]
+
+    def reasons(self, model: str, now: float) -> Counter[Reason]:
+        """How many calls wait for a model, by reason."""
+        lane = self._lanes[model]
+        return Counter(lane.reason(entry, now) for entry in lane.waiting.values())
+
+    def running(self, model: str) -> list[Running]:
+        """The calls that have a slot of a model, the oldest first."""
+        entries = self._lanes[model].running.values()
+        return [Running(entry.call, entry.begun, entry.produced) for entry in entries]
 
     def explain(self, call_id: str, now: float) -> Waiting | None:
         """Place and reason of one call; None when it does not wait."""
