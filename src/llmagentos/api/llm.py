@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 RUN_HEADER = "X-LLMAgentOS-Run"
 PURPOSE_HEADER = "X-LLMAgentOS-Purpose"
 TIMEOUT_HEADER = "X-LLMAgentOS-Timeout"
+PRIORITY_HEADER = "X-LLMAgentOS-Priority"
 
 Purpose = Literal["answer", "tool"]
 """What a call of a run is for: text of `answer` calls is shown to whoever watches the run."""
@@ -251,6 +252,46 @@ class ModelInfo(msgspec.Struct, frozen=True):
     waiting: int
     queue: int
     note: str | None = None
+
+
+class RunningCall(msgspec.Struct, frozen=True):
+    """A call that has a slot. `since` is in wall-clock seconds."""
+
+    id: str
+    caller: str
+    tenant: str
+    """Whose share of the model it uses: who asked for the run, or the caller itself."""
+    priority: int
+    """Nice value: -20 goes before all others, 19 after them."""
+    since: float
+    tokens_out: int
+    run_id: str | None = None
+
+
+class WaitingCall(msgspec.Struct, frozen=True):
+    """A call that waits: at which place (1 is next, if nothing else comes), since when, and for what."""
+
+    id: str
+    caller: str
+    tenant: str
+    priority: int
+    since: float
+    position: int
+    reason: Literal["slots", "rate", "backoff", "held"]
+    """A free slot, a limit per minute, the time that the endpoint asked for, or that its run is resumed."""
+    run_id: str | None = None
+
+
+class ModelQueue(msgspec.Struct, frozen=True):
+    """Who uses a model and who waits for it. The lists may be shorter than the counts."""
+
+    model: str
+    slots: int
+    """Calls that may run at once, by now."""
+    running_count: int
+    waiting_count: int
+    running: list[RunningCall]
+    waiting: list[WaitingCall]
 
 
 class CallInfo(msgspec.Struct, frozen=True):

@@ -98,7 +98,30 @@ LLM_QUEUE = _histogram(
     "llmagentos_llm_queue_duration_seconds", "Wait of admitted calls for a slot of their model.", "model", buckets=_SLOW
 )
 LLM_RUNNING = _gauge("llmagentos_llm_running_calls", "Calls that have a slot of their model now.", "model")
-LLM_WAITING = _gauge("llmagentos_llm_waiting_calls", "Calls that wait for a slot of their model now.", "model")
+LLM_WAITING = _gauge(
+    "llmagentos_llm_waiting_calls", "Calls that wait for their model now, by reason.", "model", "reason"
+)
+LLM_SLOTS = _gauge("llmagentos_llm_slots", "Calls that may run at once on a model, by what was found so far.", "model")
+LLM_BREAKER = _gauge("llmagentos_llm_breaker_open", "1 while no calls are sent to an engine.", "model", "engine")
+LLM_FALLBACKS = _counter(
+    "llmagentos_llm_fallbacks_total", "Calls that another model took, by what failed.", "model", "fallback", "failure"
+)
+LLM_REQUEUED = _counter("llmagentos_llm_requeued_total", "Calls refused by a busy engine that waited again.", "model")
+BUDGET_SPENT = _counter(
+    "llmagentos_budget_spent_total", "What was counted against budgets, by resource; money in nano-units.", "resource"
+)
+BUDGET_ALERTS = _counter(
+    "llmagentos_budget_alerts_total", "Thresholds of limits that were reached, by resource and hard or soft.",
+    "resource", "kind",
+)  # fmt: skip
+BUDGET_REFUSALS = _counter(
+    "llmagentos_budget_refusals_total", "Calls and runs that a hard limit did not allow, by resource.", "resource"
+)
+BUDGET_REPLAYS = _counter(
+    "llmagentos_budget_replays_total", "Calls made again after a crash that found what they held or had taken."
+)
+BUDGET_WAITING = _gauge("llmagentos_budget_waiting_runs", "Runs that wait for room in a budget.")
+BUDGET_COMMIT = _histogram("llmagentos_budget_commit_seconds", "Transactions that store what is held and spent.")
 # --- agents -----------------------------------------------------------------------------------
 RUNS = _counter("llmagentos_runs_ended_total", "Agent runs that ended, by agent and state.", "agent", "state")
 RUN_SECONDS = _histogram(
@@ -113,6 +136,7 @@ ANSWERS_REPLACED = _counter(
     "Answers whose words did not stand on the records and gave way to the records, by agent.",
     "agent",
 )
+RUNS_PAUSED = _counter("llmagentos_runs_paused_total", "Times that a run was paused.")
 RUNS_ACTIVE = _gauge("llmagentos_runs_active", "Runs that this process is carrying on.")
 TOOL_SECONDS = _histogram("llmagentos_tool_call_duration_seconds", "Tool calls of agents by outcome.", "outcome")
 # --- fleet ------------------------------------------------------------------------------------
@@ -127,6 +151,9 @@ TASK_RESULTS = _counter("llmagentos_task_results_total", "Results of playbook ta
 NODE_JOBS = _counter("llmagentos_node_jobs_total", "Jobs that this node ended, by status.", "status")
 NODE_JOB_SECONDS = _histogram(
     "llmagentos_node_job_duration_seconds", "Jobs on this node from claim to reported end.", buckets=_SLOW
+)
+NODE_RUNNERS = _counter(
+    "llmagentos_node_runners_total", "Runners begun: forked of the warm process, or started anew.", "start"
 )
 NODE_EVENTS = _counter("llmagentos_node_events_sent_total", "Events of jobs that the server acknowledged.")
 NODE_MODULES = _gauge("llmagentos_node_modules", "Modules that this node keeps, by state.", "state")

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import DeadlineExceeded
-from llmagentos.kernel.scheduling import Load, PolicyScheduler, Submission, Waiting
+from llmagentos.kernel.calls import Load, Outcome, Reason, Running, Submission, Waiting
+from llmagentos.kernel.scheduling import PolicyScheduler
+
+
+@dataclass(slots=True)
+class Slot:
+    """A slot that a call got after `waited` seconds."""
+
+    waited: float
+    produced: Callable[[int], None]
+    """Tells of tokens as they come, so that they are charged at once."""
+    outcome: Outcome | None = None
+    """Set it when it is known."""
 
 
 class Admissions:
@@ -22,24 +36,24 @@ class Admissions:
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def slot(self, call: Submission) -> AsyncIterator[float]:
-        """A slot for the block; gives the seconds that were waited for it.
+    async def slot(self, call: Submission) -> AsyncIterator[Slot]:
+        """A slot for the block.
 
-        Raises `QueueFull`, or `DeadlineExceeded` when the call's deadline passes first.
+        Raises `QueueFull`, `DeadlineExceeded` when the call's deadline passes first, or what `fail` is told.
         """
         self._scheduler.submit(call, self._clock.monotonic())
         turn = asyncio.get_running_loop().create_future()
         self._waiting[call.id] = turn
         self._advance()
         try:
-            waited = await turn
+            slot = Slot(await turn, partial(self._scheduler.produced, call.id))
         except BaseException:
             self._withdraw(call.id, turn)
             raise
         try:
-            yield waited
+            yield slot
         finally:
-            self._end(call.id)
+            self._end(call.id, slot.outcome)
 
     def load(self, model: str) -> Load:
         """How busy `model` is."""
@@ -58,6 +72,33 @@ class Admissions:
                 if waiting.position < known.position:
                     found[run] = waiting
         return found
+
+    def running(self, model: str) -> list[Running]:
+        """The calls that have a slot of `model`."""
+        return self._scheduler.running(model)
+
+    def reasons(self, model: str) -> Mapping[Reason, int]:
+        """How many calls wait for `model`, by reason."""
+        return self._scheduler.reasons(model, self._clock.monotonic())
+
+    def slots(self, model: str) -> int:
+        """How many calls to `model` may run at once, by now."""
+        return self._scheduler.slots(model)
+
+    def resize(self, model: str, slots: int) -> None:
+        """`model` has so many slots from now on; more are handed out with the next call that comes or ends."""
+        self._scheduler.resize(model, slots)
+
+    def learn(self, model: str, left: Mapping[str, float]) -> None:
+        """An engine said how many `requests` and `tokens` are left in this minute."""
+        self._scheduler.learn(model, left, self._clock.monotonic())
+
+    def fail(self, model: str, error: Callable[[], Exception]) -> None:
+        """Every call that waits for `model` raises an `error()` instead of starting."""
+        for call in self._scheduler.cancel_model(model):
+            turn = self._waiting.pop(call.id)
+            if not turn.done():
+                turn.set_exception(error())
 
     def hold(self, run_id: str) -> None:
         """No call of the run or its sub-runs starts from now on. Raises `ValueError` when too many are held."""
@@ -104,10 +145,10 @@ class Admissions:
     def _withdraw(self, call_id: str, turn: asyncio.Future[float]) -> None:
         self._waiting.pop(call_id, None)
         if turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._end(call_id)  # it was admitted in the same turn of the loop in which it was cancelled
+            self._end(call_id, None)  # it was admitted in the same turn of the loop in which it was cancelled
         else:
             self._scheduler.cancel(call_id)
 
-    def _end(self, call_id: str) -> None:
-        self._scheduler.finish(call_id, self._clock.monotonic())
+    def _end(self, call_id: str, outcome: Outcome | None) -> None:
+        self._scheduler.finish(call_id, self._clock.monotonic(), outcome)
         self._advance()

@@ -2,17 +2,17 @@
 
 An answer's chunks are passed on as they come. Whoever stops iterating, or calls `cancel_run`, closes
 the connection to the engine, which stops generating. Nothing in the clean-up waits, so that a slot is
-free at once however a call ends.
+free at once however a call ends. What the engine refused or failed before any text came is tried again
+where that helps (`llm.tries`).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from llmagentos.api.llm import (
     ChatChunk,
@@ -21,48 +21,49 @@ from llmagentos.api.llm import (
     EmbeddingRequest,
     Embeddings,
     ModelInfo,
+    ModelQueue,
     Purpose,
     Usage,
 )
-from llmagentos.core import metrics
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import InvalidInput, NotFound, nearest
+from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.kernel.calls import Submission, Waiting
 from llmagentos.kernel.policy import POLICIES, Policy
-from llmagentos.kernel.scheduling import Capacity, PolicyScheduler, Submission, Waiting
-from llmagentos.llm.admission import Admissions
+from llmagentos.kernel.scheduling import PolicyScheduler
+from llmagentos.llm import listing
+from llmagentos.llm.admission import Admissions, Slot
+from llmagentos.llm.asking import Asked, StandingOf, Standings
 from llmagentos.llm.assembly import assemble
 from llmagentos.llm.call import Call
+from llmagentos.llm.directory import Directory, Model, ModelNotFound
 from llmagentos.llm.engines.engine import Engine
+from llmagentos.llm.failures import broken, refused
 from llmagentos.llm.metering import Meter
+from llmagentos.llm.replicas import Replicas
+from llmagentos.llm.sizes import Sizes, length_of, prefix_of
+from llmagentos.llm.tries import Tries
 from llmagentos.security.identity import Identity
 
-DEFAULT = "default"
+__all__ = ["TIMEOUT_S", "Gateway", "ModelNotFound"]
+
 TIMEOUT_S = 600.0
-Use = Literal["chat", "embedding"]
 OnDelta = Callable[[str, str], None]
+Request = ChatRequest | EmbeddingRequest
 
 
-class ModelNotFound(NotFound):
-    """No model of this name."""
+class Admitted(NamedTuple):
+    """A call that has its slot, and the engine that answers it."""
 
-    code = "model_not_found"
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model as configured: its engine's driver and what it takes. `silence_s` bounds each wait for a token."""
-
-    name: str
-    kind: str
-    use: Use
+    call: Call
+    slot: Slot
     engine: Engine
-    capacity: Capacity
-    aliases: tuple[str, ...] = ()
-    silence_s: float = 300.0
 
 
 class Gateway:
-    """Calls to `models`. `on_delta(run_id, text)` gets the text of a run's answers as it is generated."""
+    """Calls to `models`. `on_delta(run_id, text)` gets the text of a run's answers as it is generated.
+
+    `shares` are the weights of tenants against each other; 1 for those that are not named.
+    """
 
     def __init__(
         self,
@@ -72,23 +73,26 @@ class Gateway:
         clock: Clock,
         on_delta: OnDelta,
         policy: Policy = POLICIES["fair"],
+        shares: Mapping[str, float] | None = None,
     ) -> None:
-        self._models = {model.name: model for model in models}
-        scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
-        self._admissions = Admissions(scheduler, list(self._models), clock)
+        self._models = Directory(models)
         self._meter = meter
         self._clock = clock
         self._on_delta = on_delta
+        self._shares = dict(shares or {})
         self._runs: dict[str, set[Call]] = {}
-        for name in self._models:
-            metrics.LLM_RUNNING.labels(name).set_function(partial(self._running, name))
-            metrics.LLM_WAITING.labels(name).set_function(partial(self._waiting, name))
+        self._standings = Standings()
+        self._sizes = {model.name: Sizes() for model in models}
+        scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
+        self._admissions = Admissions(scheduler, [m.name for m in models], clock)
+        self._replicas = {model.name: Replicas.of(model, clock) for model in models}
+        for name, replicas in self._replicas.items():
+            replicas.on_open = partial(self._opened, name)
+        listing.export(self._admissions, self._models)
 
-    def _running(self, model: str) -> float:
-        return self._admissions.load(model).running
-
-    def _waiting(self, model: str) -> float:
-        return self._admissions.load(model).waiting
+    def know_runs(self, look_up: StandingOf) -> None:
+        """From now on calls of runs are ordered by what `look_up` says of the run."""
+        self._standings.look_up = look_up
 
     async def chat(
         self,
@@ -98,30 +102,32 @@ class Gateway:
         run_id: str | None = None,
         purpose: Purpose | None = None,
         timeout: float = TIMEOUT_S,
+        priority: int | None = None,
     ) -> AsyncGenerator[ChatChunk, None]:
         """The answer in chunks as OpenAI's API streams it, the last one with the usage.
 
         `timeout` bounds the whole call in seconds. Close the iterator (`contextlib.aclosing`) to stop early.
-        Raises `ModelNotFound`, `QueueFull`, `ModelLoading`, `ContextOverflow`, `InvalidInput`,
-        `DeadlineExceeded`, `CallCancelled` or a `ModelError`.
+        `priority` is a nice value; a call of a run has at least the run's. Raises `ModelNotFound`, `QueueFull`,
+        `ModelLoading`, `ContextOverflow`, `InvalidInput`, `DeadlineExceeded`, `CallCancelled`, `BreakerOpen`,
+        `EngineBusy`, `QuotaExhausted` or a `ModelError`.
         """
-        model = self._find(request.model, "chat")
-        deltas = self._on_delta if run_id is not None and purpose == "answer" else None
-        async with self._call("chat", model, caller, run_id, timeout) as call, AsyncExitStack() as stack:
-            chunks = await stack.enter_async_context(aclosing(model.engine.chat(request)))
-            first = True
-            async for chunk in call.each(chunks):
-                if isinstance(chunk.usage, Usage):
-                    call.measured.used(chunk.usage)
-                if not chunk.choices:
-                    continue
-                if chunk.adds:
-                    call.measured.piece()
-                yield call.ours(chunk, first=first)
-                first = False
-                if deltas is not None and run_id is not None and chunk.text:
-                    deltas(run_id, chunk.text)
-            yield call.usage()
+        model = self._models.find(request.model, "chat")
+        asked = await self._standings.asked(caller, self._clock.monotonic() + timeout, run_id, priority)
+        deltas = partial(self._on_delta, run_id) if run_id is not None and purpose == "answer" else None
+        tries = Tries(model, asked.deadline)
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._answer(request, asked, tries)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                        if deltas is not None and chunk.text:
+                            deltas(chunk.text)
+                return
+            except LLMAgentOSError as error:
+                if begun or not self._again(tries, error):
+                    raise
 
     async def complete(
         self,
@@ -131,20 +137,35 @@ class Gateway:
         run_id: str | None = None,
         purpose: Purpose | None = None,
         timeout: float = TIMEOUT_S,
+        priority: int | None = None,
     ) -> ChatCompletion:
         """The whole answer; raises what `chat` does."""
-        async with aclosing(self.chat(request, caller, run_id=run_id, purpose=purpose, timeout=timeout)) as chunks:
+        answer = self.chat(request, caller, run_id=run_id, purpose=purpose, timeout=timeout, priority=priority)
+        async with aclosing(answer) as chunks:
             return await assemble(chunks)
 
     async def embed(
-        self, request: EmbeddingRequest, caller: Identity, *, run_id: str | None = None, timeout: float = TIMEOUT_S
+        self,
+        request: EmbeddingRequest,
+        caller: Identity,
+        *,
+        run_id: str | None = None,
+        timeout: float = TIMEOUT_S,
+        priority: int | None = None,
     ) -> Embeddings:
         """The vectors of the inputs as lists of floats; raises what `chat` does."""
-        model = self._find(request.model, "embedding")
-        async with self._call("embeddings", model, caller, run_id, timeout) as call:
-            found = await call.answer(lambda: model.engine.embed(request))
-            call.measured.used(found.usage)
-        return found
+        model = self._models.find(request.model, "embedding")
+        asked = await self._standings.asked(caller, self._clock.monotonic() + timeout, run_id, priority)
+        tries = Tries(model, asked.deadline)
+        while True:
+            try:
+                async with self._call("embeddings", request, asked, tries) as (call, _, engine):
+                    found = await call.answer(partial(engine.embed, request))
+                    call.measured.used(found.usage)
+                return found
+            except LLMAgentOSError as error:
+                if not self._again(tries, error):
+                    raise
 
     def cancel_run(self, run_id: str) -> int:
         """Stop the calls of a run, waiting or running; how many. Their callers get `CallCancelled`."""
@@ -165,7 +186,8 @@ class Gateway:
         self._admissions.release(run_id)
 
     def renice(self, run_id: str, priority: int) -> None:
-        """Give the run's waiting and later calls another nice value, -20 (first) to 19 (last)."""
+        """Give the waiting and later calls of a run and its sub-runs a nice value, -20 (first) to 19 (last)."""
+        self._standings.renice(run_id, priority)
         self._admissions.renice(run_id, priority)
 
     def explain(self, run_id: str) -> Waiting | None:
@@ -178,84 +200,130 @@ class Gateway:
 
     def forget(self, run_id: str) -> None:
         """The run has ended: what is remembered of it, a `hold` too, is dropped."""
+        self._standings.forget(run_id)
         self._admissions.forget(run_id)
 
     async def models(self) -> list[ModelInfo]:
         """Every model and how busy it is."""
-        models = list(self._models.values())
-        found = await asyncio.gather(*(model.engine.status() for model in models))
-        infos = []
-        for model, status in zip(models, found, strict=True):
-            load = self._admissions.load(model.name)
-            infos.append(
-                ModelInfo(
-                    model.name,
-                    model.kind,
-                    model.use,
-                    status.state,
-                    list(model.aliases),
-                    model.capacity.slots,
-                    load.running,
-                    load.waiting,
-                    model.capacity.queue,
-                    status.note,
-                )
-            )
-        return infos
+        return await listing.models(self._models, self._admissions, self._replicas)
+
+    def queues(self, *, most: int) -> list[ModelQueue]:
+        """Of every model the calls that run and wait, `most` of each at the longest."""
+        return listing.queues(self._models, self._admissions, self._clock, most)
 
     async def aclose(self) -> None:
         """Close the connections to the engines and store what was metered."""
-        for model in self._models.values():
-            await model.engine.aclose()
+        for replicas in self._replicas.values():
+            await replicas.aclose()
         await self._meter.flush()
 
-    def _find(self, name: str, use: Use) -> Model:
-        if (model := self._models.get(name)) is None:
-            named = [m for m in self._models.values() if name in m.aliases]
-            alike = [m for m in self._models.values() if m.use == use] if name == DEFAULT else []
-            fitting = [m for m in named if m.use == use] or alike or named
-            if not fitting:
-                raise self._not_found(name)
-            model = fitting[0]
-        if model.use != use:
-            raise InvalidInput(f"{name!r} is a model for {model.use}, not for {use}", param="model")
-        return model
+    async def _answer(self, request: ChatRequest, asked: Asked, tries: Tries) -> AsyncGenerator[ChatChunk, None]:
+        async with self._call("chat", request, asked, tries) as (call, slot, engine), AsyncExitStack() as stack:
+            chunks = await stack.enter_async_context(aclosing(engine.chat(request)))
+            first = True
+            async for chunk in call.each(chunks):
+                if isinstance(chunk.usage, Usage):
+                    call.measured.used(chunk.usage)
+                if not chunk.choices:
+                    continue
+                if chunk.adds:
+                    call.measured.piece()
+                    slot.produced(1)
+                elif first and chunk.choices[0].finish_reason is None:
+                    continue  # it only opens the answer: until there is text, another engine can still take over
+                yield call.ours(chunk, first=first)
+                first = False
+            yield call.usage()
 
-    def _not_found(self, name: str) -> ModelNotFound:
-        known = sorted({*self._models, *(alias for m in self._models.values() for alias in m.aliases)})
-        close = nearest(name, known)
-        return ModelNotFound(
-            f"there is no model {name!r}; there are {', '.join(known) or 'none'}",
-            hint=f"did you mean {close!r}?" if close else None,
-            param="model",
-        )
+    def _again(self, tries: Tries, error: LLMAgentOSError) -> bool:
+        usable = {model.name: self._replicas[model.name].usable for model in self._models}
+        return tries.after(error, self._clock.monotonic(), models=self._models, usable=lambda name: usable[name]())
 
     @asynccontextmanager
     async def _call(
-        self,
-        operation: Literal["chat", "embeddings"],
-        model: Model,
-        caller: Identity,
-        run_id: str | None,
-        timeout: float,
-    ) -> AsyncIterator[Call]:
+        self, operation: Literal["chat", "embeddings"], request: Request, asked: Asked, tries: Tries
+    ) -> AsyncIterator[Admitted]:
         """A call that has its slot; metered and given back however the block ends."""
-        measured = self._meter.begin(operation, model=model.name, engine=model.kind, caller=str(caller), run_id=run_id)
-        deadline = self._clock.monotonic() + timeout
-        call = Call(measured, self._clock, deadline=deadline, silence_s=model.silence_s)
+        model = tries.model
+        measured = self._meter.begin(
+            operation, model=model.name, engine=model.kind, caller=str(asked.caller), run_id=asked.run_id
+        )
+        call = Call(measured, self._clock, deadline=asked.deadline, silence_s=model.silence_s)
+        length = length_of(request)
+        submission = self._submission(measured.id, model, request, length, asked)
         error: BaseException | None = None
-        with self._tracked(call, run_id):
+        with self._tracked(call, asked.run_id):
             try:
-                submission = Submission(measured.id, model.name, str(caller), run_id, deadline)
+                self._ready(model)
                 async with AsyncExitStack() as stack:
-                    slot = self._admissions.slot(submission)
-                    measured.admitted(await call.turn(lambda: stack.enter_async_context(slot)))
-                    yield call
+                    waiting = self._admissions.slot(submission)
+                    slot = await call.turn(lambda: stack.enter_async_context(waiting))
+                    measured.admitted(slot.waited)
+                    engine = stack.enter_context(self._placed(model, request, submission, slot, call, tries))
+                    yield Admitted(call, slot, engine)
+                if operation == "chat":
+                    self._sizes[model.name].observe(length, measured.usage)
             except BaseException as caught:
                 error = caught
                 raise
             finally:
                 measured.end(error)
+
+    def _submission(self, call_id: str, model: Model, request: Request, length: int, asked: Asked) -> Submission:
+        most = request.limit if isinstance(request, ChatRequest) else 0
+        size = self._sizes[model.name].of(length, most)
+        return Submission(
+            call_id,
+            model.name,
+            str(asked.caller),
+            asked.run_id,
+            asked.deadline,
+            tenant=asked.tenant,
+            share=self._shares.get(asked.tenant, 1.0),
+            priority=asked.priority,
+            program=asked.program,
+            tokens_in=size.tokens_in,
+            tokens_out=size.tokens_out,
+        )
+
+    @contextmanager
+    def _placed(
+        self, model: Model, request: Request, submission: Submission, slot: Slot, call: Call, tries: Tries
+    ) -> Iterator[Engine]:
+        """The engine that has the slot. What comes of the call is told to the scheduler and to the breakers."""
+        replicas = self._replicas[model.name]
+        prefix = prefix_of(request, submission.program) if replicas.several else None
+        engine: Engine | None = None
+        try:
+            with replicas.place(prefix, submission.tokens_in, tries.avoid) as engine:
+                yield engine
+            slot.outcome = call.measured.outcome
+        except LLMAgentOSError as error:
+            # One of several that is down is its breaker's concern: the others take the model's calls meanwhile.
+            slot.outcome = None if replicas.several and broken(error) else refused(error)
+            raise
+        finally:
+            if engine is not None and engine.left:
+                self._learn(model.name, engine.left, slot)
+            self._admissions.resize(model.name, replicas.slots())
+
+    def _learn(self, model: str, left: Mapping[str, float], slot: Slot) -> None:
+        self._admissions.learn(model, left)
+        if "wait" in left and slot.outcome is not None and slot.outcome.retry_after is None:
+            slot.outcome = replace(slot.outcome, retry_after=left["wait"])
+
+    def _ready(self, model: Model) -> None:
+        """Raises `BreakerOpen` or `QuotaExhausted` when no engine of the model may be sent calls."""
+        replicas = self._replicas[model.name]
+        self._admissions.resize(model.name, replicas.slots())
+        if not replicas.usable():
+            raise replicas.refusal()
+
+    def _opened(self, model: str) -> None:
+        replicas = self._replicas[model]
+        self._admissions.resize(model, replicas.slots())
+        if not replicas.usable():
+            self._admissions.fail(model, replicas.refusal)
 
     @contextmanager
     def _tracked(self, call: Call, run_id: str | None) -> Iterator[None]:

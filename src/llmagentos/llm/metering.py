@@ -14,8 +14,9 @@ from typing import Literal
 from llmagentos.api.llm import CallInfo, Usage, Waits
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.errors import Conflict, LLMAgentOSError
 from llmagentos.core.ids import new_id
+from llmagentos.kernel.calls import Outcome
 
 FLUSH_S = 0.25
 _KEPT = 10_000
@@ -125,6 +126,13 @@ class Measurement:
         return self._usage or Usage(0, self._pieces, self._pieces)
 
     @property
+    def outcome(self) -> Outcome:
+        """What the scheduler learns of a call that went well."""
+        tokens_in = self._usage.prompt_tokens if self._usage is not None else None
+        ttft = None if self._ttft_s is None else max(0.0, self._ttft_s - self._queue_s)
+        return Outcome(tokens_in, self.usage.completion_tokens, ttft)
+
+    @property
     def waits(self) -> Waits:
         """How long it waited."""
         return Waits(round(self._queue_s, 4), None if self._ttft_s is None else round(self._ttft_s, 4))
@@ -190,8 +198,7 @@ def _error_type(error: BaseException | None) -> str:
     return "cancelled" if _status(error) == "cancelled" else "internal"
 
 
-class CallCancelled(LLMAgentOSError):
-    """The call was cancelled because its run was."""
+class CallCancelled(Conflict):
+    """The call was cancelled with its run, or because its run was paused."""
 
     code = "call_cancelled"
-    status = 409

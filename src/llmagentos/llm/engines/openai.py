@@ -7,8 +7,9 @@ the time to the first token.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,19 +18,24 @@ import msgspec
 from llmagentos.api.http import ConnectFailed, ConnectionLost, HttpClient, StreamResponse
 from llmagentos.api.llm import ChatChunk, ChatRequest, Embedding, EmbeddingRequest, Embeddings, StreamOptions, Usage
 from llmagentos.core import tracing
-from llmagentos.core.errors import InvalidInput, LLMAgentOSError, TooManyRequests
+from llmagentos.core.errors import InvalidInput, LLMAgentOSError
+from llmagentos.llm.engines import ratelimits
 from llmagentos.llm.engines.engine import (
     LOADING_RETRY_S,
     ContextOverflow,
+    EngineBusy,
     EngineFailed,
     EngineStatus,
     ModelLoading,
+    QuotaExhausted,
 )
 
 _MAX_LINE = 4 * 1024 * 1024
 _PROBE_S = 2.0
 _OVERFLOW = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _RETRY_AFTER_S = 5.0
+_QUOTA_RETRY_S = 60.0
+_OVERLOADED = (503, 529)
 
 
 class _Line(ChatChunk, frozen=True):
@@ -80,6 +86,12 @@ class OpenAIEngine:
         self._away = away
         self._probe = probe
         self._reuses = reuses
+        self._left: dict[str, float] = {}
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        """See `Engine.left`."""
+        return self._left
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """See `Engine.chat`. Raises `ContextOverflow`, `InvalidInput`, `ModelLoading` or a `ModelError`."""
@@ -103,11 +115,11 @@ class OpenAIEngine:
         asked = msgspec.structs.replace(request, model=self._upstream, encoding_format="float")
         try:
             async with self._answering("/embeddings", asked) as response:
-                status, retry_after, body = response.status, response.headers.get("retry-after"), await response.read()
+                status, headers, body = response.status, response.headers, await response.read()
         except ConnectionLost:
             raise EngineFailed(f"the engine of {self._model!r} ended before it answered", hint="try again") from None
         if status != 200:
-            raise self._refusal(status, retry_after, body)
+            raise self._refusal(status, headers, body)
         try:
             found = _VECTORS.decode(body)
         except msgspec.DecodeError as error:
@@ -145,6 +157,7 @@ class OpenAIEngine:
                 except ConnectionLost:
                     if attempt == attempts:
                         raise
+            self._left = ratelimits.left(response.headers)
             yield response
 
     def _headers(self) -> dict[str, str]:
@@ -156,7 +169,7 @@ class OpenAIEngine:
 
     async def _accepted(self, response: StreamResponse) -> None:
         if response.status != 200:
-            raise self._refusal(response.status, response.headers.get("retry-after"), await response.read())
+            raise self._refusal(response.status, response.headers, await response.read())
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
             raise EngineFailed(f"the engine of {self._model!r} answered {kind or 'nothing'} instead of an event stream")
@@ -175,7 +188,7 @@ class OpenAIEngine:
             raise EngineFailed(f"the engine of {self._model!r} failed: {_message(chunk.error)}")
         return chunk
 
-    def _refusal(self, status: int, retry_after: str | None, body: bytes) -> LLMAgentOSError:
+    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMAgentOSError:
         error = _error_of(body)
         message = _message(error) or f"HTTP {status}"
         kinds = {error.get("type"), error.get("code")} if isinstance(error, dict) else set()
@@ -183,9 +196,17 @@ class OpenAIEngine:
             return _overflow(self._model, error, message)
         if status == 503 and "oading" in message:
             return loading(self._model)
-        if status == 429:
-            wait = float(retry_after) if retry_after and retry_after.isdecimal() else _RETRY_AFTER_S
-            return TooManyRequests(f"the engine of {self._model!r} takes no more calls: {message}", retry_after=wait)
+        wait = ratelimits.retry_after(headers, time())
+        if ratelimits.nothing_left(status, error):
+            return QuotaExhausted(
+                f"the quota of the model {self._model!r} is used up: {message}",
+                retry_after=_QUOTA_RETRY_S if wait is None else wait,
+                hint="look at the account's limits and balance at whoever serves it",
+            )
+        if status == 429 or status in _OVERLOADED:
+            text = f"the engine of {self._model!r} takes no more calls: {message}"
+            down = status in _OVERLOADED
+            return EngineBusy(text, retry_after=_RETRY_AFTER_S if wait is None else wait, down=down)
         if status in (400, 413, 422):
             return InvalidInput(f"the engine of {self._model!r} refuses the request: {message}")
         hint = {

@@ -6,6 +6,7 @@ from llmagentos.agents.hosted import require_own
 from llmagentos.agents.ledger import Ledger, run_topic
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.runs import RunDelta
+from llmagentos.kernel.policy import POLICIES
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
@@ -24,7 +25,15 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords]:
     def watched(run_id: str, text: str) -> None:
         base.hub.publish(run_topic(run_id), RunDelta(run_id, text))
 
-    gateway = Gateway(models, meter=meter, clock=base.clock, on_delta=watched)
+    scheduling = base.config.scheduling
+    gateway = Gateway(
+        models,
+        meter=meter,
+        clock=base.clock,
+        on_delta=watched,
+        policy=POLICIES[scheduling.policy],
+        shares=scheduling.shares,
+    )
     parts.background.append(meter.run)
     parts.prune.append(records.prune)
     parts.close.append(gateway.aclose)
