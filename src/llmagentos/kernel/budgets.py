@@ -164,6 +164,10 @@ class BudgetTree:
         account = self._accounts.get(path)
         return () if account is None else account.limits
 
+    def open(self, path: Path) -> list[Reservation]:
+        """What calls at exactly `path` hold."""
+        return [held for call_id in sorted(self._calls.get(path, ())) if (held := self._open.get(call_id)) is not None]
+
     def paths(self, path: Path = ()) -> list[Path]:
         """Every node at `path` and below, ancestors first."""
         return sorted(known for known in self._accounts if known[: len(path)] == path)
@@ -202,13 +206,17 @@ class BudgetTree:
     def restored(cls, snapshot: Mapping[str, Any], clock: Clock, *, max_settled: int = MAX_SETTLED) -> BudgetTree:
         """The tree that `snapshot` was taken of."""
         tree = cls(clock, max_settled=max_settled)
-        for stored in snapshot["accounts"]:
-            _restore(tree._account(tuple(stored["path"])), stored)
-        for call_id, path, amounts in snapshot["open"]:
-            tree.reopen(call_id, tuple(path), amounts)
-        for call_id, path in snapshot["settled"]:
-            tree._remember(call_id, tuple(path))
+        tree.load(snapshot)
         return tree
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over what `snapshot` says, in an empty tree."""
+        for stored in snapshot["accounts"]:
+            _restore(self._account(tuple(stored["path"])), stored)
+        for call_id, path, amounts in snapshot["open"]:
+            self.reopen(call_id, tuple(path), amounts)
+        for call_id, path in snapshot["settled"]:
+            self._remember(call_id, tuple(path))
 
     def _held(self, call_id: str) -> Reservation:
         held = self._open.get(call_id)

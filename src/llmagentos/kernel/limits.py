@@ -46,6 +46,11 @@ class Refusal:
     retry_after: float | None
     """Seconds until it may fit; None when it never will unless the limit is raised."""
 
+    @property
+    def only_reserved(self) -> bool:
+        """Whether nothing but what others hold is in the way."""
+        return self.used + self.wanted <= self.limit.amount
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:

@@ -1,0 +1,405 @@
+"""Budgets of calls and runs: reserved in every ancestor before, settled afterwards, durable both times.
+
+A call of a run that is made again after a crash is the same call to the budget: it finds what it held, or
+that it was settled, and is counted once. Calls without a run are never repeated, so what was under way when
+the server died counts as spent in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from llmagentos.api.budgets import BudgetAlert, BudgetWait, OnLimit
+from llmagentos.api.llm import Usage
+from llmagentos.core import log, metrics, tracing
+from llmagentos.core.clock import Clock
+from llmagentos.kernel.budgets import BudgetTree, Path, Reservation
+from llmagentos.kernel.limits import Alert, Amounts, BudgetExceeded
+from llmagentos.kernel.prices import PriceTable
+from llmagentos.llm import budget_signals
+from llmagentos.llm.budget_journal import Journal
+from llmagentos.llm.budget_signals import Waits
+from llmagentos.storage.budgets import BudgetRecords, CallRecord
+
+ROOM_OUT = 4096
+"""Tokens of an answer that are reserved, and then the most that it gets, when its caller sets no limit but a budget
+does."""
+PATIENCE_S = 10.0
+"""How long a call waits when only what other calls hold is in its way."""
+WATCH_S = 0.5
+_SHORTEST_OUT = 16
+_LOOK_S = 0.05
+
+_log = log.get(__name__)
+
+OPEN, SETTLED = "open", "settled"
+
+
+class Measured(Protocol):
+    """What is known of a call at its end."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def usage(self) -> Usage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands in the tree. `step` names the call that it makes next, when a replay would make it again."""
+
+    path: Path
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call may take. `most_out` is what its caller allows; None when it does not say."""
+
+    tokens_in: int
+    most_out: int | None = None
+    generates: bool = True
+
+
+@dataclass(slots=True)
+class Hold:
+    """What a call holds. `most_out` bounds its answer; `started` is set once an engine may work on it."""
+
+    id: str
+    path: Path
+    run: str | None
+    step: str | None
+    most_out: int | None
+    started: bool = False
+    succeeded: bool = False
+    earlier: CallRecord | None = None
+    """The same call as an earlier process made it, still open."""
+
+
+@dataclass(slots=True)
+class _Run:
+    path: Path
+    inflight: set[str] = field(default_factory=set)
+    earlier: list[CallRecord] = field(default_factory=list)
+    """Calls of the process before this one, which a replay makes again, oldest first."""
+    ended: bool = False
+
+
+PlaceOf = Callable[[str], Awaitable[Place]]
+
+
+class Budgeting:
+    """Drives the tree. `announce` is told of alerts; `pause` and `resume` of runs that wait for room."""
+
+    def __init__(
+        self,
+        tree: BudgetTree,
+        records: BudgetRecords,
+        clock: Clock,
+        *,
+        prices: PriceTable,
+        announce: Callable[[BudgetAlert], None],
+        on_limit: Callable[[Path], OnLimit],
+    ) -> None:
+        self._tree = tree
+        self._records = records
+        self._clock = clock
+        self._prices = prices
+        self._announce = announce
+        self._on_limit = on_limit
+        self._runs: dict[str, _Run] = {}
+        self._waits = Waits(clock)
+        self._paused: set[str] = set()
+        self.journal = Journal(records.store, lambda path: tree.stored(path)["windows"])
+        self.place_of: PlaceOf = _nowhere
+        self.pause: Callable[[str, str], Awaitable[object]] = _nothing
+        self.resume: Callable[[str], Awaitable[object]] = _nothing
+
+    # Start ----------------------------------------------------------------------------------------
+
+    async def begin(self, live: Collection[str], paused: Iterable[str] = ()) -> None:
+        """Take up what storage holds. Runs that are not `live` are closed; `paused` ones wait for a budget."""
+        spending, calls = await self._records.spending(), await self._records.calls()
+        self._tree.load(
+            {
+                "accounts": [{"path": s.path.split("/"), "limits": [], "windows": s.windows} for s in spending],
+                "open": [[c.id, c.path.split("/"), c.amounts] for c in calls if c.state == OPEN],
+                "settled": [[c.id, c.path.split("/")] for c in calls if c.state == SETTLED],
+            }
+        )
+        for node in spending:
+            if node.run is not None:
+                self._runs.setdefault(node.run, _Run(tuple(node.path.split("/"))))
+        for call in calls:
+            if call.run is not None:
+                known = self._runs.setdefault(call.run, _Run(tuple(call.path.split("/"))))
+                if call.step is not None:
+                    known.earlier.append(call)
+            elif call.state == OPEN:
+                self._settle_in_full(call)
+        for run in sorted(set(self._runs) - set(live)):
+            self._runs[run].ended = True
+        self._close_ended()
+        for run in paused:
+            await self._wait_again(run)
+        await self.journal.commit()
+
+    def _settle_in_full(self, call: CallRecord) -> None:
+        path = tuple(call.path.split("/"))
+        self._told(self._tree.settle(call.id, cast("Amounts", call.amounts)))
+        self.journal.gone(call.id)
+        self.journal.spent(path, None)
+
+    async def _wait_again(self, run: str) -> None:
+        place = await self._place(run)
+        self._waits.unknown(run, place.path)
+        self._paused.add(run)
+
+    # Calls to models ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def holding(self, measured: Measured, caller: Path, run: str | None, demand: Demand) -> AsyncIterator[Hold]:
+        """Hold what the call may take for the block; settled to what it took, or given back when it never started.
+
+        `caller` is the node of a call without a run. Raises `BudgetExceeded`.
+        """
+        place = Place(caller) if run is None else await self._place(run)
+        hold = await self._reserve(measured, place, run, demand)
+        try:
+            yield hold
+            hold.succeeded = True
+        finally:
+            await self._finish(hold, measured)
+
+    async def _reserve(self, measured: Measured, place: Place, run: str | None, demand: Demand) -> Hold:
+        most_out = self._most_out(place.path, demand)
+        tokens_out = most_out or 0
+        cost = self._prices.cost(measured.model, demand.tokens_in, tokens_out, self._clock.time())
+        amounts: Amounts = _whole({"tokens": demand.tokens_in + tokens_out, "money": cost, "calls": 1})
+        earlier = self._again(run, place.step)
+        call_id = measured.id if earlier is None else earlier.id
+        capped = most_out if demand.generates and (demand.most_out is not None or self._limited(place.path)) else None
+        hold = Hold(call_id, place.path, run, place.step, capped, earlier=earlier)
+        await self._held(call_id, place.path, run, amounts)
+        if run is not None:
+            self._runs[run].inflight.add(call_id)
+            self._waits.over(run)
+        if earlier is not None:
+            metrics.BUDGET_REPLAYS.inc()
+            return hold  # its record stands already
+        self.journal.call(self._record(hold, amounts, OPEN))
+        try:
+            with tracing.span("reserve_budget", llmagentos__budget=hold.path[-1]):
+                await self.journal.commit()
+        except BaseException:
+            self._let_go(hold)
+            raise
+        return hold
+
+    def _most_out(self, path: Path, demand: Demand) -> int | None:
+        if not demand.generates:
+            return None
+        if demand.most_out is not None:
+            return demand.most_out
+        left = self._tree.headroom(path, "tokens")
+        return ROOM_OUT if left is None else max(_SHORTEST_OUT, min(ROOM_OUT, left - demand.tokens_in))
+
+    def _limited(self, path: Path) -> bool:
+        """Whether what an answer takes can run into a hard limit."""
+        return any(self._tree.headroom(path, resource) is not None for resource in ("tokens", "money"))
+
+    def _again(self, run: str | None, step: str | None) -> CallRecord | None:
+        """The call as an earlier process made it."""
+        if run is None or step is None:
+            return None
+        known = self._runs[run]
+        known.earlier = [call for call in known.earlier if call.step == step or call.state == OPEN]
+        for call in known.earlier:
+            if call.step == step:
+                known.earlier.remove(call)
+                return call
+        return None
+
+    async def _finish(self, hold: Hold, measured: Measured) -> None:
+        if hold.run is not None:
+            self._runs[hold.run].inflight.discard(hold.id)
+        if hold.started:
+            usage = measured.usage
+            cost = self._prices.cost(measured.model, usage.prompt_tokens, usage.completion_tokens, self._clock.time())
+            tokens = usage.prompt_tokens + usage.completion_tokens
+            self._settle(hold, _whole({"tokens": tokens, "money": cost, "calls": 1}))
+        elif hold.earlier is not None and hold.run is not None:
+            self._runs[hold.run].earlier.insert(0, hold.earlier)  # its first time may have taken all of it
+        else:
+            self._let_go(hold)
+        self._close_ended()
+        await self.journal.commit()
+
+    def _settle(self, hold: Hold, used: Amounts) -> None:
+        if not any(held.call_id == hold.id for held in self._tree.open(hold.path)):
+            return  # made again after a crash, and settled before it
+        self._told(self._tree.settle(hold.id, used))
+        _count(used)
+        if hold.run is not None and hold.succeeded:
+            self.journal.call(self._record(hold, used, SETTLED))
+        else:
+            self.journal.gone(hold.id)
+        self.journal.spent(hold.path, hold.run)
+
+    def _let_go(self, hold: Hold) -> None:
+        if self._tree.release(hold.id):
+            self.journal.gone(hold.id)
+        if hold.run is not None:
+            self._runs[hold.run].inflight.discard(hold.id)
+
+    def _record(self, hold: Hold, amounts: Amounts, state: str) -> CallRecord:
+        held = cast("dict[str, int]", dict(amounts))
+        return CallRecord(hold.id, "/".join(hold.path), hold.run, hold.step, held, state, self._clock.time())
+
+    # Runs -----------------------------------------------------------------------------------------
+
+    async def admit(self, run: str) -> bool:
+        """Whether the run may be under way now: it gets a place among the concurrent runs, until it has ended."""
+        place = await self._place(run)
+        call_id, amounts = f"run:{run}", _whole({"runs": 1})
+        if any(held.call_id == call_id for held in self._tree.open(place.path)):
+            return True
+        if (refusal := self._tree.check(place.path, amounts)) is not None:
+            self._waits.refused(refusal, run, amounts)
+            return False
+        self._tree.reserve(call_id, place.path, amounts)
+        hold = Hold(call_id, place.path, run, None, None)
+        self.journal.call(self._record(hold, amounts, OPEN))
+        self._waits.over(run)
+        try:
+            await self.journal.commit()
+        except BaseException:
+            self._let_go(hold)
+            raise
+        return True
+
+    async def tool_called(self, run: str, call_id: str) -> None:
+        """Count a tool call, once however often it is told. Raises `BudgetExceeded` when there is no room for it."""
+        place = await self._place(run)
+        amounts = _whole({"tool_calls": 1})
+        hold = Hold(f"{run}.{call_id}", place.path, run, None, None, started=True, succeeded=True)
+        held = await self._held(hold.id, hold.path, run, amounts)
+        if not held.settled:
+            self._settle(hold, amounts)
+            await self.journal.commit()
+
+    async def worked(self, run: str, seconds: int) -> None:
+        """The run has worked `seconds` in all; what was not counted yet is."""
+        place = await self._place(run)
+        more = seconds - self._tree.spent(place.path).get("seconds", 0)
+        if more > 0:
+            used = _whole({"seconds": more})
+            self._told(self._tree.charge(f"{run}.seconds.{seconds}", place.path, used))
+            _count(used)
+            self.journal.spent(place.path, run)
+            await self.journal.commit()
+
+    async def ended(self, run: str) -> None:
+        """The run is over: what it still holds is settled, in full when nobody says otherwise any more."""
+        self._waits.over(run)
+        self._paused.discard(run)
+        if (known := self._runs.get(run)) is not None:
+            known.ended = True
+            self._close_ended()
+            await self.journal.commit()
+
+    def _close_ended(self) -> None:
+        """Close what has ended, once its own calls and its sub-runs are over."""
+        ended = [(known.path, run) for run, known in self._runs.items() if known.ended and not known.inflight]
+        for path, run in sorted(ended, reverse=True):
+            if any(other != run and known.path[: len(path)] == path for other, known in self._runs.items()):
+                continue
+            spent = any("runs" not in held.amounts for held in self._tree.open(path))
+            self._told(self._tree.close(path))
+            del self._runs[run]
+            self.journal.closed(run)
+            if spent:
+                self.journal.spent(path[:-1], None)
+
+    async def _place(self, run: str) -> Place:
+        place = await self.place_of(run)
+        known = self._runs.setdefault(run, _Run(place.path))
+        return Place(known.path, place.step)
+
+    # Limits that are reached ----------------------------------------------------------------------
+
+    async def _held(self, call_id: str, path: Path, run: str | None, amounts: Amounts) -> Reservation:
+        """Hold `amounts`, waiting for a while when only what others hold is in the way. Raises `BudgetExceeded`."""
+        patience = self._clock.monotonic() + PATIENCE_S
+        while True:
+            late = self._tree.check(path, {"seconds": 1}) if run is not None else None
+            try:
+                if late is not None:
+                    raise BudgetExceeded.of(late)
+                return self._tree.reserve(call_id, path, amounts)
+            except BudgetExceeded as error:
+                refusal = error.refusal
+            self._waits.refused(refusal, run, amounts if late is None else {**amounts, "seconds": 1})
+            if not refusal.only_reserved or self._clock.monotonic() >= patience:
+                break
+            await asyncio.sleep(_LOOK_S)
+        on_limit = self._on_limit(refusal.path)
+        told = BudgetExceeded.of(refusal, **budget_signals.facts(refusal), on_limit=on_limit)
+        if run is not None and on_limit == "pause":
+            self._paused.add(run)
+            await self.pause(run, told.message)
+        raise told
+
+    def waiting(self) -> list[BudgetWait]:
+        """Runs that wait for room, those that wait longest first."""
+        return self._waits.listing()
+
+    def has_room(self, run: str) -> bool:
+        """Whether what the run was refused last would fit now; True when it was refused nothing."""
+        wanted, known = self._waits.wanted(run), self._runs.get(run)
+        return wanted is None or known is None or self._tree.check(known.path, wanted) is None
+
+    async def let_on(self) -> None:
+        """Resume the paused runs that have room again, and store what could not be stored."""
+        for run in [run for run in self._paused if self.has_room(run)]:
+            self._paused.discard(run)
+            self._waits.over(run)
+            _log.info("budget has room again", run_id=run)
+            await self.resume(run)
+        await self.journal.commit()
+
+    async def watch(self) -> None:
+        """`let_on` for ever: room comes with periods that end, calls that settle, limits that are raised."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self.let_on()
+            except Exception as error:  # the loop that keeps budgets going until storage works again
+                _log.error("budgets not stored", error=str(error))
+
+    def _told(self, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
+            self._announce(budget_signals.told(alert, self._clock.time()))
+
+
+def _whole(amounts: Amounts) -> Amounts:
+    return {resource: amount for resource, amount in amounts.items() if amount}
+
+
+def _count(used: Amounts) -> None:
+    for resource, amount in used.items():
+        metrics.BUDGET_SPENT.labels(resource).inc(amount)
+
+
+async def _nowhere(run: str) -> Place:
+    raise LookupError(run)
+
+
+async def _nothing(*_: object) -> None:
+    """What nobody asked for is not done."""
