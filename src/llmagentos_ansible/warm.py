@@ -42,7 +42,10 @@ def main(home: str) -> NoReturn:
         while (found := socket.recv_fds(connection, _REQUEST_BYTES, 2))[0]:
             directory, (lock, output) = Path(os.fsdecode(found[0])), found[1]
             job = _Job(directory, lock, output, began_with)
-            connection.send(json.dumps(_answer(job, servers, home)).encode())
+            answer = _answer(job, servers, home)
+            connection.send(json.dumps(answer).encode())
+            if answer.get("broken"):
+                break
             os.close(lock)
             os.close(output)
     os._exit(0)
@@ -92,6 +95,8 @@ def _answer(job: _Job, servers: socket.socket, home: str) -> dict[str, Any]:
         if (wanted := json.loads((job.directory / "spec.json").read_bytes())["home"]) != home:
             return {"refused": f"its home is {wanted}, here it is {home}"}
         return {"pid": _start(job, servers)}
+    except ConnectionError as error:
+        return {"refused": f"its fork server has ended: {error}", "broken": True}
     except (OSError, ValueError, LookupError) as error:
         return {"refused": f"{type(error).__name__}: {error}"}
 

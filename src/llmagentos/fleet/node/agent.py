@@ -24,6 +24,7 @@ from llmagentos.fleet.node.join import identity
 from llmagentos.fleet.node.modules import Modules
 from llmagentos.fleet.node.queue import Queue
 from llmagentos.fleet.node.state import Identity, NodeDirectory
+from llmagentos.fleet.node.warm import Warm
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _log = log.get(__name__)
@@ -73,12 +74,14 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
             "llmagentos_modules_dir": str(directory.units),
             "llmagentos_python": sys.executable,
         }
-        queue = Queue(client, directory.jobs, home=directory.ansible, variables=variables)
+        warm = Warm(directory.ansible, directory.root / "warm.log")
+        queue = Queue(client, directory.jobs, home=directory.ansible, variables=variables, warm=warm)
         beats = Beats(client, directory.root, modules=kept.status)
         with log.bind(node=who.name), serving(directory, options.metrics) as url:
             _log.info("node agent runs", server=options.server, metrics=url)
             try:
-                await _until(stop, *(asyncio.create_task(loop) for loop in (queue.run(), beats.run(), kept.run())))
+                loops = (queue.run(), beats.run(), kept.run(), warm.run())
+                await _until(stop, *(asyncio.create_task(loop) for loop in loops))
             except Unauthenticated as error:
                 raise Unauthenticated(
                     f"the server no longer knows the node {who.name!r}: {error.message}",
@@ -88,6 +91,7 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
                 if queue.job is not None:
                     _log.warning("a playbook runs on; the next node agent collects its end", job_id=str(queue.job))
                 await kept.stop()
+                await asyncio.to_thread(warm.close)
                 _log.info("node agent stopped")
 
 

@@ -25,18 +25,33 @@ def alive(pid: int, start: int) -> bool:
 
 
 def of_run(directory: Path) -> list[psutil.Process]:
-    """The runner of a job directory, its workers (forks, so of the same command line) and all they started."""
+    """The processes that hold the lock of a job directory (its runner and their forks) and all they started."""
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter(["cmdline"]):
-        if _runs(process.info["cmdline"] or (), directory):
+        if process.pid != os.getpid() and _belongs(process, directory):
             found[process.pid] = process
             for child in _children(process):
                 found[child.pid] = child
     return list(found.values())
 
 
-def _runs(command: Iterable[str], directory: Path) -> bool:
-    return [*command][-2:] == ["llmagentos_ansible", str(directory)]
+def _belongs(process: psutil.Process, directory: Path) -> bool:
+    try:
+        lock = (directory / "lock").stat()
+        numbers = [entry.name for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+    except OSError:  # it has ended, it is another user's, or this is not Linux
+        return [*(process.info["cmdline"] or ())][-2:] == ["llmagentos_ansible", str(directory)]
+    return any(_holds(process.pid, number, lock) for number in numbers)
+
+
+def _holds(pid: int, number: str, lock: os.stat_result) -> bool:
+    """Whether the descriptor is the lock's file and has it locked; others only look at it (proc(5), fdinfo)."""
+    try:
+        if not os.path.samestat(Path(f"/proc/{pid}/fd/{number}").stat(), lock):
+            return False
+        return "FLOCK" in Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+    except OSError:
+        return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

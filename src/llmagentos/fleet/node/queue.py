@@ -14,6 +14,7 @@ from llmagentos.core import log, metrics, tracing
 from llmagentos.core.errors import Conflict, NotFound
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import JobDirectory, prune
+from llmagentos.fleet.node.warm import Warm
 from llmagentos.fleet.node.work import Work
 
 KEEP = 20
@@ -25,11 +26,14 @@ _log = log.get(__name__)
 class Queue:
     """Works the queue until cancelled. A playbook that runs then runs on, and is found again."""
 
-    def __init__(self, client: ApiClient, directory: Path, *, home: Path, variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self, client: ApiClient, directory: Path, *, home: Path, variables: Mapping[str, Any], warm: Warm | None = None
+    ) -> None:
         self._client = client
         self._directory = directory
         self._home = home
         self._variables = variables
+        self._warm = warm
         self.job: int | None = None
         """The job at hand."""
 
@@ -49,7 +53,7 @@ class Queue:
     async def _work(self, job: NodeJob, lease_s: float) -> None:
         directory = JobDirectory(self._directory / str(job.job))
         _log.info("job claimed", resumed=job.resumed, next_seq=job.next_seq)
-        work = Work(self._client, job, directory, home=str(self._home), variables=self._variables)
+        work = Work(self._client, job, directory, home=str(self._home), variables=self._variables, warm=self._warm)
         try:
             with metrics.NODE_JOB_SECONDS.time():
                 await work.run(lease_s)

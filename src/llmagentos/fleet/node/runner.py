@@ -1,4 +1,7 @@
-"""Starting and ending the program that runs a playbook. It is not our child for long: it outlives the node agent."""
+"""Starting and ending the process that runs a playbook: a fork of the warm process, or a program started anew.
+
+It is not our child, or not for long: it outlives the node agent.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,36 @@ import psutil
 
 from llmagentos.fleet.node import processes
 from llmagentos.fleet.node.jobdir import JobDirectory
+from llmagentos.fleet.node.warm import Warm, runner_environment
 
 STOP_GRACE_S = 5.0
-_OURS = "LLMAGENTOS_"
 
 
 class Runner:
     """The runner of one job directory. Calls block: use them off the event loop."""
 
-    def __init__(self, directory: JobDirectory) -> None:
+    def __init__(self, directory: JobDirectory, warm: Warm | None = None) -> None:
         self._directory = directory
+        self._warm = warm
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, environ: Mapping[str, str] = os.environ) -> bool:
         """Start it, in a session of its own; False when one is or was there already. Raises `OSError`."""
+        return self._fork() or self._anew(environ)
+
+    def _fork(self) -> bool:
+        if self._warm is None:
+            return False
+        with self._directory.lock() as held, self._directory.output.open("ab") as output:
+            if not held or self._directory.traces().begun:
+                return False
+            return self._warm.fork(self._directory.root, held, output.fileno())
+
+    def _anew(self, environ: Mapping[str, str]) -> bool:
+        # The lock was let go in between: should the warm process have died just after a fork, the fork holds it.
         with self._directory.lock() as held:
             if not held or self._directory.traces().begun:
                 return False
-            env = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
             with self._directory.output.open("ab") as output:
                 self._process = subprocess.Popen(
                     # -P: the bundle is its working directory, and must not be where Python finds modules.
@@ -37,7 +52,7 @@ class Runner:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=env,
+                    env=runner_environment(environ),
                     cwd=self._directory.bundle,
                     pass_fds=[held],  # the lock goes with it: taken before it runs, kept until its last worker ends
                     start_new_session=True,

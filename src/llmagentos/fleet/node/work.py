@@ -19,6 +19,7 @@ from llmagentos.fleet.node.phases import Phase
 from llmagentos.fleet.node.runner import Runner
 from llmagentos.fleet.node.spec import runner_spec
 from llmagentos.fleet.node.tail import EventTail
+from llmagentos.fleet.node.warm import Warm
 
 POLL_S = 0.1
 """How often new events are looked for: what a person who watches notices."""
@@ -34,14 +35,21 @@ class Work:
     """Brings `job` to its end. Whatever happened before is told from `directory`."""
 
     def __init__(
-        self, client: ApiClient, job: NodeJob, directory: JobDirectory, *, home: str, variables: Mapping[str, Any]
+        self,
+        client: ApiClient,
+        job: NodeJob,
+        directory: JobDirectory,
+        *,
+        home: str,
+        variables: Mapping[str, Any],
+        warm: Warm | None = None,
     ) -> None:
         self._client = client
         self._job = job
         self._directory = directory
         self._home = home
         self._variables = variables
-        self._runner = Runner(directory)
+        self._runner = Runner(directory, warm)
         self._tail = EventTail(directory.events, job.next_seq)
         self._cancel = job.cancel
         self._over = False
