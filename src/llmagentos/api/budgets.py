@@ -26,6 +26,7 @@ MAX_AMOUNT = 2**53
 """More than that is not exact in JSON as others read it."""
 
 MONEY = 1_000_000_000
+THRESHOLDS = (0.5, 0.8, 1.0)
 SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,99}"
 MAX_DEPTH = 8
 
@@ -42,7 +43,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     amount: Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
     period: Period = "life"
     hard: bool = True
-    thresholds: Annotated[list[Share], Meta(max_length=10)] = [0.5, 0.8, 1.0]
+    thresholds: Annotated[list[Share], Meta(max_length=10)] = msgspec.field(default_factory=lambda: [*THRESHOLDS])
     """Shares of the amount at which an alert is raised, once a period each."""
 
 

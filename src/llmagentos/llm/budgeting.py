@@ -10,17 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 from llmagentos.api.budgets import BudgetAlert, BudgetWait, OnLimit
-from llmagentos.api.llm import Usage
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.kernel.budgets import BudgetTree, Path, Reservation
-from llmagentos.kernel.limits import Alert, Amounts, BudgetExceeded
+from llmagentos.kernel.limits import Alert, Amounts, BudgetExceeded, Refusal
 from llmagentos.kernel.prices import PriceTable
 from llmagentos.llm import budget_signals
+from llmagentos.llm.budget_calls import (
+    OPEN,
+    SETTLED,
+    Demand,
+    Hold,
+    KnownRun,
+    Measured,
+    PausedByBudget,
+    Place,
+    count,
+    whole,
+)
 from llmagentos.llm.budget_journal import Journal
 from llmagentos.llm.budget_signals import Waits
 from llmagentos.storage.budgets import BudgetRecords, CallRecord
@@ -35,61 +45,6 @@ _SHORTEST_OUT = 16
 _LOOK_S = 0.05
 
 _log = log.get(__name__)
-
-OPEN, SETTLED = "open", "settled"
-
-
-class Measured(Protocol):
-    """What is known of a call at its end."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def usage(self) -> Usage: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run stands in the tree. `step` names the call that it makes next, when a replay would make it again."""
-
-    path: Path
-    step: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a call may take. `most_out` is what its caller allows; None when it does not say."""
-
-    tokens_in: int
-    most_out: int | None = None
-    generates: bool = True
-
-
-@dataclass(slots=True)
-class Hold:
-    """What a call holds. `most_out` bounds its answer; `started` is set once an engine may work on it."""
-
-    id: str
-    path: Path
-    run: str | None
-    step: str | None
-    most_out: int | None
-    started: bool = False
-    succeeded: bool = False
-    earlier: CallRecord | None = None
-    """The same call as an earlier process made it, still open."""
-
-
-@dataclass(slots=True)
-class _Run:
-    path: Path
-    inflight: set[str] = field(default_factory=set)
-    earlier: list[CallRecord] = field(default_factory=list)
-    """Calls of the process before this one, which a replay makes again, oldest first."""
-    ended: bool = False
-
 
 PlaceOf = Callable[[str], Awaitable[Place]]
 
@@ -113,13 +68,14 @@ class Budgeting:
         self._prices = prices
         self._announce = announce
         self._on_limit = on_limit
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, KnownRun] = {}
         self._waits = Waits(clock)
         self._paused: set[str] = set()
         self.journal = Journal(records.store, lambda path: tree.stored(path)["windows"])
         self.place_of: PlaceOf = _nowhere
-        self.pause: Callable[[str, str], Awaitable[object]] = _nothing
-        self.resume: Callable[[str], Awaitable[object]] = _nothing
+        self.pause: Callable[[str, str], Awaitable[bool]] = _unpaused
+        """`await pause(run, reason)`: whether its call waits here until the run is resumed."""
+        self.resume: Callable[[str], Awaitable[object]] = _unpaused
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -135,10 +91,10 @@ class Budgeting:
         )
         for node in spending:
             if node.run is not None:
-                self._runs.setdefault(node.run, _Run(tuple(node.path.split("/"))))
+                self._runs.setdefault(node.run, KnownRun(tuple(node.path.split("/"))))
         for call in calls:
             if call.run is not None:
-                known = self._runs.setdefault(call.run, _Run(tuple(call.path.split("/"))))
+                known = self._runs.setdefault(call.run, KnownRun(tuple(call.path.split("/"))))
                 if call.step is not None:
                     known.earlier.append(call)
             elif call.state == OPEN:
@@ -181,7 +137,7 @@ class Budgeting:
         most_out = self._most_out(place.path, demand)
         tokens_out = most_out or 0
         cost = self._prices.cost(measured.model, demand.tokens_in, tokens_out, self._clock.time())
-        amounts: Amounts = _whole({"tokens": demand.tokens_in + tokens_out, "money": cost, "calls": 1})
+        amounts: Amounts = whole({"tokens": demand.tokens_in + tokens_out, "money": cost, "calls": 1})
         earlier = self._again(run, place.step)
         call_id = measured.id if earlier is None else earlier.id
         capped = most_out if demand.generates and (demand.most_out is not None or self._limited(place.path)) else None
@@ -193,7 +149,7 @@ class Budgeting:
         if earlier is not None:
             metrics.BUDGET_REPLAYS.inc()
             return hold  # its record stands already
-        self.journal.call(self._record(hold, amounts, OPEN))
+        self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
         try:
             with tracing.span("reserve_budget", llmagentos__budget=hold.path[-1]):
                 await self.journal.commit()
@@ -229,11 +185,11 @@ class Budgeting:
     async def _finish(self, hold: Hold, measured: Measured) -> None:
         if hold.run is not None:
             self._runs[hold.run].inflight.discard(hold.id)
-        if hold.started:
-            usage = measured.usage
+        usage = measured.usage
+        if hold.started and (hold.succeeded or usage.prompt_tokens or usage.completion_tokens):
             cost = self._prices.cost(measured.model, usage.prompt_tokens, usage.completion_tokens, self._clock.time())
             tokens = usage.prompt_tokens + usage.completion_tokens
-            self._settle(hold, _whole({"tokens": tokens, "money": cost, "calls": 1}))
+            self._settle(hold, whole({"tokens": tokens, "money": cost, "calls": 1}))
         elif hold.earlier is not None and hold.run is not None:
             self._runs[hold.run].earlier.insert(0, hold.earlier)  # its first time may have taken all of it
         else:
@@ -245,9 +201,9 @@ class Budgeting:
         if not any(held.call_id == hold.id for held in self._tree.open(hold.path)):
             return  # made again after a crash, and settled before it
         self._told(self._tree.settle(hold.id, used))
-        _count(used)
+        count(used)
         if hold.run is not None and hold.succeeded:
-            self.journal.call(self._record(hold, used, SETTLED))
+            self.journal.call(hold.record(self._clock.time(), used, SETTLED))
         else:
             self.journal.gone(hold.id)
         self.journal.spent(hold.path, hold.run)
@@ -258,16 +214,12 @@ class Budgeting:
         if hold.run is not None:
             self._runs[hold.run].inflight.discard(hold.id)
 
-    def _record(self, hold: Hold, amounts: Amounts, state: str) -> CallRecord:
-        held = cast("dict[str, int]", dict(amounts))
-        return CallRecord(hold.id, "/".join(hold.path), hold.run, hold.step, held, state, self._clock.time())
-
     # Runs -----------------------------------------------------------------------------------------
 
     async def admit(self, run: str) -> bool:
         """Whether the run may be under way now: it gets a place among the concurrent runs, until it has ended."""
         place = await self._place(run)
-        call_id, amounts = f"run:{run}", _whole({"runs": 1})
+        call_id, amounts = f"run:{run}", whole({"runs": 1})
         if any(held.call_id == call_id for held in self._tree.open(place.path)):
             return True
         if (refusal := self._tree.check(place.path, amounts)) is not None:
@@ -275,7 +227,7 @@ class Budgeting:
             return False
         self._tree.reserve(call_id, place.path, amounts)
         hold = Hold(call_id, place.path, run, None, None)
-        self.journal.call(self._record(hold, amounts, OPEN))
+        self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
         self._waits.over(run)
         try:
             await self.journal.commit()
@@ -287,32 +239,34 @@ class Budgeting:
     async def tool_called(self, run: str, call_id: str) -> None:
         """Count a tool call, once however often it is told. Raises `BudgetExceeded` when there is no room for it."""
         place = await self._place(run)
-        amounts = _whole({"tool_calls": 1})
+        amounts = whole({"tool_calls": 1})
         hold = Hold(f"{run}.{call_id}", place.path, run, None, None, started=True, succeeded=True)
         held = await self._held(hold.id, hold.path, run, amounts)
         if not held.settled:
             self._settle(hold, amounts)
             await self.journal.commit()
 
-    async def worked(self, run: str, seconds: int) -> None:
-        """The run has worked `seconds` in all; what was not counted yet is."""
-        place = await self._place(run)
-        more = seconds - self._tree.spent(place.path).get("seconds", 0)
+    def worked(self, run: str, seconds: int) -> None:
+        """The run has worked `seconds` in all; what was not counted yet is. Stored within `WATCH_S`."""
+        if (known := self._runs.get(run)) is None:
+            return
+        more = seconds - self._tree.spent(known.path).get("seconds", 0)
         if more > 0:
-            used = _whole({"seconds": more})
-            self._told(self._tree.charge(f"{run}.seconds.{seconds}", place.path, used))
-            _count(used)
-            self.journal.spent(place.path, run)
-            await self.journal.commit()
+            used = whole({"seconds": more})
+            self._told(self._tree.charge(f"{run}.seconds.{seconds}", known.path, used))
+            count(used)
+            self.journal.spent(known.path, run)
 
-    async def ended(self, run: str) -> None:
-        """The run is over: what it still holds is settled, in full when nobody says otherwise any more."""
+    def ended(self, run: str) -> None:
+        """The run is over: what it still holds is settled, in full when nobody says otherwise any more.
+
+        Stored within `WATCH_S`, or by `begin` of the next process.
+        """
         self._waits.over(run)
         self._paused.discard(run)
         if (known := self._runs.get(run)) is not None:
             known.ended = True
             self._close_ended()
-            await self.journal.commit()
 
     def _close_ended(self) -> None:
         """Close what has ended, once its own calls and its sub-runs are over."""
@@ -329,13 +283,15 @@ class Budgeting:
 
     async def _place(self, run: str) -> Place:
         place = await self.place_of(run)
-        known = self._runs.setdefault(run, _Run(place.path))
+        known = self._runs.setdefault(run, KnownRun(place.path))
         return Place(known.path, place.step)
 
     # Limits that are reached ----------------------------------------------------------------------
 
     async def _held(self, call_id: str, path: Path, run: str | None, amounts: Amounts) -> Reservation:
-        """Hold `amounts`, waiting for a while when only what others hold is in the way. Raises `BudgetExceeded`."""
+        """Hold `amounts`. Waits for a while when only what others hold is in the way, and for a program until it is
+        resumed. Raises `BudgetExceeded` or `PausedByBudget`.
+        """
         patience = self._clock.monotonic() + PATIENCE_S
         while True:
             late = self._tree.check(path, {"seconds": 1}) if run is not None else None
@@ -346,15 +302,28 @@ class Budgeting:
             except BudgetExceeded as error:
                 refusal = error.refusal
             self._waits.refused(refusal, run, amounts if late is None else {**amounts, "seconds": 1})
-            if not refusal.only_reserved or self._clock.monotonic() >= patience:
-                break
-            await asyncio.sleep(_LOOK_S)
+            if refusal.only_reserved and self._clock.monotonic() < patience:
+                await asyncio.sleep(_LOOK_S)
+            else:
+                await self._stop(refusal, run)
+
+    async def _stop(self, refusal: Refusal, run: str | None) -> None:
+        """Refuse or pause; returns when a program, whose calls stay where they are, may go on."""
         on_limit = self._on_limit(refusal.path)
         told = BudgetExceeded.of(refusal, **budget_signals.facts(refusal), on_limit=on_limit)
-        if run is not None and on_limit == "pause":
-            self._paused.add(run)
-            await self.pause(run, told.message)
-        raise told
+        if run is None or on_limit == "refuse":
+            raise told
+        self._paused.add(run)
+        if not await self.pause(run, told.message):
+            raise PausedByBudget(told.message, hint=told.hint, **budget_signals.facts(refusal))
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if run not in self._paused:
+                return
+
+    def resumed(self, run: str) -> None:
+        """Somebody lets the run go on: its next call shows whether there is room."""
+        self._paused.discard(run)
 
     def waiting(self) -> list[BudgetWait]:
         """Runs that wait for room, those that wait longest first."""
@@ -388,18 +357,9 @@ class Budgeting:
             self._announce(budget_signals.told(alert, self._clock.time()))
 
 
-def _whole(amounts: Amounts) -> Amounts:
-    return {resource: amount for resource, amount in amounts.items() if amount}
-
-
-def _count(used: Amounts) -> None:
-    for resource, amount in used.items():
-        metrics.BUDGET_SPENT.labels(resource).inc(amount)
-
-
 async def _nowhere(run: str) -> Place:
     raise LookupError(run)
 
 
-async def _nothing(*_: object) -> None:
-    """What nobody asked for is not done."""
+async def _unpaused(*_: object) -> bool:
+    return False

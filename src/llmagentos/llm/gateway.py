@@ -9,10 +9,12 @@ where that helps (`llm.tries`).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from llmagentos.api.llm import (
     ChatChunk,
@@ -34,11 +36,12 @@ from llmagentos.llm import listing
 from llmagentos.llm.admission import Admissions, Slot
 from llmagentos.llm.asking import Asked, StandingOf, Standings
 from llmagentos.llm.assembly import assemble
+from llmagentos.llm.budget_calls import Demand, Hold
 from llmagentos.llm.call import Call
 from llmagentos.llm.directory import Directory, Model, ModelNotFound
 from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
-from llmagentos.llm.metering import Meter
+from llmagentos.llm.metering import Measurement, Meter
 from llmagentos.llm.replicas import Replicas
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
@@ -49,6 +52,8 @@ __all__ = ["TIMEOUT_S", "Gateway", "ModelNotFound"]
 TIMEOUT_S = 600.0
 OnDelta = Callable[[str, str], None]
 Request = ChatRequest | EmbeddingRequest
+Holding = Callable[[Measurement, Asked, Demand], AbstractAsyncContextManager[Hold]]
+"""Holds what a call may take of its budgets while it is under way."""
 
 
 class Admitted(NamedTuple):
@@ -57,6 +62,8 @@ class Admitted(NamedTuple):
     call: Call
     slot: Slot
     engine: Engine
+    most_out: int | None
+    """The most tokens that its budget lets it generate; None when no budget limits it."""
 
 
 class Gateway:
@@ -82,6 +89,7 @@ class Gateway:
         self._shares = dict(shares or {})
         self._runs: dict[str, set[Call]] = {}
         self._standings = Standings()
+        self._holding: Holding = _unlimited
         self._sizes = {model.name: Sizes() for model in models}
         scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
         self._admissions = Admissions(scheduler, [m.name for m in models], clock)
@@ -93,6 +101,10 @@ class Gateway:
     def know_runs(self, look_up: StandingOf) -> None:
         """From now on calls of runs are ordered by what `look_up` says of the run."""
         self._standings.look_up = look_up
+
+    def use_budgets(self, holding: Holding) -> None:
+        """From now on every call holds what it may take before it waits for its slot."""
+        self._holding = holding
 
     async def chat(
         self,
@@ -159,7 +171,7 @@ class Gateway:
         tries = Tries(model, asked.deadline)
         while True:
             try:
-                async with self._call("embeddings", request, asked, tries) as (call, _, engine):
+                async with self._call("embeddings", request, asked, tries) as (call, _, engine, _):
                     found = await call.answer(partial(engine.embed, request))
                     call.measured.used(found.usage)
                 return found
@@ -218,8 +230,10 @@ class Gateway:
         await self._meter.flush()
 
     async def _answer(self, request: ChatRequest, asked: Asked, tries: Tries) -> AsyncGenerator[ChatChunk, None]:
-        async with self._call("chat", request, asked, tries) as (call, slot, engine), AsyncExitStack() as stack:
-            chunks = await stack.enter_async_context(aclosing(engine.chat(request)))
+        async with self._call("chat", request, asked, tries) as admitted, AsyncExitStack() as stack:
+            call, slot, engine, most_out = admitted
+            capped = request if most_out is None else msgspec.structs.replace(request, **_capped(request, most_out))
+            chunks = await stack.enter_async_context(aclosing(engine.chat(capped)))
             first = True
             async for chunk in call.each(chunks):
                 if isinstance(chunk.usage, Usage):
@@ -251,16 +265,20 @@ class Gateway:
         call = Call(measured, self._clock, deadline=asked.deadline, silence_s=model.silence_s)
         length = length_of(request)
         submission = self._submission(measured.id, model, request, length, asked)
+        measured.expected_in = submission.tokens_in
         error: BaseException | None = None
         with self._tracked(call, asked.run_id):
             try:
                 self._ready(model)
                 async with AsyncExitStack() as stack:
+                    held = self._holding(measured, asked, _demand(request, submission.tokens_in))
+                    hold = await call.turn(lambda: stack.enter_async_context(held))
                     waiting = self._admissions.slot(submission)
                     slot = await call.turn(lambda: stack.enter_async_context(waiting))
                     measured.admitted(slot.waited)
                     engine = stack.enter_context(self._placed(model, request, submission, slot, call, tries))
-                    yield Admitted(call, slot, engine)
+                    hold.started = True
+                    yield Admitted(call, slot, engine, hold.most_out)
                 if operation == "chat":
                     self._sizes[model.name].observe(length, measured.usage)
             except BaseException as caught:
@@ -337,3 +355,19 @@ class Gateway:
             self._runs[run_id].discard(call)
             if not self._runs[run_id]:
                 del self._runs[run_id]
+
+
+def _demand(request: Request, tokens_in: int) -> Demand:
+    if isinstance(request, ChatRequest):
+        return Demand(tokens_in, request.limit)
+    return Demand(tokens_in, generates=False)
+
+
+def _capped(request: ChatRequest, most_out: int) -> dict[str, int]:
+    """The field with the limit: some engines know only one of the two."""
+    return {"max_tokens" if request.max_completion_tokens is None else "max_completion_tokens": most_out}
+
+
+@asynccontextmanager
+async def _unlimited(measured: Measurement, _: Asked, demand: Demand) -> AsyncIterator[Hold]:
+    yield Hold(measured.id, (), None, None, demand.most_out)

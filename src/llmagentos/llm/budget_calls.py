@@ -1,0 +1,89 @@
+"""What budgets know of calls and runs: what a call may take, what it holds, which of them an earlier process made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from llmagentos.api.llm import Usage
+from llmagentos.core import metrics
+from llmagentos.core.errors import Conflict
+from llmagentos.kernel.budgets import Path
+from llmagentos.kernel.limits import Amounts
+from llmagentos.storage.budgets import CallRecord
+
+OPEN, SETTLED = "open", "settled"
+
+
+class Measured(Protocol):
+    """What is known of a call at its end."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def usage(self) -> Usage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands in the tree. `step` names the call that it makes next, when a replay would make it again."""
+
+    path: Path
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call may take. `most_out` is what its caller allows; None when it does not say."""
+
+    tokens_in: int
+    most_out: int | None = None
+    generates: bool = True
+
+
+@dataclass(slots=True)
+class Hold:
+    """What a call holds. `most_out` bounds its answer; `started` is set once an engine may work on it."""
+
+    id: str
+    path: Path
+    run: str | None
+    step: str | None
+    most_out: int | None
+    started: bool = False
+    succeeded: bool = False
+    earlier: CallRecord | None = None
+    """The same call as an earlier process made it, still open."""
+
+    def record(self, now: float, amounts: Amounts, state: str) -> CallRecord:
+        """What storage keeps of it."""
+        held = cast("dict[str, int]", dict(amounts))
+        return CallRecord(self.id, "/".join(self.path), self.run, self.step, held, state, now)
+
+
+@dataclass(slots=True)
+class KnownRun:
+    path: Path
+    inflight: set[str] = field(default_factory=set)
+    earlier: list[CallRecord] = field(default_factory=list)
+    """Calls of the process before this one, which a replay makes again, oldest first."""
+    ended: bool = False
+
+
+class PausedByBudget(Conflict):
+    """A limit made the run pause: the call is made again when it is resumed."""
+
+    code = "paused_by_budget"
+
+
+def whole(amounts: Amounts) -> Amounts:
+    """Without what is zero."""
+    return {resource: amount for resource, amount in amounts.items() if amount}
+
+
+def count(used: Amounts) -> None:
+    """Count what was spent in the metrics."""
+    for resource, amount in used.items():
+        metrics.BUDGET_SPENT.labels(resource).inc(amount)
