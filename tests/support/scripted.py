@@ -29,13 +29,20 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Go on when the event is set."""
+
+    event: asyncio.Event
+
+
+@dataclass(frozen=True)
 class Raw:
     """Send this text as it is in place of a chunk."""
 
     text: str
 
 
-Step = str | dict[str, Any] | Hang | Drop | Raw
+Step = str | dict[str, Any] | Hang | Drop | Wait | Raw
 Script = Callable[[dict[str, Any]], Refuse | Sequence[Step]]
 """From the request to what is sent: text and deltas (dicts) as chunks, the rest as above."""
 
@@ -50,6 +57,8 @@ class ScriptedEngine:
         self.active = 0
         self.hung_up = 0
         self.url = ""
+        self.extra: dict[str, str] = {}
+        """Headers of its answers."""
         self._answers: int | None = None
 
     def leave_after(self, answers: int) -> None:
@@ -94,13 +103,18 @@ class ScriptedEngine:
                 self.active -= 1
 
     async def _stream(self, steps: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n")
+        writer.write("".join(f"{name}: {value}\r\n" for name, value in self.extra.items()).encode() + b"\r\n")
         for step in steps:
             if isinstance(step, Hang):
                 await writer.drain()
                 await reader.read(1)
                 self.hung_up += 1
                 raise ConnectionResetError
+            if isinstance(step, Wait):
+                await writer.drain()
+                await step.event.wait()
+                continue
             if isinstance(step, Drop):
                 await writer.drain()
                 raise ConnectionResetError

@@ -9,12 +9,13 @@ from functools import partial
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import LLMAgentOSError
-from llmagentos.kernel.breaker import Breaker
+from llmagentos.kernel.breaker import Breaker, BreakerSettings
 from llmagentos.kernel.routing import Router
 from llmagentos.llm.directory import Model
 from llmagentos.llm.engines.engine import Engine, EngineStatus, QuotaExhausted
 from llmagentos.llm.failures import BreakerOpen, broken
 
+SETTINGS = BreakerSettings()
 _AGAIN_S = 1.0
 
 _log = log.get(__name__)
@@ -30,7 +31,7 @@ class Replicas:
         self._guarded = guarded
         self._clock = clock
         self._router = Router(dict.fromkeys(engines, slots))
-        self._breakers = {name: Breaker() for name in engines}
+        self._breakers = {name: Breaker(SETTINGS) for name in engines}
         self._exhausted = False
         self.on_open: Callable[[], None] = lambda: None
         for name, breaker in self._breakers.items():
