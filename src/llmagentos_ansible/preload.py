@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from typing import Any
 
 _MODULES = (
@@ -30,6 +31,23 @@ _PLUGINS = {
 _FILTERS, _TESTS = "default basename regex_replace hash urlsplit b64decode", "defined match exists success"
 
 
+def remember_meta() -> None:
+    """Keep what the largest of the collections' metadata says, ansible.builtin's: each run reads it again."""
+    from ansible.utils.collection_loader import _collection_finder
+
+    parse = _collection_finder._meta_yml_to_dict
+    known: dict[Any, Any] = {}
+
+    def remembered(data: Any, content: Any) -> Any:
+        if content[0] != "ansible.builtin":
+            return parse(data, content)
+        if data not in known:
+            known[data] = parse(data, content)
+        return known[data]
+
+    _collection_finder._meta_yml_to_dict = remembered
+
+
 def preload() -> None:
     """Load them. What is missing here is loaded later, as always; names differ between releases."""
     from ansible._internal._templating._engine import TemplateEngine
@@ -42,6 +60,12 @@ def preload() -> None:
         plugins: Any = getattr(loader, f"{kind}_loader")
         for name in names.split():
             plugins.get(f"ansible.builtin.{name}", class_only=True)
+    before = set(sys.modules)
+    for plugins in (loader.callback_loader, loader.vars_loader):
+        list(plugins.all(class_only=True))  # every run asks for all of them
+    for name in set(sys.modules) - before:
+        if name.startswith(("ansible.plugins.callback.", "ansible.plugins.vars.")) and "llmagentos" not in name:
+            del sys.modules[name]  # so that a playbook's own of that name is not taken for this one
     for plugins, names in ((loader.filter_loader, _FILTERS), (loader.test_loader, _TESTS)):
         for name in names.split():
             with contextlib.suppress(KeyError):

@@ -17,6 +17,7 @@ and is given, by this program:
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import locale
@@ -74,6 +75,7 @@ def work(
     """
     _write(directory / "runner.json", {"pid": os.getpid(), "start": _start(), "begun": time.monotonic()})
     sys.stdout = sys.stderr = _bounded(2, OUTPUT_BYTES)
+    gc.set_threshold(50_000, 20, 100)  # a worker lives for one task: looking for cycles in it is not worth the time
     log = events.open_log(directory / "events.jsonl")
     try:
         spec = Spec(**json.loads((directory / "spec.json").read_bytes()))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llmagentos_ansible import forkserver, modulefork, runner, title
-from llmagentos_ansible.preload import preload
+from llmagentos_ansible.preload import preload, remember_meta
 
 _REQUEST_BYTES = 64 * 1024
 
@@ -78,6 +78,7 @@ def _load(scratch: Path, home: str) -> None:
 
     import llmagentos.api.bounded  # noqa: F401
 
+    remember_meta()
     init_plugin_loader()
     preload()
     # Each run makes its own, for its own paths of collections.
