@@ -93,7 +93,8 @@ class AgentHost:
             ):
                 await _Carried(self._backend, claim).run(self._models, self._tools_of)
         finally:
-            self._tasks.pop(claim.run, None)
+            if self._tasks.get(claim.run) is asyncio.current_task():
+                del self._tasks[claim.run]
             self._slots.release()
 
 
@@ -116,8 +117,9 @@ class _Carried:
         try:
             state = await self._work(models, tools_of)
             _log.info("run ended", state=str(state.state), tokens=state.tokens)
-        except Conflict as error:
-            _log.info("run lost", reason=error.message)
+        except Conflict as error:  # paused, ended or lost: whoever may have it next shall have it at once
+            _log.info("run let go", reason=error.message)
+            await self._let_go()
         except asyncio.CancelledError:
             if self._lost is None:
                 await self._let_go()

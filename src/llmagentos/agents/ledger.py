@@ -8,58 +8,66 @@ its events with those of its successor.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from contextlib import asynccontextmanager
 
 from llmagentos.agents import log as runlog
-from llmagentos.agents.log import Log
+from llmagentos.agents.admission import Admission, Unlimited
+from llmagentos.agents.following import follow, run_topic
+from llmagentos.agents.known import Known
+from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.records import Agent, Records, Row, SpecOf
-from llmagentos.agents.states import RunEnded
-from llmagentos.api.agents import AgentSpec
+from llmagentos.agents.sessions import SessionBusy, history
+from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
+from llmagentos.api.agents import AgentSpec, Priority
 from llmagentos.api.runs import (
     Answered,
     Claim,
     Claimed,
     Created,
     Data,
+    Exited,
     Failed,
     Killed,
     Run,
     RunDelta,
     RunEvent,
+    RunSort,
     RunState,
     RunSummary,
+    ToolCalled,
     Turn,
 )
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, InvalidInput, NotFound, TooManyRequests
-from llmagentos.core.events import LAGGED, Hub
+from llmagentos.core.events import Hub
 from llmagentos.core.ids import new_id
-from llmagentos.kernel.leases import LeaseTable
+from llmagentos.kernel.calls import priority_of
+from llmagentos.kernel.leases import Lease, LeaseTable
 
 LEASE_S = 10.0
 SWEEP_S = 0.5
 MAX_UNENDED = 10_000
 """Runs that wait or run at the same time; more are refused."""
-HISTORY_TURNS = 8
-HISTORY_CHARACTERS = 4000
 SERVER = "server"
 """The host of agents that are defined in YAML."""
+PROGRAM = "program"
+"""The host of runs whose work is a program of somebody else's: nobody can take them over."""
+MAX_DEPTH = 8
+"""Runs that ask for runs that ask for runs: no deeper than this."""
 _REMEMBER = 512
+_QUEUED = 20
+"""Queued runs that are looked at for a claim."""
 
 _log = log.get(__name__)
 
 
-class SessionBusy(Conflict):
-    """The session's last request has not been answered yet."""
-
-    code = "session_busy"
+Changed = Callable[[str, Log, Sequence[RunEvent]], object]
 
 
 class Ledger:
-    """All runs. `on_end` are told of every run that was killed, after it is stored."""
+    """All runs. `on_change` are told of a run's new state and events, after they are stored."""
 
     def __init__(self, records: Records, hub: Hub, clock: Clock, spec_of: SpecOf, *, lease_s: float = LEASE_S) -> None:
         self._records = records
@@ -67,22 +75,37 @@ class Ledger:
         self._clock = clock
         self._spec_of = spec_of
         self._leases = LeaseTable(clock, lease_s)
-        self._known: OrderedDict[str, Log] = OrderedDict()
+        self._known = Known(_REMEMBER)
         self._writing: dict[str, asyncio.Lock] = {}
         self._claiming = asyncio.Lock()
-        self.on_kill: list[Callable[[str], Any]] = []
+        self.on_change: list[Changed] = []
+        self.budgets: Admission = Unlimited()
+        self._held_back: dict[str, str] = {}
+        """Runs that were not admitted, with the hosts that wanted them."""
 
     # Asking ---------------------------------------------------------------------------------------
 
-    async def create(self, agent: Agent, text: str, *, by: str, session: str | None = None) -> RunSummary:
-        """A new run of `agent`, queued.
+    async def create(
+        self,
+        agent: Agent,
+        text: str,
+        *,
+        by: str,
+        session: str | None = None,
+        priority: Priority | None = None,
+        parent: str | None = None,
+    ) -> RunSummary:
+        """A new run of `agent`, queued; its priority is `priority`, or else that of `parent`, or else the agent's.
 
-        Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not.
+        Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not,
+        `RunEnded` or `RunPaused` when `parent` does not run.
         """
         spec = agent.spec
+        above = await self._asking(parent) if parent is not None else None
+        nice = priority if priority is not None else above.priority if above is not None else spec.priority
         if await self._records.unended_count() >= MAX_UNENDED:
             raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
-        history: list[Turn] = []
+        turns: list[Turn] = []
         if session is not None:
             if (busy := await self._records.busy(spec.name, session)) is not None:
                 raise SessionBusy(
@@ -90,8 +113,8 @@ class Ledger:
                     hint=f"wait for it, or `llmctl kill {busy}`",
                     run=busy,
                 )
-            history = await self._history(spec.name, session)
-        data = Created(spec.name, agent.version, spec.model, text, by, session, history)
+            turns = await history(self._records, self._load, spec.name, session)
+        data = Created(spec.name, agent.version, spec.model, text, by, session, turns, priority_of(str(nice)), parent)
         run = new_id()
         event = RunEvent(1, self._clock.time(), data)
         state = runlog.fold([event])
@@ -101,19 +124,17 @@ class Ledger:
         self._hub.publish(claims_topic(agent.host), run)
         return summary
 
-    async def _history(self, agent: str, session: str) -> list[Turn]:
-        """The session's last answered requests, oldest first, within the limits."""
-        turns: list[Turn] = []
-        left = HISTORY_CHARACTERS
-        for summary in await self._records.newest(ended=True, agent=agent, session=session, limit=HISTORY_TURNS):
-            state = await self._load(summary.id)
-            if state.answer is None:
-                continue
-            left -= len(state.input) + len(state.answer.text)
-            if left < 0:
-                break
-            turns.append(Turn(state.input, state.answer.text))
-        return turns[::-1]
+    async def _asking(self, parent: str) -> Log:
+        """The state of a run that asks for another one. Raises when it may not."""
+        state = above = await self._load(parent)
+        if state.state is not RunState.RUNNING:
+            kind = RunEnded if state.ended_at is not None else RunPaused if state.paused else InvalidTransition
+            raise kind(f"the run {parent} does not run, so it cannot ask for another one", run=parent)
+        for _ in range(MAX_DEPTH):
+            if above.request.parent is None:
+                return state
+            above = await self._load(above.request.parent)
+        raise Conflict(f"runs ask for runs more than {MAX_DEPTH} deep", run=parent)
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -136,38 +157,22 @@ class Ledger:
         """The log from the event after `after`."""
         return await self._records.events(run, after=after)
 
-    async def newest(self, *, ended: bool, agent: str | None = None, limit: int = 100) -> list[RunSummary]:
-        """Runs, newest first."""
-        return await self._records.newest(ended=ended, agent=agent, limit=limit)
+    async def newest(
+        self,
+        *,
+        ended: bool,
+        agent: str | None = None,
+        state: RunState | None = None,
+        sort: RunSort = RunSort.NEWEST,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """Runs, by default the newest first."""
+        return await self._records.newest(ended=ended, agent=agent, state=state, sort=sort, limit=limit, offset=offset)
 
-    async def follow(self, run: str, *, after: int = 0) -> AsyncIterator[RunEvent | RunDelta]:
+    def follow(self, run: str, *, after: int = 0) -> AsyncIterator[RunEvent | RunDelta]:
         """The log from the event after `after`, live, until the run has ended or the server stops."""
-        with self._hub.subscribe(run_topic(run)) as subscription:
-            fresh = True
-            while True:
-                if fresh:
-                    for event in await self._records.events(run, after=after):
-                        after = event.seq
-                        yield event
-                        if is_end(event):
-                            return
-                    if not after:
-                        raise NotFound(f"there is no run {run!r}")
-                    # The end may lie before `after`: nothing will ever come.
-                    if (await self._load(run)).ended_at is not None and not await self.events(run, after=after):
-                        return
-                try:
-                    item = await subscription.next()
-                except StopAsyncIteration:
-                    return
-                fresh = item is LAGGED
-                if isinstance(item, RunDelta):
-                    yield item
-                elif isinstance(item, RunEvent) and item.seq > after:
-                    after = item.seq
-                    yield item
-                    if is_end(item):
-                        return
+        return follow(self._hub, self._records.events, self._load, run, after)
 
     # Carrying on ----------------------------------------------------------------------------------
 
@@ -175,8 +180,10 @@ class Ledger:
         """Take up at the server's start: others' claims get one full fresh lease, the server's own are free."""
         self._leases.advance(await self._records.highest_fence())
         for row in await self._records.unended():
-            if row.state is RunState.RUNNING and row.host != SERVER and row.holder:
+            if row.state is not RunState.QUEUED and row.host != SERVER and row.holder:
                 self._leases.restore(row.id, row.holder, row.fence)
+            elif row.host == PROGRAM:  # nobody took it up before the server died
+                await self.note(row.id, Exited())
 
     async def sweep(self) -> None:
         """Offer the runs whose lease ran out to other hosts, for ever."""
@@ -185,8 +192,19 @@ class Ledger:
                 row = await self._records.row(lease.key)
                 if row is not None and not row.state.ended:
                     _log.warning("lease of a run ran out", run_id=lease.key, holder=lease.holder, fence=lease.token)
-                    self._hub.publish(claims_topic(row.host), lease.key)
+                    await self._lost(row)
+            for run in [run for run in self._held_back if self.budgets.has_room(run)]:
+                self._hub.publish(claims_topic(self._held_back.pop(run)), run)
             await asyncio.sleep(SWEEP_S)
+
+    async def _lost(self, row: Row) -> None:
+        if row.host != PROGRAM:
+            self._hub.publish(claims_topic(row.host), row.id)
+            return
+        try:
+            await self.note(row.id, Exited())
+        except Conflict as error:
+            _log.debug("ended meanwhile", run_id=row.id, reason=error.message)
 
     async def claim(self, host: str, holder: str, *, agents: Sequence[str] | None = None, wait: float) -> Claim | None:
         """A run for `holder` of `host` to carry on, waiting up to `wait` seconds for one."""
@@ -206,8 +224,8 @@ class Ledger:
                     return None
 
     async def _try_claim(self, host: str, holder: str, agents: Sequence[str] | None) -> Claim | None:
-        for row in await self._records.claimable(host, agents):
-            if self._leases.live(row.id) is not None:
+        for row in await self._records.claimable(host, agents, queued=_QUEUED + len(self._held_back)):
+            if self._leases.live(row.id) is not None or row.id in self._held_back:
                 continue
             async with self._lock(row.id):
                 try:
@@ -222,36 +240,62 @@ class Ledger:
     async def _claim(self, row: Row, holder: str) -> Claim | None:
         state = await self._load(row.id)
         spec: AgentSpec | None = await self._spec_of(state.request.agent, state.request.version)
-        lease = self._leases.grant(row.id, holder)
-        try:
-            taken = await self._write(row.id, state, [Claimed(holder, lease.token)], holder=holder)
+        if not await self.budgets.admit(row.id):
+            self._held_back[row.id] = row.host
+            return None
+        async with self._granted(row.id, state, holder) as (lease, taken):
             if spec is None:
-                await self._write(row.id, taken[0], [Failed(f"the agent {row.agent!r} was deleted", "not_found")])
+                await self._write(row.id, taken, [Failed(f"the agent {row.agent!r} was deleted", "not_found")])
                 return None
             return Claim(row.id, lease.token, self._leases.ttl, spec, await self._records.events(row.id))
+
+    async def take(self, run: str, holder: str) -> tuple[int, float]:
+        """Have `holder` be the host of this very run: its fencing token, and how long the lease lasts in seconds."""
+        async with self._lock(run):
+            state = await self._load(run)
+            if not await self.budgets.admit(run):
+                await self._write(run, state, [Killed("budget")])
+                raise TooManyRequests("as many runs as the budget allows are under way", retry_after=10.0, run=run)
+            async with self._granted(run, state, holder) as (lease, _):
+                return lease.token, self._leases.ttl
+
+    @asynccontextmanager
+    async def _granted(self, run: str, state: Log, holder: str) -> AsyncIterator[tuple[Lease, Log]]:
+        """A lease for `holder` with the event that says so; it ends when the block fails."""
+        lease = self._leases.grant(run, holder)
+        try:
+            taken, _ = await self._write(run, state, [Claimed(holder, lease.token)], holder=holder)
+            yield lease, taken
         except BaseException:  # also when whoever waited for it is gone: the next may have it at once
-            self._leases.release(row.id, lease.token)
+            self._leases.release(run, lease.token)
             raise
 
     async def append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> list[RunEvent]:
-        """Add `data` after the event `after`. Repeating an append that was stored before changes nothing.
+        """Add `data` after the event `after`; all events since then, as control may have come in between.
 
-        Raises `LeaseLost`, `RunEnded`, `RunMoved` or `InvalidTransition`.
+        Repeating an append that was stored before changes nothing. Raises `LeaseLost`, `RunEnded`, `RunPaused`,
+        `RunMoved` or `InvalidTransition`.
         """
-        if any(isinstance(item, Created | Claimed | Killed) for item in data):
+        if any(isinstance(item, (Created, Claimed, Killed, Exited, *WITNESSED)) for item in data):
             raise InvalidInput("a host adds only what happens within its claim")
+        for item in data:
+            if isinstance(item, ToolCalled) and (await self._load(run)).ended_at is None:
+                await self.budgets.tool_called(run, item.call_id)
         async with self._lock(run):
             state = await self._load(run)
+            missed: list[RunEvent] = []
             if state.seq > after and fence == state.fence:
-                stored = await self._records.events(run, after=after)
-                if [event.data for event in stored] == list(data):
-                    return stored
+                missed = await self._records.events(run, after=after)
+                own = [event.data for event in missed if not isinstance(event.data, WITNESSED)]
+                if own and own == list(data):
+                    return missed
+                after = state.seq if not own else after
             if state.ended_at is not None:
                 raise RunEnded(f"the run {run} has ended", run=run)
             self._leases.check(run, fence)
             if after != state.seq:
                 raise Conflict(f"the log is at event {state.seq}, not {after}", run=run)
-            return (await self._write(run, state, data))[1]
+            return [*missed, *(await self._write(run, state, data))[1]]
 
     def renew(self, run: str, fence: int) -> float:
         """Keep the lease: how long it lasts now, in seconds. Raises `LeaseLost`."""
@@ -275,35 +319,49 @@ class Ledger:
         return row.host
 
     async def host_of_live(self, run: str) -> str:
-        """Whose run it is, while it has not ended. Raises `NotFound` or `RunEnded`."""
+        """Whose run it is, while it may call models. Raises `NotFound`, `RunEnded` or `RunPaused`.
+
+        A program may while it is paused too: its calls wait at the gate.
+        """
         row = await self._records.row(run)
         if row is None:
             raise NotFound(f"there is no run {run!r}")
         if row.state.ended:
             raise RunEnded(f"the run {run} has ended", run=run)
+        if row.state is RunState.PAUSED and row.host != PROGRAM:
+            raise RunPaused(f"the run {run} is paused", run=run)
         return row.host
 
-    # Ending ---------------------------------------------------------------------------------------
+    # Said from outside ---------------------------------------------------------------------------
 
-    async def kill(self, run: str, *, by: str) -> Run:
-        """End the run: stored first, then whoever works on it is told. Raises `RunEnded`."""
+    async def note(self, run: str, data: Data, *, drop_lease: bool = False) -> Log:
+        """Add what no host says of its run, but people or the server. Whoever has the run loses it with `drop_lease`.
+
+        Raises `NotFound`, `RunEnded`, `RunPaused` or `InvalidTransition`.
+        """
         async with self._lock(run):
-            state, _ = await self._write(run, await self._load(run), [Killed(by)])
-        for told in self.on_kill:
-            told(run)
-        _log.info("run killed", run_id=run, by=by)
-        return runlog.detail(run, state)
+            state, _ = await self._write(run, await self._load(run), [data])
+            if drop_lease:
+                self._leases.drop(run)
+        return state
 
-    async def kill_all_of(self, agent: str, *, by: str) -> int:
-        """End every run of `agent`; how many."""
-        count = 0
-        for row in await self._records.unended(agent=agent):
-            try:
-                await self.kill(row.id, by=by)
-                count += 1
-            except RunEnded:
-                continue
-        return count
+    async def close(self, run: str, fence: int, data: Answered | Exited) -> Log:
+        """The end of a program, told by who holds its lease. Raises `LeaseLost` or `RunEnded`."""
+        async with self._lock(run):
+            state = await self._load(run)
+            if state.ended_at is None:
+                self._leases.check(run, fence)
+            return (await self._write(run, state, [data]))[0]
+
+    async def state(self, run: str) -> Log:
+        """What the run's events add up to now. Raises `NotFound`."""
+        return await self._load(run)
+
+    async def offer(self, run: str) -> None:
+        """Tell the run's hosts that it can be taken, if nobody has it."""
+        row = await self._records.row(run)
+        if row is not None and self._leases.live(run) is None:
+            self._hub.publish(claims_topic(row.host), run)
 
     def delta(self, run: str, text: str) -> None:
         """A piece of an answer that is being generated."""
@@ -321,15 +379,19 @@ class Ledger:
         try:
             await self._records.append(runlog.summary(run, state), events, fence=state.fence, holder=holder)
         except BaseException:
-            self._known.pop(run, None)  # a commit may or may not have happened: read it again
+            self._known.drop(run)  # a commit may or may not have happened: read it again
             raise
-        self._remember(run, state)
+        self._known.put(run, state)
         if state.ended_at is not None:
             self._leases.drop(run)
+            self._held_back.pop(run, None)
         self._publish(run, state, events)
         return state, events
 
     def _publish(self, run: str, state: Log, events: Iterable[RunEvent]) -> None:
+        events = list(events)
+        for told in self.on_change:
+            told(run, state, events)
         for event in events:
             self._hub.publish(run_topic(run), event)
         self._hub.publish("runs", runlog.summary(run, state))
@@ -348,32 +410,14 @@ class Ledger:
         if not events:
             raise NotFound(f"there is no run {run!r}", hint="`llmctl ps -a` lists runs")
         state = runlog.fold(events)
-        self._remember(run, state)
+        self._known.put(run, state)
         return state
-
-    def _remember(self, run: str, state: Log) -> None:
-        if (known := self._known.get(run)) is not None and known.seq > state.seq:
-            return  # a reader that was slower than the writer
-        self._known[run] = state
-        self._known.move_to_end(run)
-        if len(self._known) > _REMEMBER:
-            self._known.popitem(last=False)
 
     def _lock(self, run: str) -> asyncio.Lock:
         """One writer of a run at a time; locks nobody holds are dropped when there are many."""
         if run not in self._writing and len(self._writing) > _REMEMBER:
             self._writing = {key: lock for key, lock in self._writing.items() if lock.locked()}
         return self._writing.setdefault(run, asyncio.Lock())
-
-
-def is_end(event: RunEvent) -> bool:
-    """Whether nothing follows on `event`."""
-    return isinstance(event.data, Answered | Failed | Killed)
-
-
-def run_topic(run: str) -> str:
-    """The hub's topic of one run's events."""
-    return f"run:{run}"
 
 
 def claims_topic(host: str) -> str:

@@ -19,11 +19,16 @@ from llmagentos.api.runs import (
     Claimed,
     Created,
     Data,
+    Exited,
     Failed,
     Killed,
     ModelCalled,
     ModelReplied,
+    ModelUsed,
+    Paused,
     Purpose,
+    Reniced,
+    Resumed,
     Run,
     RunEvent,
     RunState,
@@ -34,6 +39,10 @@ from llmagentos.api.runs import (
 )
 
 SHOWN_INPUT = 200
+CONTROL = (Paused, Resumed, Reniced)
+"""Said by people about the run: no work of its host, and possible between any two events of it."""
+WITNESSED = (*CONTROL, ModelUsed)
+"""What the server adds beside the host: the host's own events may follow on it without knowing it."""
 
 
 class ModelTurn(msgspec.Struct, frozen=True):
@@ -73,13 +82,20 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     active_s: float = 0.0
     """Seconds of work in claims before this one."""
     last_at: float = 0.0
+    """The last event that was work of the host."""
     model_calls: int = 0
     tool_calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     answer: Answered | None = None
     failure: Failed | None = None
+    exited: Exited | None = None
     killed_by: str | None = None
+    priority: int = 0
+    paused: Paused | None = None
+    """Why the run is paused; None when it is not."""
+    before_pause: RunState | None = None
+    """The state to which it returns."""
 
     @property
     def request(self) -> Created:
@@ -129,19 +145,20 @@ def fold(events: Iterable[RunEvent]) -> Log:
 
 def apply(log: Log, event: RunEvent) -> Log:
     """The state after one more event. Raises `RunEnded` or `InvalidTransition`."""
-    state = states.after(log.state, event.type)
+    state = states.after(log.state, event.type, before_pause=log.before_pause)
     if event.seq != log.seq + 1:
         raise InvalidTransition(f"event {event.seq} cannot follow on event {log.seq}")
     noted = _noted(log, event.at, event.data)
     if state.ended:
         noted = replace(noted, ended_at=event.at, open_model=None, open_tool=None)
-    return replace(noted, seq=event.seq, state=state, last_at=event.at)
+    worked = not isinstance(event.data, CONTROL)
+    return replace(noted, seq=event.seq, state=state, last_at=event.at if worked else log.last_at)
 
 
 def _noted(log: Log, at: float, data: Data) -> Log:
     match data:
         case Created():
-            return replace(log, created=data, created_at=at)
+            return replace(log, created=data, created_at=at, priority=data.priority)
         case Claimed():
             return _claimed(log, at, data)
         case ModelCalled():
@@ -149,6 +166,8 @@ def _noted(log: Log, at: float, data: Data) -> Log:
             return replace(log, open_model=data, model_calls=log.model_calls + 1)
         case ModelReplied():
             return _replied(log, data)
+        case ModelUsed():
+            return _used(log, data)
         case ToolCalled():
             _require_nothing_open(log)
             return replace(log, open_tool=data, tool_calls=log.tool_calls + 1)
@@ -158,8 +177,22 @@ def _noted(log: Log, at: float, data: Data) -> Log:
             return replace(log, answer=data)
         case Failed():
             return replace(log, failure=data)
+        case Exited():
+            return replace(log, exited=data)
+        case Killed() | Paused() | Resumed() | Reniced():
+            return _controlled(log, data)
+
+
+def _controlled(log: Log, data: Killed | Paused | Resumed | Reniced) -> Log:
+    match data:
         case Killed():
             return replace(log, killed_by=data.by)
+        case Paused():
+            return replace(log, paused=data, before_pause=log.state)
+        case Resumed():
+            return replace(log, paused=None, before_pause=None)
+        case Reniced():
+            return replace(log, priority=data.priority)
 
 
 def _claimed(log: Log, at: float, data: Claimed) -> Log:
@@ -194,6 +227,15 @@ def _replied(log: Log, data: ModelReplied) -> Log:
     )
 
 
+def _used(log: Log, data: ModelUsed) -> Log:
+    return replace(
+        log,
+        model_calls=log.model_calls + 1,
+        tokens_in=log.tokens_in + data.tokens_in,
+        tokens_out=log.tokens_out + data.tokens_out,
+    )
+
+
 def _tool_answered(log: Log, data: ToolAnswered) -> Log:
     called = log.open_tool
     if called is None or called.call_id != data.call_id:
@@ -213,9 +255,22 @@ def detail(run: str, log: Log) -> Run:
         **_summary(run, log, shown=None),
         answer=log.answer.text if log.answer else None,
         sources=log.answer.sources if log.answer else [],
-        error=log.failure.error if log.failure else None,
+        error=_error(log),
         killed_by=log.killed_by,
     )
+
+
+def _error(log: Log) -> str | None:
+    if log.exited is not None:
+        code = log.exited.code
+        return f"exit code {code}" if code is not None else "its host was lost: nobody knows how its program ended"
+    return log.failure.error if log.failure else None
+
+
+def _paused(log: Log) -> str | None:
+    if log.paused is None or (log.state is not None and log.state.ended):
+        return None
+    return f"{log.paused.by}: {log.paused.reason}" if log.paused.reason else log.paused.by
 
 
 def _summary(run: str, log: Log, *, shown: int | None) -> dict[str, Any]:
@@ -236,4 +291,7 @@ def _summary(run: str, log: Log, *, shown: int | None) -> dict[str, Any]:
         "tool_calls": log.tool_calls,
         "tokens_in": log.tokens_in,
         "tokens_out": log.tokens_out,
+        "priority": log.priority,
+        "parent": request.parent,
+        "paused": _paused(log),
     }

@@ -32,7 +32,14 @@ from llmagentos.api.runs import (
     ToolCalled,
 )
 from llmagentos.core import metrics, tracing
-from llmagentos.core.errors import DeadlineExceeded, LLMAgentOSError, ServiceError, TooManyRequests, Unavailable
+from llmagentos.core.errors import (
+    Conflict,
+    DeadlineExceeded,
+    LLMAgentOSError,
+    ServiceError,
+    TooManyRequests,
+    Unavailable,
+)
 
 Add = Callable[[Sequence[Data]], Awaitable[Sequence[RunEvent]]]
 """Appends to the run's log; raises `Conflict` when the run is no longer ours."""
@@ -95,6 +102,8 @@ class Loop:
             reply = await self._patiently(
                 lambda: self._models.complete(prompt, run=self._run, timeout=max(0.001, self._left()))
             )
+        except Conflict:  # the run was taken away from here: the call is made again by whoever carries it on
+            raise
         except LLMAgentOSError as error:
             return await self._append(log, self._failed(error))
         return await self._append(
@@ -118,6 +127,8 @@ class Loop:
         try:
             request = await self._embed([step.request], "query")
             vectors = await self._embed(texts, "passage")
+        except Conflict:
+            raise
         except LLMAgentOSError as error:
             return await self._append(log, self._failed(error))
         ranking = msgspec.json.encode(routing.rank(request[0], self._tools.tools, vectors)).decode()

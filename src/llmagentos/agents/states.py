@@ -1,14 +1,22 @@
 """The states of a run and what moves it from one to the other: the whole table, once.
 
 created ──> queued ──claimed──> running ──answered──> succeeded
-              │                 │  ↺ claimed, model_*, tool_*
-              │                 ├──failed──> failed
-              └──killed─────────┴──killed──> killed
+             │ ↑                │ ↑  ↺ claimed, model_*, tool_*
+             │ │                │ │
+           paused, resumed    paused, resumed
+             │ │                │ │
+             ↓ │                ↓ │
+            (      p a u s e d      ) ──answered──> succeeded
+                   ↺ model_replied, model_used, tool_answered: the call that was under way
+
+failed comes from running; exited (a program that ended badly) and killed from all that have not ended.
+A run that is resumed is again what it was before. reniced changes no state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,45 +30,76 @@ class RunEnded(Conflict):
     code = "run_ended"
 
 
+class RunPaused(Conflict):
+    """The run is paused: it starts nothing."""
+
+    code = "run_paused"
+
+
 class InvalidTransition(Conflict):
     """The event cannot follow on what the log already holds."""
 
     code = "invalid_transition"
 
 
+class Then(Enum):
+    """Targets that depend on the run."""
+
+    SAME = "same"
+    """The state that it is in."""
+    BEFORE = "before"
+    """The state that it was in when it was paused."""
+
+
 class Transition(NamedTuple):
     """From which states an event may come, and the state after it."""
 
     sources: frozenset[RunState | None]
-    target: RunState
+    target: RunState | Then
 
 
-def _from(*sources: RunState | None, to: RunState) -> Transition:
+def _from(*sources: RunState | None, to: RunState | Then) -> Transition:
     return Transition(frozenset(sources), to)
 
 
-_QUEUED, _RUNNING = RunState.QUEUED, RunState.RUNNING
+_QUEUED, _RUNNING, _PAUSED = RunState.QUEUED, RunState.RUNNING, RunState.PAUSED
+ACTIVE = (_QUEUED, _RUNNING, _PAUSED)
+"""The states that something can follow on."""
 
 TRANSITIONS: Mapping[str, Transition] = MappingProxyType(
     {
         "created": _from(None, to=_QUEUED),
         "claimed": _from(_QUEUED, _RUNNING, to=_RUNNING),
         "model_called": _from(_RUNNING, to=_RUNNING),
-        "model_replied": _from(_RUNNING, to=_RUNNING),
+        "model_replied": _from(_RUNNING, _PAUSED, to=Then.SAME),
+        "model_used": _from(_RUNNING, _PAUSED, to=Then.SAME),
         "tool_called": _from(_RUNNING, to=_RUNNING),
-        "tool_answered": _from(_RUNNING, to=_RUNNING),
-        "answered": _from(_RUNNING, to=RunState.SUCCEEDED),
+        "tool_answered": _from(_RUNNING, _PAUSED, to=Then.SAME),
+        "answered": _from(_RUNNING, _PAUSED, to=RunState.SUCCEEDED),
         "failed": _from(_RUNNING, to=RunState.FAILED),
-        "killed": _from(_QUEUED, _RUNNING, to=RunState.KILLED),
+        "exited": _from(*ACTIVE, to=RunState.FAILED),
+        "killed": _from(*ACTIVE, to=RunState.KILLED),
+        "paused": _from(_QUEUED, _RUNNING, to=_PAUSED),
+        "resumed": _from(_PAUSED, to=Then.BEFORE),
+        "reniced": _from(*ACTIVE, to=Then.SAME),
     }
 )
 
 
-def after(state: RunState | None, event: str) -> RunState:
-    """The state after `event`. Raises `RunEnded` or `InvalidTransition`."""
+def after(state: RunState | None, event: str, *, before_pause: RunState | None = None) -> RunState:
+    """The state after `event`. Raises `RunEnded`, `RunPaused` or `InvalidTransition`."""
     transition = TRANSITIONS[event]
     if state in transition.sources:
-        return transition.target
+        if transition.target is Then.SAME:
+            target = state
+        elif transition.target is Then.BEFORE:
+            target = before_pause
+        else:
+            return transition.target
+        assert target is not None, event
+        return target
     if state is not None and state.ended:
         raise RunEnded(f"the run has already {'been killed' if state is RunState.KILLED else state.value}")
+    if state is RunState.PAUSED:
+        raise RunPaused(f"{event} cannot happen while the run is paused", hint="`llmctl resume` lets it go on")
     raise InvalidTransition(f"{event} cannot happen while the run is {state.value if state else 'not yet created'}")

@@ -17,6 +17,8 @@ MethodName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.[A-Za-z_
 Text = Annotated[str, Meta(max_length=20_000)]
 
 Route = Literal["model", "embedding"]
+Priority = Annotated[int, Meta(ge=-20, le=19)] | Literal["realtime", "interactive", "batch"]
+"""Nice value, -20 (first) to 19 (last), or its name."""
 
 
 class ServiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -69,6 +71,13 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             "replaced by the records themselves"
         ),
     ] = True
+    priority: Annotated[
+        Priority,
+        Meta(description="Whose calls to models go first: -20 (first) to 19 (last), realtime, interactive or batch"),
+    ] = 0
+    team: Annotated[AgentName | None, Meta(description="Whose budget its runs use: org/TEAM; `default` without it")] = (
+        None
+    )
     limits: Limits = msgspec.field(default_factory=Limits)
 
 

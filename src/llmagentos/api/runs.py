@@ -10,11 +10,12 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from llmagentos.api.agents import AgentName, AgentSpec
+from llmagentos.api.agents import AgentName, AgentSpec, Priority
 from llmagentos.api.client import ApiClient
 
 MAX_INPUT = 100_000
 Request = Annotated[str, Meta(min_length=1, max_length=MAX_INPUT)]
+RunId = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,12}$")]
 Session = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -23,6 +24,7 @@ class RunState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     KILLED = "killed"
@@ -30,7 +32,18 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more can happen."""
-        return self not in (RunState.QUEUED, RunState.RUNNING)
+        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.PAUSED)
+
+
+class RunSort(StrEnum):
+    """What a list of runs is sorted by."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    PRIORITY = "priority"  # those that go first
+    TOKENS = "tokens"  # those that used most
+    AGENT = "agent"
+    STATE = "state"
 
 
 class Purpose(StrEnum):
@@ -62,6 +75,10 @@ class Created(_Data, frozen=True, tag="created"):
     by: str
     session: str | None = None
     history: list[Turn] = []
+    priority: int = 0
+    """Nice value: -20 goes before all others, 19 after them."""
+    parent: str | None = None
+    """The run that asked."""
 
 
 class Claimed(_Data, frozen=True, tag="claimed"):
@@ -90,6 +107,20 @@ class ModelReplied(_Data, frozen=True, tag="model_replied"):
     duration_s: float = 0.0
     cut: bool = False
     """The reply ended at the limit of tokens."""
+
+
+class ModelUsed(_Data, frozen=True, tag="model_used"):
+    """A call that the run's own program made through the gate, from its beginning to its end. Times in seconds."""
+
+    call: str
+    model: str
+    status: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    queue_s: float = 0.0
+    ttft_s: float = 0.0
+    duration_s: float = 0.0
+    error: str | None = None
 
 
 class ToolCalled(_Data, frozen=True, tag="tool_called"):
@@ -125,13 +156,55 @@ class Failed(_Data, frozen=True, tag="failed"):
     code: str = "internal"
 
 
+class Exited(_Data, frozen=True, tag="exited"):
+    """The run's program ended badly: with `code` (minus a signal's number), or nobody knows how (None)."""
+
+    code: int | None = None
+
+
 class Killed(_Data, frozen=True, tag="killed"):
     """Somebody stopped the run."""
 
     by: str
 
 
-Data = Created | Claimed | ModelCalled | ModelReplied | ToolCalled | ToolAnswered | Answered | Failed | Killed
+class Paused(_Data, frozen=True, tag="paused"):
+    """The run starts no further call. With `now` the call under way was stopped too, and is made again later."""
+
+    by: str
+    now: bool = False
+    reason: str | None = None
+
+
+class Resumed(_Data, frozen=True, tag="resumed"):
+    """The run goes on."""
+
+    by: str
+
+
+class Reniced(_Data, frozen=True, tag="reniced"):
+    """The run has another nice value from now on."""
+
+    priority: int
+    by: str
+
+
+Data = (
+    Created
+    | Claimed
+    | ModelCalled
+    | ModelReplied
+    | ModelUsed
+    | ToolCalled
+    | ToolAnswered
+    | Answered
+    | Failed
+    | Exited
+    | Killed
+    | Paused
+    | Resumed
+    | Reniced
+)
 
 
 class RunEvent(msgspec.Struct, frozen=True):
@@ -154,6 +227,16 @@ class RunDelta(msgspec.Struct, frozen=True):
     text: str
 
 
+class Wait(msgspec.Struct, frozen=True):
+    """What a run's next call to a model waits for."""
+
+    model: str
+    position: int
+    """Place in the model's queue; 1 is next, if nothing else comes."""
+    reason: str
+    """`slots`, `rate`, `backoff` or `held` (`kernel.calls.Reason`)."""
+
+
 class RunSummary(msgspec.Struct, frozen=True):
     """A run in a list. Times are seconds since the epoch, UTC."""
 
@@ -173,6 +256,14 @@ class RunSummary(msgspec.Struct, frozen=True):
     tool_calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    priority: int = 0
+    """Nice value: -20 goes before all others, 19 after them."""
+    parent: str | None = None
+    """The run that asked."""
+    paused: str | None = None
+    """Who paused it, and why."""
+    wait: Wait | None = None
+    """What its next call waits for, at the moment of asking."""
 
 
 class Run(RunSummary, frozen=True):
@@ -190,6 +281,10 @@ class NewRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     agent: AgentName
     input: Request
     session: Session | None = None
+    priority: Priority | None = None
+    """The agent's when None."""
+    parent: RunId | None = None
+    """The run that asks: it is killed, paused and resumed with this one below it."""
 
 
 # What hosts of agents speak -----------------------------------------------------------------------
@@ -252,14 +347,31 @@ class LeaseGranted(msgspec.Struct, frozen=True):
 # The client's calls -------------------------------------------------------------------------------
 
 
-async def start(client: ApiClient, agent: str, text: str, *, session: str | None = None) -> RunSummary:
+async def start(
+    client: ApiClient,
+    agent: str,
+    text: str,
+    *,
+    session: str | None = None,
+    priority: Priority | None = None,
+    parent: str | None = None,
+) -> RunSummary:
     """Ask `agent`. Raises `NotFound` for an unknown agent, `Conflict` while the session's last run goes on."""
-    return await client.post("/api/v1/runs", NewRun(agent, text, session), RunSummary)
+    return await client.post("/api/v1/runs", NewRun(agent, text, session, priority, parent), RunSummary)
 
 
-async def listing(client: ApiClient, *, ended: bool, agent: str | None = None, limit: int = 100) -> list[RunSummary]:
-    """Runs, newest first; with `ended` also those that are over."""
-    query = {"all": int(ended), "agent": agent, "limit": limit}
+async def listing(
+    client: ApiClient,
+    *,
+    ended: bool,
+    agent: str | None = None,
+    state: RunState | None = None,
+    sort: RunSort = RunSort.NEWEST,
+    limit: int = 100,
+    offset: int = 0,
+) -> list[RunSummary]:
+    """Runs; with `ended` also those that are over, with `state` only those in it."""
+    query = {"all": int(ended), "agent": agent, "state": state, "sort": sort, "limit": limit, "offset": offset}
     return await client.get("/api/v1/runs", list[RunSummary], query=query)
 
 
@@ -282,11 +394,6 @@ async def follow(client: ApiClient, run: str, *, after: int = 0) -> AsyncIterato
                 yield event.decode(RunDelta)
             elif event.event == "event":
                 yield event.decode(RunEvent)
-
-
-async def kill(client: ApiClient, run: str) -> Run:
-    """Stop a run. Raises `Conflict` when it has already ended."""
-    return await client.post(f"/api/v1/runs/{quote(run, safe='')}/kill", None, Run)
 
 
 async def claim(client: ApiClient, request: ClaimRequest) -> Claim | None:

@@ -59,7 +59,7 @@ def paint(text: str, colour: str, *, bold: bool = False, err: bool = False) -> s
 _STATES = {
     "green": "ok ready running up online succeeded healthy active",
     "red": "failed fail dead down error unreachable",
-    "yellow": "warn away draining loading queued pending starting changed killed restarting",
+    "yellow": "warn away draining loading queued pending starting changed killed restarting paused",
 }
 _COLOUR_OF = {word: colour for colour, words in _STATES.items() for word in words.split()}
 
@@ -146,7 +146,10 @@ def size(count: float | None) -> str:
 
 def short(text: str, width: int) -> str:
     """The start of `text` on one line, at most `width` columns."""
-    line = " ".join(text.split())
+    return _cut(" ".join(text.split()), width)
+
+
+def _cut(line: str, width: int) -> str:
     if _width(line) <= width:
         return line
     kept, used = "", 1
@@ -156,6 +159,15 @@ def short(text: str, width: int) -> str:
             break
         kept += char
     return kept + "…"
+
+
+def fit(text: str, width: int, *, pad: bool = False) -> str:
+    """`text` cut to `width` columns, colours and all; with `pad` filled up to them with blanks."""
+    wide = _width(text)
+    if wide > width:
+        text = _cut(click.unstyle(text), width)
+        wide = _width(text)
+    return text + " " * (width - wide) if pad else text
 
 
 def fail(error: Exception) -> int:

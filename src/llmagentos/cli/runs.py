@@ -1,24 +1,22 @@
-"""`llmctl ask`, `chat`, `ps`, `logs`, `trace`, `wait`, `kill`."""
+"""`llmctl ask`, `chat`, `logs`, `trace`, `wait`."""
 
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
 from llmagentos.api import agents
 from llmagentos.api import runs as api
-from llmagentos.api.runs import MAX_INPUT, Run, RunState, RunSummary
+from llmagentos.api.runs import MAX_INPUT, Run, RunState
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import ago, duration, emit, emit_json, json_option, note, short, state, table
+from llmagentos.cli.control import asking_run, priority_option
+from llmagentos.cli.output import emit, emit_json, json_option, note
 from llmagentos.cli.timeline import line, tree
 from llmagentos.cli.watching import Interrupted, converse, watch
 from llmagentos.core.errors import InvalidInput, LLMAgentOSError
 from llmagentos.core.i18n import tr
 from llmagentos.core.ids import new_id
-
-_AS_SHOWN = 80
 
 
 class RunFailed(LLMAgentOSError):
@@ -31,22 +29,23 @@ class RunFailed(LLMAgentOSError):
 @click.argument("agent")
 @click.argument("request", required=False)
 @click.option("--session", help=tr("Requests of the same session see each other's answers."))
+@priority_option
 @json_option
-def ask(agent: str, request: str | None, session: str | None, as_json: bool) -> None:
+def ask(agent: str, request: str | None, session: str | None, priority: int | None, as_json: bool) -> None:
     """Without a request (or with `-`) it is read from standard input."""
     if request is None or request == "-":
         request = sys.stdin.read(MAX_INPUT + 1)
     if not request.strip():
         raise InvalidInput(tr("the request is empty"), hint=tr('`llmctl ask {agent} "..."`', agent=agent))
-    run = execute(_ask(agent, request, session, as_json))
+    run = execute(_ask(agent, request, session, priority, as_json))
     if as_json:
         emit_json(run)
     _require_success(run)
 
 
-async def _ask(agent: str, request: str, session: str | None, as_json: bool) -> Run:
+async def _ask(agent: str, request: str, session: str | None, priority: int | None, as_json: bool) -> Run:
     async with connected() as client:
-        started = await api.start(client, agent, request, session=session)
+        started = await api.start(client, agent, request, session=session, priority=priority, parent=asking_run())
         host = await agents.get(client, agent)
         if not host.online:
             note(tr("{host} is not there: the run waits for it", host=host.host))
@@ -80,41 +79,6 @@ def chat(agent: str) -> None:
         if not request.strip():
             return
         execute(converse(agent, request, session))
-
-
-@click.command(help=tr("List the runs that have not ended."))
-@click.option("-a", "--all", "ended", is_flag=True, help=tr("Also runs that have ended."))
-@click.option("--agent", help=tr("Only runs of this agent."))
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=100, help=tr("The most to list."))
-@json_option
-def ps(ended: bool, agent: str | None, limit: int, as_json: bool) -> None:
-    """Newest first."""
-    found = execute(_listing(ended, agent, limit))
-    if as_json:
-        emit_json(found)
-        return
-    now = time.time()
-    table(
-        [tr("Run"), tr("Agent"), tr("State"), tr("Started"), tr("Duration"), tr("Tokens"), tr("Request")],
-        (
-            [
-                run.id,
-                run.agent,
-                state(run.state.value),
-                ago(run.created),
-                duration((run.ended or now) - run.started if run.started else None),
-                run.tokens_in + run.tokens_out,
-                short(run.input, 50),
-            ]
-            for run in found
-        ),
-        empty=tr("No runs.") if ended else tr("Nothing is running. `llmctl ps -a` lists runs that have ended."),
-    )
-
-
-async def _listing(ended: bool, agent: str | None, limit: int) -> list[RunSummary]:
-    async with connected() as client:
-        return await api.listing(client, ended=ended, agent=agent, limit=limit)
 
 
 @click.command(help=tr("Show a run's events."))
@@ -171,16 +135,3 @@ def wait(run: str, as_json: bool) -> None:
 async def _wait(prefix: str) -> Run:
     async with connected() as client:
         return await watch(client, (await api.get(client, prefix)).id, quiet=True)
-
-
-@click.command(help=tr("Stop runs. The model stops generating at once."))
-@click.argument("run", nargs=-1, required=True)
-def kill(run: tuple[str, ...]) -> None:
-    """Ids or their unique beginnings."""
-    for killed in execute(_kill(run)):
-        note(tr("run {run} stopped", run=killed.id))
-
-
-async def _kill(prefixes: tuple[str, ...]) -> list[Run]:
-    async with connected() as client:
-        return [await api.kill(client, prefix) for prefix in prefixes]

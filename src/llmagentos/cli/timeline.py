@@ -13,11 +13,16 @@ from llmagentos.api.runs import (
     Answered,
     Claimed,
     Created,
+    Exited,
     Failed,
     Killed,
     ModelCalled,
     ModelReplied,
+    ModelUsed,
+    Paused,
     Purpose,
+    Reniced,
+    Resumed,
     Run,
     RunEvent,
     ToolAnswered,
@@ -56,8 +61,24 @@ def _told(data: Any) -> str:
             return data.text
         case Failed():
             return f"{data.code}: {data.error}"
-        case Killed():
+    return _told_of_control(data)
+
+
+def _told_of_control(data: Any) -> str:
+    match data:
+        case ModelUsed():
+            took = (
+                f"{data.model}  {data.status}  {data.tokens_in}+{data.tokens_out} tokens  {duration(data.duration_s)}"
+            )
+            return f"{took}  {data.error}" if data.error else took
+        case Exited():
+            return tr("host lost") if data.code is None else tr("exit code {code}", code=data.code)
+        case Killed() | Resumed():
             return data.by
+        case Paused():
+            return f"{data.by}  {data.reason or ''}"
+        case Reniced():
+            return f"{data.priority}  {data.by}"
     return ""
 
 
@@ -115,8 +136,21 @@ def _steps(events: Iterable[RunEvent]) -> Iterator[_Step]:
             outcome = f"{tr('error')}: {data.error}" if data.error is not None else _json(data.result)
             yield _Step(title, duration(data.duration_s), outcome)
             called = None
-        elif isinstance(data, Answered | Failed | Killed):
+        elif isinstance(data, ModelUsed):
+            outcome = "" if data.status == "succeeded" else f"{data.status}: {data.error or ''}"
+            yield _Step(f"{tr('model call')}: {data.model}", _model_numbers(data), outcome)
+        elif isinstance(data, Paused | Resumed | Reniced):
+            yield _control(data)
+        elif isinstance(data, Answered | Failed | Exited | Killed):
             yield _end(data)
+
+
+def _control(data: Paused | Resumed | Reniced) -> _Step:
+    if isinstance(data, Paused):
+        return _Step(state("paused"), tr("by {who}", who=data.by), data.reason or "")
+    if isinstance(data, Resumed):
+        return _Step(tr("resumed"), tr("by {who}", who=data.by), "")
+    return _Step(tr("priority {priority}", priority=data.priority), tr("by {who}", who=data.by), "")
 
 
 def _name(called: RunEvent) -> str:
@@ -126,7 +160,7 @@ def _name(called: RunEvent) -> str:
     return getattr(data, "model", called.type)
 
 
-def _model_numbers(data: ModelReplied) -> str:
+def _model_numbers(data: ModelReplied | ModelUsed) -> str:
     parts = [duration(data.duration_s)]
     if data.tokens_in or data.tokens_out:
         parts.append(tr("{count_in} in, {count_out} out", count_in=data.tokens_in, count_out=data.tokens_out))
@@ -136,12 +170,12 @@ def _model_numbers(data: ModelReplied) -> str:
         parts.append(tr("first token after {time}", time=duration(data.ttft_s)))
     if data.tokens_out > 1 and data.duration_s > data.ttft_s:
         parts.append(f"{data.tokens_out / max(1e-3, data.duration_s - data.ttft_s):.0f} tok/s")
-    if data.cut:
+    if isinstance(data, ModelReplied) and data.cut:
         parts.append(tr("cut at the limit of tokens"))
     return ", ".join(parts)
 
 
-def _end(data: Answered | Failed | Killed) -> _Step:
+def _end(data: Answered | Failed | Exited | Killed) -> _Step:
     if isinstance(data, Answered):
         count = len(data.sources)
         numbers = [tr("{count} sources", count=count)] if count else []
@@ -150,6 +184,9 @@ def _end(data: Answered | Failed | Killed) -> _Step:
         return _Step(tr("answered"), "; ".join(numbers), data.text)
     if isinstance(data, Failed):
         return _Step(state("failed"), data.code, data.error)
+    if isinstance(data, Exited):
+        told = tr("host lost") if data.code is None else tr("exit code {code}", code=data.code)
+        return _Step(state("failed"), told, "")
     return _Step(state("killed"), tr("by {who}", who=data.by), "")
 
 

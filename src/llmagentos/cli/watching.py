@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from llmagentos.api import control
 from llmagentos.api import runs as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.runs import Answered, ModelCalled, Purpose, Run, RunDelta, RunEvent
@@ -44,7 +45,7 @@ async def watch(client: ApiClient, run: str, *, quiet: bool, told: Callable[[Run
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             with contextlib.suppress(Conflict):  # it ended by itself at the last moment
-                await api.kill(client, run)
+                await control.kill(client, run)
             printer.end_line()
             raise Interrupted(run) from None
     return await api.get(client, run)

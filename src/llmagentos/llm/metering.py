@@ -36,6 +36,9 @@ class Meter:
         self._clock = clock
         self._ended: deque[CallInfo] = deque(maxlen=_KEPT)
         self._wake = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self.told: list[Store] = []
+        """Get the records of calls after they were stored; what they raise is lost with them."""
 
     def begin(self, operation: Operation, *, model: str, engine: str, caller: str, run_id: str | None) -> Measurement:
         """Start to measure a call."""
@@ -60,12 +63,15 @@ class Meter:
 
     async def flush(self) -> None:
         """Store what has not been stored. Raises storage's errors, and keeps the records then."""
-        while self._ended:
-            batch = [self._ended[i] for i in range(min(_BATCH, len(self._ended)))]
-            await self._store(batch)
-            for call in batch:
-                if self._ended and self._ended[0] is call:  # the oldest may have been dropped meanwhile
-                    self._ended.popleft()
+        async with self._flushing:
+            while self._ended:
+                batch = [self._ended[i] for i in range(min(_BATCH, len(self._ended)))]
+                await self._store(batch)
+                for call in batch:
+                    if self._ended and self._ended[0] is call:  # the oldest may have been dropped meanwhile
+                        self._ended.popleft()
+                for told in self.told:
+                    await told(batch)
 
 
 class Measurement:
@@ -85,6 +91,8 @@ class Measurement:
         self.id = new_id()
         self.model = model
         self.run_id = run_id
+        self.expected_in = 0
+        """What the prompt takes when the engine answers without saying it."""
         self._meter = meter
         self._clock = clock
         self._operation = operation
@@ -123,7 +131,10 @@ class Measurement:
     @property
     def usage(self) -> Usage:
         """What the call took; when the engine did not say, the pieces count as tokens of the answer."""
-        return self._usage or Usage(0, self._pieces, self._pieces)
+        if self._usage is not None:
+            return self._usage
+        tokens_in = self.expected_in if self._pieces else 0
+        return Usage(tokens_in, self._pieces, tokens_in + self._pieces)
 
     @property
     def outcome(self) -> Outcome:

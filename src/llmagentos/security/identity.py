@@ -19,6 +19,7 @@ class Kind(StrEnum):
     VIEWER = "viewer"  # a person or program that may only look
     NODE = "node"  # a node agent; subject is the node's name
     MODULE = "module"  # a module process; subject is the module's name
+    RUN = "run"  # a program that is a run; subject is the run's id
     JOIN = "join"  # a one-time right to become a node
     METRICS = "metrics"  # a Prometheus server
 
@@ -44,6 +45,8 @@ class Permission(StrEnum):
     NODES_JOIN = "nodes.join"
     NODE_WORK = "node.work"  # a node's own queue, results, facts, module tokens
     JOBS_READ = "jobs.read"
+    BUDGETS_READ = "budgets.read"
+    BUDGETS_WRITE = "budgets.write"
     JOBS_WRITE = "jobs.write"
 
 
@@ -57,6 +60,7 @@ _READ = frozenset(
         Permission.RUNS_READ,
         Permission.NODES_READ,
         Permission.JOBS_READ,
+        Permission.BUDGETS_READ,
     }
 )
 
@@ -73,6 +77,7 @@ GRANTS = MappingProxyType(
             Permission.RUNS_EXECUTE,
             Permission.NODES_WRITE,
             Permission.JOBS_WRITE,
+            Permission.BUDGETS_WRITE,
         },
         Kind.VIEWER: _READ,
         Kind.NODE: frozenset({Permission.NODE_WORK}),
@@ -86,6 +91,7 @@ GRANTS = MappingProxyType(
                 Permission.RUNS_EXECUTE,
             }
         ),
+        Kind.RUN: frozenset({Permission.MODELS_CALL}),
         Kind.JOIN: frozenset({Permission.NODES_JOIN}),
         Kind.METRICS: frozenset({Permission.METRICS_READ}),
     }
@@ -97,7 +103,7 @@ class Identity:
     """A caller whose credential was verified."""
 
     kind: Kind
-    subject: str  # person, node or module name
+    subject: str  # person, node, module or run
     token_id: str | None = None
 
     def may(self, permission: Permission) -> bool:

@@ -15,7 +15,7 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Kind
 from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
-from llmagentos.server.wiring import agents, console, fleet, llm, registry, system
+from llmagentos.server.wiring import agents, budgets, console, fleet, llm, registry, system
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.migrate import migrate
 
@@ -30,8 +30,9 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     parts = Parts()
     system.wire(base, parts)
     services = registry.wire(base, parts)
-    gateway, calls = llm.wire(base, parts)
-    known = agents.wire(base, parts, gateway, services.caller)
+    gateway, calls, meter = llm.wire(base, parts)
+    known = agents.wire(base, parts, gateway, meter, services.caller)
+    spending = budgets.wire(base, parts, gateway, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     console.wire(base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes)

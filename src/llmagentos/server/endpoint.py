@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from llmagentos.core.errors import InvalidInput
 from llmagentos.security.identity import Identity, Permission
+
+E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,16 @@ class Call:
     def flag(self, name: str) -> bool:
         """A boolean query parameter: absent, 0 and false are False."""
         return self.query.get(name, "0").lower() not in ("0", "false", "")
+
+    def choice(self, name: str, kind: type[E]) -> E | None:
+        """A query parameter that is one of a few words; None without it. Raises `InvalidInput` for another one."""
+        text = self.query.get(name)
+        if text is None:
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            raise InvalidInput(f"{name} must be one of {', '.join(kind)}, not {text!r}") from None
 
     def number(self, name: str, default: float, *, most: float) -> float:
         """A numeric query parameter, capped at `most`. Raises `InvalidInput` for anything else."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UnaryExpression,
     delete,
     func,
     insert,
@@ -23,12 +25,12 @@ from sqlalchemy import (
     update,
 )
 
-from llmagentos.api.runs import Data, RunEvent, RunState, RunSummary
+from llmagentos.api.runs import Data, RunEvent, RunSort, RunState, RunSummary
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict
 from llmagentos.storage.database import METADATA, Database
 
-_ACTIVE = (RunState.QUEUED.value, RunState.RUNNING.value)
+_ACTIVE = tuple(state.value for state in RunState if not state.ended)
 _PRUNE_BATCH = 500
 
 RUNS = Table(
@@ -44,7 +46,11 @@ RUNS = Table(
     Column("session", String(64), index=True),
     Column("created", Float, nullable=False, index=True),
     Column("ended", Float, index=True),
+    Column("priority", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),  # in and out, so far
+    Column("parent", String(12), index=True),  # the run that asked
     Column("summary", Text, nullable=False),
+    Index("ix_runs_state", "state", "created"),
     Index("ix_runs_claim", "host", "state", "created"),
 )
 
@@ -56,6 +62,16 @@ EVENTS = Table(
     Column("at", Float, nullable=False),
     Column("data", Text, nullable=False),
 )
+
+
+_ORDERS: Mapping[RunSort, tuple[UnaryExpression[Any] | Column[Any], ...]] = {
+    RunSort.NEWEST: (RUNS.c.created.desc(),),
+    RunSort.OLDEST: (RUNS.c.created,),
+    RunSort.PRIORITY: (RUNS.c.priority, RUNS.c.created.desc()),
+    RunSort.TOKENS: (RUNS.c.tokens.desc(), RUNS.c.created.desc()),
+    RunSort.AGENT: (RUNS.c.agent, RUNS.c.created.desc()),
+    RunSort.STATE: (RUNS.c.state, RUNS.c.created.desc()),
+}
 
 
 class RunMoved(Conflict):
@@ -100,7 +116,8 @@ class RunRecords:
                     session=summary.session,
                     created=summary.created,
                     ended=summary.ended,
-                    summary=_json(summary),
+                    parent=summary.parent,
+                    **_shown(summary),
                 )
             )
             await connection.execute(insert(EVENTS), [_event_values(summary.id, event) for event in events])
@@ -118,7 +135,7 @@ class RunRecords:
             "seq": events[-1].seq,
             "fence": fence,
             "ended": summary.ended,
-            "summary": _json(summary),
+            **_shown(summary),
         }
         if holder is not None:
             changes["holder"] = holder[:200]
@@ -159,12 +176,16 @@ class RunRecords:
         ]
 
     async def unended(self, *, agent: str | None = None) -> list[RunRow]:
-        """Every run that is queued or running, oldest first."""
+        """Every run that has not ended, oldest first."""
         wanted = RUNS.c.state.in_(_ACTIVE)
         return await self._rows(wanted if agent is None else wanted & (RUNS.c.agent == agent))
 
+    async def children(self, run: str) -> list[RunRow]:
+        """The runs that `run` asked for and that have not ended, oldest first."""
+        return await self._rows((RUNS.c.parent == run) & RUNS.c.state.in_(_ACTIVE))
+
     async def unended_count(self) -> int:
-        """How many runs are queued or running."""
+        """How many runs have not ended."""
         query = select(func.count()).select_from(RUNS).where(RUNS.c.state.in_(_ACTIVE))
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one()
@@ -176,7 +197,8 @@ class RunRecords:
         return found[0].id if found else None
 
     async def _rows(self, where: ColumnElement[bool], *, limit: int | None = None) -> list[RunRow]:
-        columns = (RUNS.c.id, RUNS.c.agent, RUNS.c.host, RUNS.c.state, RUNS.c.seq, RUNS.c.fence, RUNS.c.holder)
+        names = ("id", "agent", "host", "state", "seq", "fence", "holder")
+        columns = [RUNS.c[name] for name in names]
         query = select(*columns).where(where).order_by(RUNS.c.created, RUNS.c.id).limit(limit)
         async with self._database.read() as connection:
             return [
@@ -202,11 +224,21 @@ class RunRecords:
         return [RunEvent(row.seq, row.at, msgspec.json.decode(row.data, type=Data)) for row in rows]
 
     async def newest(
-        self, *, ended: bool, agent: str | None = None, session: str | None = None, limit: int = 100
+        self,
+        *,
+        ended: bool,
+        agent: str | None = None,
+        session: str | None = None,
+        state: RunState | None = None,
+        sort: RunSort = RunSort.NEWEST,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[RunSummary]:
-        """Summaries, newest first; with `ended` also of runs that are over."""
-        query = select(RUNS.c.summary).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
-        if not ended:
+        """Summaries in the order of `sort`; with `ended` also of runs that are over, with `state` only those in it."""
+        query = select(RUNS.c.summary).order_by(*_ORDERS[sort], RUNS.c.id.desc()).limit(limit).offset(offset)
+        if state is not None:
+            query = query.where(RUNS.c.state == state.value)
+        elif not ended:
             query = query.where(RUNS.c.state.in_(_ACTIVE))
         if agent is not None:
             query = query.where(RUNS.c.agent == agent)
@@ -235,6 +267,12 @@ class RunRecords:
             total += len(ids)
             if len(ids) < _PRUNE_BATCH:
                 return total
+
+
+def _shown(summary: RunSummary) -> dict[str, object]:
+    """What lists show and sort by."""
+    tokens = summary.tokens_in + summary.tokens_out
+    return {"priority": summary.priority, "tokens": tokens, "summary": _json(summary)}
 
 
 def _event_values(run: str, event: RunEvent) -> dict[str, object]:

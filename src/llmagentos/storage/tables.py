@@ -1,6 +1,6 @@
 """Every table of the system on one `METADATA`: what migrations are made from."""
 
-from llmagentos.storage import agents, audit, calls, instances, jobs, nodes, runs, tokens
+from llmagentos.storage import agents, audit, budgets, calls, instances, jobs, nodes, runs, tokens
 from llmagentos.storage.database import METADATA
 
-__all__ = ["METADATA", "agents", "audit", "calls", "instances", "jobs", "nodes", "runs", "tokens"]
+__all__ = ["METADATA", "agents", "audit", "budgets", "calls", "instances", "jobs", "nodes", "runs", "tokens"]

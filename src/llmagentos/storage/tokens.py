@@ -128,6 +128,15 @@ class TokenRecords:
             )
         return done.rowcount > 0
 
+    async def extend(self, kind: Kind, subject: str, ttl: float) -> None:
+        """Have the tokens of one run, node, module or person live for `ttl` seconds from now."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(TOKENS)
+                .where(TOKENS.c.kind == kind.value, TOKENS.c.subject == subject)
+                .values(expires=self._clock.time() + ttl)
+            )
+
     async def revoke_subject(self, kind: Kind, subject: str) -> int:
         """Forget every token of one node, module or person; how many."""
         async with self._database.write() as connection:

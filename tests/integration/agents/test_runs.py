@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from integration.agents.conftest import GROUNDED, ModuleProcess, until
-from llmagentos.api import runs
+from llmagentos.api import control, runs
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import Append, ClaimRequest, HostedAgent, ModelCalled, Purpose, RunState
 from llmagentos.core.errors import Conflict, Forbidden
@@ -181,7 +181,7 @@ async def test_a_module_acts_only_for_its_own_agents(house: ServerProcess, shop:
         with pytest.raises(Forbidden):
             await runs.append(thief, run, Append(1, 2, [ModelCalled(Purpose.ANSWER, "m")]))
         with pytest.raises(Forbidden):
-            await runs.kill(thief, run)
+            await control.kill(thief, run)
     assert found["host"] == "module:shop"
 
 

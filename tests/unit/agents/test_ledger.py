@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmagentos.agents.ledger import SERVER, Ledger, SessionBusy
+from llmagentos.agents.ledger import SERVER
+from llmagentos.agents.sessions import SessionBusy
 from llmagentos.agents.states import RunEnded
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import (
     Answered,
-    Claim,
     Claimed,
     Killed,
     ModelCalled,
@@ -28,63 +26,12 @@ from llmagentos.api.runs import (
     ToolAnswered,
     ToolCalled,
 )
-from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, InvalidInput, NotFound
-from llmagentos.core.events import Hub
 from llmagentos.kernel.leases import LeaseLost
-from llmagentos.storage.agents import AgentHostedElsewhere, AgentRecords
-from llmagentos.storage.database import Database
-from llmagentos.storage.runs import RunRecords
+from llmagentos.storage.agents import AgentHostedElsewhere
+from support.house import MODULE, SPEC, house
 
 pytestmark = pytest.mark.anyio
-SPEC = AgentSpec(name="support")
-MODULE = "module:shop"
-
-
-@dataclass
-class House:
-    """A ledger on a database."""
-
-    database: Database
-    clock: ManualClock
-    agents: AgentRecords
-    records: RunRecords
-    ledger: Ledger
-
-    def again(self) -> Ledger:
-        """The ledger of a server that was started again."""
-        return _ledger(self.records, self.clock, self.agents)
-
-    async def ask(self, text: str = "hello", *, name: str = "support", **more: Any) -> str:
-        agent = await self.agents.current(name)
-        assert agent is not None
-        return (await self.ledger.create(agent, text, by="admin:me", **more)).id
-
-    async def taken(self, holder: str = "server/1", host: str = SERVER) -> Claim:
-        claim = await self.ledger.claim(host, holder, wait=0)
-        assert claim is not None
-        return claim
-
-
-def _ledger(records: RunRecords, clock: ManualClock, agents: AgentRecords) -> Ledger:
-    async def spec_of(name: str, version: int) -> AgentSpec | None:
-        found = await agents.version(name, version)
-        return found.spec if found is not None else None
-
-    return Ledger(records, Hub(), clock, spec_of)
-
-
-@asynccontextmanager
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    await database.create_all()
-    clock = ManualClock()
-    agents = AgentRecords(database, clock)
-    records = RunRecords(database, clock)
-    await agents.put(SPEC, host=SERVER, by="me")
-    await agents.put(AgentSpec(name="seller"), host=MODULE, by="module:shop")
-    yield House(database, clock, agents, records, _ledger(records, clock, agents))
-    await database.aclose()
 
 
 def types(events: Sequence[RunEvent]) -> list[str]:
@@ -160,18 +107,17 @@ async def test_an_append_may_be_repeated_but_not_differ(tmp_path: Path) -> None:
 
 async def test_a_killed_run_takes_nothing_more_and_its_workers_are_told(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
-        told: list[str] = []
-        h.ledger.on_kill.append(told.append)
         run = await h.ask()
         claim = await h.taken()
-        killed = await h.ledger.kill(run, by="admin:me")
-        assert (killed.state, killed.killed_by, told) == (RunState.KILLED, "admin:me", [run])
+        killed = await h.control.kill(run, by="admin:me")
+        assert (killed.state, killed.killed_by) == (RunState.KILLED, "admin:me")
+        assert set(h.gate.told) == {("cancel_run", run), ("forget", run), ("stop", run)}
         with pytest.raises(RunEnded):
             await h.ledger.append(run, claim.fence, 2, [ModelCalled(Purpose.ANSWER, "m")])
         with pytest.raises(LeaseLost):
             h.ledger.renew(run, claim.fence)
         with pytest.raises(RunEnded, match="been killed"):
-            await h.ledger.kill(run, by="admin:me")
+            await h.control.kill(run, by="admin:me")
         assert await h.ledger.claim(SERVER, "server/2", wait=0) is None
 
 
@@ -298,7 +244,7 @@ async def test_deleting_an_agent_ends_its_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         queued, running = await h.ask("a"), await h.ask("b")
         await h.taken()
-        assert await h.ledger.kill_all_of("support", by="admin:me") == 2
+        assert await h.control.kill_all_of("support", by="admin:me") == 2
         assert {(await h.ledger.get(run)).state for run in (queued, running)} == {RunState.KILLED}
 
 
@@ -328,10 +274,10 @@ async def test_versions_are_kept_and_a_run_keeps_its_own(tmp_path: Path) -> None
 async def test_old_runs_are_pruned_with_their_events(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         old = await h.ask("old")
-        await h.ledger.kill(old, by="me")
+        await h.control.kill(old, by="me")
         h.clock.advance(31 * 86_400)
         new, waiting = await h.ask("new"), await h.ask("waiting")
-        await h.ledger.kill(new, by="me")
+        await h.control.kill(new, by="me")
         assert await h.records.prune() == 1
         assert {each.id for each in await h.ledger.newest(ended=True)} == {new, waiting}
         assert await h.records.events(old) == []

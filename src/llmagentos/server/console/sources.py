@@ -35,7 +35,7 @@ class JobEvents(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where pages get what they show, and the two things that they do. Asking for what is not raises `NotFound`."""
+    """Where pages get what they show, and the few things that they do. Asking for what is not raises `NotFound`."""
 
     instances: Callable[[], list[Instance]]
     models: Callable[[], Awaitable[list[ModelInfo]]]
@@ -48,6 +48,8 @@ class Sources:
     run_events: Callable[[str], Awaitable[list[RunEvent]]]
     ask: Callable[[NewRun, Identity], Awaitable[RunSummary]]
     kill: Callable[[str, Identity], Awaitable[object]]
+    pause: Callable[[str, Identity], Awaitable[object]]
+    resume: Callable[[str, Identity], Awaitable[object]]
     jobs: Jobs
     job: Callable[[int], Awaitable[Job]]
     job_events: JobEvents

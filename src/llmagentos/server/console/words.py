@@ -49,6 +49,7 @@ def states(t: Translate) -> Mapping[str, State]:
         "waiting": State("wait", t("waiting")),
         "pending": State("wait", t("pending")),
         "running": State("busy", t("running")),
+        "paused": State("warn", t("paused")),
         "succeeded": State("ok", t("succeeded")),
         "failed": State("bad", t("failed")),
         "killed": State("warn", t("killed")),
@@ -74,6 +75,16 @@ def states(t: Translate) -> Mapping[str, State]:
         "warning": State("warn", t("warning")),
         "deprecated": State("warn", t("deprecated")),
         "error": State("bad", t("error")),
+    }
+
+
+def waits(t: Translate) -> Mapping[str, str]:
+    """Why a call waits (`kernel.calls.Reason`)."""
+    return {
+        "slots": t("waits for a slot"),
+        "rate": t("waits for the limit per minute"),
+        "backoff": t("the endpoint asked to wait"),
+        "held": t("held"),
     }
 
 

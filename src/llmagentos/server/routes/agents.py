@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from llmagentos.agents.control import Control
 from llmagentos.agents.hosted import Hosted
-from llmagentos.agents.ledger import SERVER, Ledger
+from llmagentos.agents.ledger import SERVER
 from llmagentos.api.agents import AgentInfo, AgentSpec, Applied
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
 from llmagentos.security.identity import Permission
@@ -16,8 +17,8 @@ Check = Callable[[AgentSpec], Awaitable[list[str]]]
 """Warnings about a definition; raises `InvalidInput` for one that can never work."""
 
 
-def endpoints(records: AgentRecords, ledger: Ledger, hosted: Hosted, check: Check) -> list[Endpoint]:
-    """`records` hold the definitions, `ledger` their runs, `hosted` knows which modules are there."""
+def endpoints(records: AgentRecords, control: Control, hosted: Hosted, check: Check) -> list[Endpoint]:
+    """`records` hold the definitions, `control` ends their runs, `hosted` knows which modules are there."""
 
     async def apply(call: Call) -> Applied:
         spec: AgentSpec = call.body
@@ -41,7 +42,7 @@ def endpoints(records: AgentRecords, ledger: Ledger, hosted: Hosted, check: Chec
         record = await found(records, call.path["name"])
         await records.delete(record.name)
         hosted.forget(record.name)
-        await ledger.kill_all_of(record.name, by=str(call.identity))
+        await control.kill_all_of(record.name, by=str(call.identity))
 
     read, write = Permission.AGENTS_READ, Permission.AGENTS_WRITE
     one = "/api/v1/agents/{name}"

@@ -29,7 +29,7 @@ MAX_ROWS = 50
 MAX_JOBS = 20
 MAX_TOPICS = 8
 MAX_FORM = 512 * 1024
-_ENDS = frozenset({"answered", "failed", "killed"})
+_ENDS = frozenset({"answered", "failed", "exited", "killed"})
 
 TOPICS = {
     "registry": Permission.REGISTRY_READ,
@@ -190,12 +190,26 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
             await sources.kill(run.id, call.identity)
         return _go(f"/runs/{run.id}")
 
+    async def pause(call: Call) -> Response:
+        run = await sources.run(call.path["id"])
+        with suppress(Conflict):
+            await sources.pause(run.id, call.identity)
+        return _go(f"/runs/{run.id}")
+
+    async def resume(call: Call) -> Response:
+        run = await sources.run(call.path["id"])
+        with suppress(Conflict):  # somebody else was first
+            await sources.resume(run.id, call.identity)
+        return _go(f"/runs/{run.id}")
+
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     return [
         _page("/runs", read, listing),
         _page("/runs/{id}", read, show),
         Endpoint("POST", "/runs", write, ask, body=bytes, max_body=MAX_FORM, audited=True),
         Endpoint("POST", "/runs/{id}/kill", write, kill, audited=True),
+        Endpoint("POST", "/runs/{id}/pause", write, pause, audited=True),
+        Endpoint("POST", "/runs/{id}/resume", write, resume, audited=True),
     ]
 
 

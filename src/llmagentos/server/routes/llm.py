@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llmagentos.api.llm import (
+    PRIORITY_HEADER,
     PURPOSE_HEADER,
     RUN_HEADER,
     TIMEOUT_HEADER,
@@ -27,11 +28,13 @@ from llmagentos.api.llm import (
     ModelCard,
     ModelInfo,
     ModelList,
+    ModelQueue,
     Purpose,
 )
 from llmagentos.core.errors import Forbidden, InvalidInput, LLMAgentOSError
+from llmagentos.kernel.calls import priority_of
 from llmagentos.llm.gateway import TIMEOUT_S, Gateway
-from llmagentos.security.identity import Identity, Permission
+from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.connected import while_connected
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.respond import openai_shape
@@ -58,28 +61,29 @@ def endpoints(
 
 
 def _calling(gateway: Gateway, acts_for: ActsFor) -> list[Endpoint]:
-    async def context(call: Call) -> tuple[str | None, Purpose | None, float]:
-        run_id, purpose, timeout = _headers(call)
-        if run_id is not None:
-            await acts_for(call.identity, run_id)
-        return run_id, purpose, timeout
+    async def context(call: Call) -> _Headers:
+        headers = _headers(call)
+        if headers.run_id is not None:
+            await acts_for(call.identity, headers.run_id)
+        return headers
 
     async def chat(call: Call) -> ChatCompletion | EventStream:
         request: ChatRequest = call.body
-        run_id, purpose, timeout = await context(call)
+        given = (await context(call))._asdict()
         if not request.stream:
-            work = gateway.complete(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
-            return await while_connected(call.request, work)
+            return await while_connected(call.request, gateway.complete(request, call.identity, **given))
         usage = request.stream_options is not None and request.stream_options.include_usage
-        chunks = gateway.chat(request, call.identity, run_id=run_id, purpose=purpose, timeout=timeout)
+        chunks = gateway.chat(request, call.identity, **given)
         # The first chunk decides on the status: every refusal comes before it.
         first = await while_connected(call.request, _first(chunks))
         return EventStream(_frames(first, chunks, usage=usage))
 
     async def embeddings(call: Call) -> Embeddings:
         request: EmbeddingRequest = call.body
-        run_id, _, timeout = await context(call)
-        work = gateway.embed(request, call.identity, run_id=run_id, timeout=timeout)
+        given = await context(call)
+        work = gateway.embed(
+            request, call.identity, run_id=given.run_id, timeout=given.timeout, priority=given.priority
+        )
         found = await while_connected(call.request, work)
         return _packed(found) if request.encoding_format == "base64" else found
 
@@ -119,11 +123,22 @@ def _reading(
         limit = int(call.number("limit", 100, most=_MAX_CALLS))
         return await calls(limit, call.query.get("run"))
 
-    read = Permission.MODELS_READ
+    async def queues(call: Call) -> list[ModelQueue]:
+        return gateway.queues(most=int(call.number("limit", 100, most=_MAX_CALLS)))
+
+    read, use = Permission.MODELS_READ, Permission.MODELS_CALL
     return [
-        Endpoint("GET", "/v1/models", read, models, returns=ModelList, summary="List models (OpenAI's API)"),
+        Endpoint("GET", "/v1/models", use, models, returns=ModelList, summary="List models (OpenAI's API)"),
         Endpoint(
             "GET", "/api/v1/models", read, listing, returns=list[ModelInfo], summary="List models and how busy they are"
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/models/queue",
+            read,
+            queues,
+            returns=list[ModelQueue],
+            summary="Who uses each model and who waits for it, and why (`limit` of each)",
         ),
         Endpoint(
             "GET",
@@ -179,17 +194,44 @@ async def _first(chunks: AsyncGenerator[ChatChunk, None]) -> ChatChunk:
         raise
 
 
-def _headers(call: Call) -> tuple[str | None, Purpose | None, float]:
-    """Run, purpose and seconds left from the headers. Raises `InvalidInput` or `Forbidden`."""
+class _Headers(NamedTuple):
+    """What the headers say of a call; `timeout` in seconds."""
+
+    run_id: str | None
+    purpose: Purpose | None
+    timeout: float
+    priority: int | None
+
+
+def _headers(call: Call) -> _Headers:
+    """Raises `InvalidInput` or `Forbidden`."""
     headers = call.request.headers
     run_id, purpose = headers.get(RUN_HEADER), headers.get(PURPOSE_HEADER)
-    if run_id is not None and not call.identity.may(Permission.RUNS_EXECUTE):
+    if call.identity.kind is Kind.RUN:  # a program is its run, and no other one
+        if run_id not in (None, call.identity.subject):
+            raise Forbidden(f"{call.identity} may not call models for the run {run_id[:_MAX_RUN_ID]!r}")
+        run_id = call.identity.subject
+    elif run_id is not None and not call.identity.may(Permission.RUNS_EXECUTE):
         raise Forbidden(f"{call.identity} may not call models for a run: it needs {Permission.RUNS_EXECUTE.value}")
     if run_id is not None and not 0 < len(run_id) <= _MAX_RUN_ID:
         raise InvalidInput(f"{RUN_HEADER} must be a run's id, not {run_id[:_MAX_RUN_ID]!r}")
     if purpose not in (None, "answer", "tool"):
         raise InvalidInput(f"{PURPOSE_HEADER} must be answer or tool, not {purpose!r}")
-    return run_id, cast("Purpose | None", purpose), _seconds_left(headers.get(TIMEOUT_HEADER))
+    timeout, priority = _seconds_left(headers.get(TIMEOUT_HEADER)), _priority(call, headers.get(PRIORITY_HEADER))
+    return _Headers(run_id, cast("Purpose | None", purpose), timeout, priority)
+
+
+def _priority(call: Call, text: str | None) -> int | None:
+    """As with nice(2), everybody may be nicer than usual, but only who steers runs may go before others."""
+    if text is None:
+        return None
+    priority = priority_of(text)
+    if priority < 0 and not call.identity.may(Permission.RUNS_WRITE):
+        raise Forbidden(
+            f"{call.identity} may not call models with priority {text}, which goes before others",
+            hint=f"leave {PRIORITY_HEADER} out, or have an operator `llmctl nice` the run",
+        )
+    return priority
 
 
 def _seconds_left(text: str | None) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
+from msgspec import structs
 from starlette.responses import StreamingResponse
 
 from llmagentos.agents.hosted import Hosted, module_host, require_own
@@ -19,9 +21,13 @@ from llmagentos.api.runs import (
     Run,
     RunDelta,
     RunEvent,
+    RunSort,
+    RunState,
     RunSummary,
+    Wait,
 )
 from llmagentos.core.errors import InvalidInput
+from llmagentos.kernel.calls import Waiting
 from llmagentos.security.identity import Permission
 from llmagentos.server import sse
 from llmagentos.server.connected import while_connected
@@ -29,42 +35,63 @@ from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes.agents import found
 from llmagentos.storage.agents import AgentRecords
 
+R = TypeVar("R", bound=RunSummary)
+
 _MOST = 1000
 _ID = re.compile(r"[0-9a-z]{1,12}")
 _MAX_APPEND = 2 * 1024 * 1024
 
 
-def endpoints(ledger: Ledger, agents: AgentRecords, hosted: Hosted) -> list[Endpoint]:
-    """`ledger` holds the runs, `agents` the definitions, `hosted` is told which modules ask for runs."""
-    return [*_for_people(ledger, agents), *_for_hosts(ledger, hosted)]
+Waits = Callable[[], Mapping[str, Waiting]]
+"""What every run waits for whose next call to a model waits."""
+Renewed = Callable[[str], Awaitable[None]]
 
 
-def _for_people(ledger: Ledger, agents: AgentRecords) -> list[Endpoint]:
+def endpoints(ledger: Ledger, agents: AgentRecords, hosted: Hosted, waits: Waits, renewed: Renewed) -> list[Endpoint]:
+    """`ledger` holds the runs, `agents` the definitions, `hosted` is told which modules ask for runs.
+
+    `waits` says what runs wait for, `renewed` is told of runs whose host lives.
+    """
+    return [*_for_people(ledger, agents, waits), *_for_hosts(ledger, hosted, renewed)]
+
+
+def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endpoint]:
     async def start(call: Call) -> RunSummary:
         request: NewRun = call.body
         if not request.input.strip():
             raise InvalidInput("the request is empty")
         agent = await found(agents, request.agent)
-        return await ledger.create(agent, request.input, by=str(call.identity), session=request.session)
+        return await ledger.create(
+            agent,
+            request.input,
+            by=str(call.identity),
+            session=request.session,
+            priority=request.priority,
+            parent=await ledger.resolve(request.parent) if request.parent else None,
+        )
 
     async def listing(call: Call) -> list[RunSummary]:
-        limit = max(1, int(call.number("limit", 100, most=_MOST)))
-        return await ledger.newest(ended=call.flag("all"), agent=call.query.get("agent"), limit=limit)
+        found = await ledger.newest(
+            ended=call.flag("all"),
+            agent=call.query.get("agent"),
+            state=call.choice("state", RunState),
+            sort=call.choice("sort", RunSort) or RunSort.NEWEST,
+            limit=max(1, int(call.number("limit", 100, most=_MOST))),
+            offset=int(call.number("offset", 0, most=1e9)),
+        )
+        return with_waits(found, waits)
 
     async def get(call: Call) -> Run:
-        return await ledger.get(await _resolve(ledger, call))
+        return with_waits([await ledger.get(await resolve(ledger, call))], waits)[0]
 
     async def events(call: Call) -> list[RunEvent] | StreamingResponse:
-        run = await _resolve(ledger, call)
+        run = await resolve(ledger, call)
         last = call.request.headers.get("last-event-id", call.query.get("after", "0"))
         if not last.isdecimal() or len(last) > 9:
             raise InvalidInput(f"the last event's id must be a number, not {last!r}")
         if call.flag("follow"):
             return sse.stream(_events(ledger.follow(run, after=int(last))))
         return await ledger.events(run, after=int(last))
-
-    async def kill(call: Call) -> Run:
-        return await ledger.kill(await _resolve(ledger, call), by=str(call.identity))
 
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     one = "/api/v1/runs/{id}"
@@ -85,7 +112,7 @@ def _for_people(ledger: Ledger, agents: AgentRecords) -> list[Endpoint]:
             read,
             listing,
             returns=list[RunSummary],
-            summary="List runs, newest first (`all`, `agent`, `limit`)",
+            summary="List runs (`all`, `agent`, `state`, `sort`, `limit`, `offset`)",
         ),
         Endpoint("GET", one, read, get, returns=Run, summary="Show one run, by its id or the unique start of it"),
         Endpoint(
@@ -96,11 +123,10 @@ def _for_people(ledger: Ledger, agents: AgentRecords) -> list[Endpoint]:
             returns=list[RunEvent],
             summary="A run's log; with `follow=1` live, as events named event and delta, until the run has ended",
         ),
-        Endpoint("POST", f"{one}/kill", write, kill, returns=Run, summary="Stop a run", audited=True),
     ]
 
 
-def _for_hosts(ledger: Ledger, hosted: Hosted) -> list[Endpoint]:
+def _for_hosts(ledger: Ledger, hosted: Hosted, renewed: Renewed) -> list[Endpoint]:
     async def claim(call: Call) -> Claims:
         request: ClaimRequest = call.body
         host = module_host(request.module)
@@ -121,7 +147,9 @@ def _for_hosts(ledger: Ledger, hosted: Hosted) -> list[Endpoint]:
         if request.release:
             await ledger.release(call.path["id"], request.fence)
             return LeaseGranted(0.0)
-        return LeaseGranted(ledger.renew(call.path["id"], request.fence))
+        lease_s = ledger.renew(call.path["id"], request.fence)
+        await renewed(call.path["id"])
+        return LeaseGranted(lease_s)
 
     execute = Permission.RUNS_EXECUTE
     return [
@@ -156,7 +184,18 @@ def _for_hosts(ledger: Ledger, hosted: Hosted) -> list[Endpoint]:
     ]
 
 
-async def _resolve(ledger: Ledger, call: Call) -> str:
+def with_waits(runs: Sequence[R], waits: Waits) -> list[R]:
+    """`runs` with what each of them waits for now."""
+    waiting = waits() if any(not run.state.ended for run in runs) else {}
+    return [structs.replace(run, wait=_wait(waiting.get(run.id))) for run in runs]
+
+
+def _wait(waiting: Waiting | None) -> Wait | None:
+    return Wait(waiting.call.model, waiting.position, waiting.reason) if waiting is not None else None
+
+
+async def resolve(ledger: Ledger, call: Call) -> str:
+    """The run whose id, or the unique start of it, is in the path. Raises `InvalidInput` or `NotFound`."""
     text = call.path["id"].lower()
     if not _ID.fullmatch(text):
         raise InvalidInput(f"{call.path['id']!r} is not the id of a run", hint="`llmctl ps -a` lists runs")

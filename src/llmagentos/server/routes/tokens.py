@@ -82,7 +82,7 @@ def issue_service_token(issuer: ServiceTokenIssuer, identity: Identity, request:
 
 
 def _kind(text: str) -> Kind:
-    offered = [kind.value for kind in Kind if kind is not Kind.NODE]
+    offered = [kind.value for kind in Kind if kind not in (Kind.NODE, Kind.RUN)]
     if text not in offered:
         raise InvalidInput(
             f"cannot make a token of kind {text!r}: expected one of {', '.join(offered)}",

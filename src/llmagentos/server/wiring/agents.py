@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from llmagentos.agents.control import Control
 from llmagentos.agents.definition import read_agent
 from llmagentos.agents.embedded import GatewayModels, LedgerBackend
 from llmagentos.agents.host import AgentHost
 from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER, Ledger
+from llmagentos.agents.programs import Programs
 from llmagentos.agents.tools import Services, Toolset, resolve
 from llmagentos.api.agents import AgentSpec
 from llmagentos.core import log
 from llmagentos.core.errors import InvalidInput, LLMAgentOSError, nearest
 from llmagentos.llm.gateway import Gateway
+from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.routes import agents, runs
+from llmagentos.server.routes import control as routes
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.server.wiring.standing import standing_of
 from llmagentos.storage.agents import AgentRecords
 from llmagentos.storage.runs import RunRecords
 
@@ -32,12 +37,18 @@ class Agents:
     """What the console needs of agents and runs."""
 
     ledger: Ledger
+    control: Control
+    programs: Programs
     records: AgentRecords
     hosted: Hosted
+    waits: runs.Waits
 
 
-def wire(base: Foundation, parts: Parts, gateway: Gateway, services: Services) -> Agents:
-    """`gateway` for model calls, `services` for calls to services. Raises `ConfigError` for a faulty agents file."""
+def wire(base: Foundation, parts: Parts, gateway: Gateway, meter: Meter, services: Services) -> Agents:
+    """`gateway` for model calls, `meter` tells of them, `services` for calls to services.
+
+    Raises `ConfigError` for a faulty agents file.
+    """
     records = AgentRecords(base.database, base.clock)
     run_records = RunRecords(base.database, base.clock, days=base.config.retention.runs_days)
 
@@ -51,11 +62,16 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, services: Services) -
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
-    ledger.on_kill += [gateway.cancel_run, host.cancel]
+    control = Control(ledger, run_records, gateway, stop=host.cancel)
+    programs = Programs(ledger, base.token_records, base.clock, forget=base.authenticator.forget, flush=meter.flush)
+    meter.told.append(programs.record)
     configured = [read_agent(path) for path in base.config.agents]
+
+    gateway.know_runs(standing_of(ledger))
 
     async def begin() -> None:
         await ledger.begin()
+        await control.begin()
         for spec in configured:
             _, change = await records.put(spec, host=SERVER, by="llmagentos.yaml")
             _log.info("agent of the configuration", agent=spec.name, change=change)
@@ -65,11 +81,12 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, services: Services) -
         return await _missing(services, spec)
 
     parts.start.append(begin)
-    parts.background += [ledger.sweep, host.serve]
+    parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
-    parts.endpoints += agents.endpoints(records, ledger, hosted, check)
-    parts.endpoints += runs.endpoints(ledger, records, hosted)
-    return Agents(ledger, records, hosted)
+    parts.endpoints += agents.endpoints(records, control, hosted, check)
+    parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed)
+    parts.endpoints += routes.endpoints(ledger, control, programs, records)
+    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs)
 
 
 async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:

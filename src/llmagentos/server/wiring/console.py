@@ -16,6 +16,7 @@ from llmagentos.server.console.sources import Sources
 from llmagentos.server.respond import Responder
 from llmagentos.server.routes import console, login
 from llmagentos.server.routes.agents import found, info
+from llmagentos.server.routes.runs import with_waits
 from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
 from llmagentos.server.wiring.foundation import Foundation, Parts
@@ -63,14 +64,21 @@ def _sources(
         return info(await found(agents.records, name), agents.hosted)
 
     async def one_run(prefix: str) -> Run:
-        return await ledger.get(await ledger.resolve(prefix))
+        found = await ledger.get(await ledger.resolve(prefix))
+        return with_waits([found], agents.waits)[0]
 
     async def ask(request: NewRun, identity: Identity) -> RunSummary:
         agent = await found(agents.records, request.agent)
         return await ledger.create(agent, request.input, by=str(identity), session=request.session)
 
     async def kill(run: str, identity: Identity) -> Run:
-        return await ledger.kill(run, by=str(identity))
+        return await agents.control.kill(run, by=str(identity))
+
+    async def pause(run: str, identity: Identity) -> Run:
+        return await agents.control.pause(run, by=str(identity))
+
+    async def resume(run: str, identity: Identity) -> Run:
+        return await agents.control.resume(run, by=str(identity))
 
     async def all_nodes() -> list[NodeSummary]:
         return await fleet.nodes.listing(await fleet.jobs.queue_lengths())
@@ -90,6 +98,8 @@ def _sources(
         run_events=ledger.events,
         ask=ask,
         kill=kill,
+        pause=pause,
+        resume=resume,
         jobs=fleet.jobs.listing,
         job=fleet.jobs.show,
         job_events=fleet.jobs.last_events,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llmagentos.agents.following import run_topic
 from llmagentos.agents.hosted import require_own
-from llmagentos.agents.ledger import Ledger, run_topic
+from llmagentos.agents.ledger import Ledger
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.runs import RunDelta
 from llmagentos.kernel.policy import POLICIES
@@ -16,8 +17,8 @@ from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.calls import CallRecords
 
 
-def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords]:
-    """The gateway for the server's own agents, and the metered calls for the console."""
+def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
+    """The gateway for the server's own agents, the metered calls for the console, and who meters them."""
     records = CallRecords(base.database, base.clock, days=base.config.retention.calls_days)
     meter = Meter(records.add, base.clock)
     models = configured(base.config, base.state, base.clock)
@@ -37,7 +38,7 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords]:
     parts.background.append(meter.run)
     parts.prune.append(records.prune)
     parts.close.append(gateway.aclose)
-    return gateway, records
+    return gateway, records, meter
 
 
 def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecords, ledger: Ledger) -> None:

@@ -10,11 +10,16 @@ from llmagentos.api.runs import (
     Answered,
     Claimed,
     Created,
+    Exited,
     Failed,
     Killed,
     ModelCalled,
     ModelReplied,
+    ModelUsed,
+    Paused,
     Purpose,
+    Reniced,
+    Resumed,
     Run,
     RunEvent,
     RunSummary,
@@ -50,6 +55,7 @@ def rows(runs: Iterable[RunSummary]) -> list[dict[str, Any]]:
             "agent": run.agent,
             "state": run.state.value,
             "input": run.input,
+            "priority": run.priority,
             "tokens": run.tokens_in + run.tokens_out,
             "created": run.created,
             "started": run.started,
@@ -72,6 +78,10 @@ def page(run: Run, events: Sequence[RunEvent], t: Translate) -> dict[str, Any]:
             "answer": run.answer,
             "error": run.error,
             "killed_by": run.killed_by,
+            "priority": run.priority,
+            "paused": run.paused,
+            "parent": run.parent,
+            "wait": _wait(run, t),
             "sources": [record(source) for source in run.sources],
             "step": _step(events),
             "model": run.model,
@@ -89,6 +99,14 @@ def page(run: Run, events: Sequence[RunEvent], t: Translate) -> dict[str, Any]:
     }
 
 
+def _wait(run: Run, t: Translate) -> str | None:
+    """What the run's next call waits for."""
+    if run.wait is None:
+        return None
+    reason = words.waits(t).get(run.wait.reason, run.wait.reason)
+    return t("{reason}, place {position} at {model}", reason=reason, position=run.wait.position, model=run.wait.model)
+
+
 def _step(events: Iterable[RunEvent]) -> int:
     """Grows whenever text that was shown while it was generated is void: its reply is known, or its host was lost."""
     data = [event.data for event in events]
@@ -100,11 +118,15 @@ def timeline(events: Iterable[RunEvent], t: Translate, *, ended: bool) -> list[E
     """Events as entries; a call and its reply are one. Calls that never got one go on, or were cut off."""
     entries: list[Entry] = []
     for event in events:
-        if isinstance(event.data, ModelReplied | ToolAnswered) and entries and entries[-1].since is not None:
-            entries[-1] = _closed(entries[-1], event.data, t)
-        else:
+        busy = next((i for i in reversed(range(len(entries))) if entries[i].since is not None), None)
+        if isinstance(event.data, ModelReplied | ToolAnswered) and busy is not None:
+            entries[busy] = _closed(entries[busy], event.data, t)
+            continue
+        if not isinstance(event.data, Paused | Resumed | Reniced):  # these leave the call under way alone
             _cut_off(entries, t, failed=isinstance(event.data, Failed))
-            entries.append(_entry(event, t))
+        elif isinstance(event.data, Paused) and event.data.now:
+            _cut_off(entries, t)
+        entries.append(_entry(event, t))
     if ended:
         _cut_off(entries, t)
     return entries
@@ -113,6 +135,12 @@ def timeline(events: Iterable[RunEvent], t: Translate, *, ended: bool) -> list[E
 def _entry(event: RunEvent, t: Translate) -> Entry:
     data, key, at = event.data, event.seq, event.at
     match data:
+        case Paused() | Resumed() | Reniced() | Killed() | Exited():
+            return _controlled(event, data, t)
+        case ModelUsed():
+            blocks = [block(t("Error"), data.error)] if data.error else []
+            look = "ok" if data.status == "succeeded" else "bad"
+            return Entry(key, at, look, t("Model call"), data.model, _model_numbers(data, t), blocks=blocks)
         case Created():
             numbers = [t("session {session}", session=data.session)] if data.session else []
             return Entry(key, at, "", t("Asked"), data.by, numbers)
@@ -128,10 +156,25 @@ def _entry(event: RunEvent, t: Translate) -> Entry:
             return Entry(key, at, "ok", t("Answered"), numbers=numbers)
         case Failed():
             return Entry(key, at, "bad", t("Failed"), data.code, blocks=[block(t("Error"), data.error)])
-        case Killed():
-            return Entry(key, at, "bad", t("Stopped"), data.by)
         case ModelReplied() | ToolAnswered():  # its call is not among the events at hand
             return _closed(Entry(key, at, "busy", t("Reply"), since=at), data, t)
+
+
+def _controlled(event: RunEvent, data: Paused | Resumed | Reniced | Killed | Exited, t: Translate) -> Entry:
+    """What people did to the run, and how its program ended."""
+    key, at = event.seq, event.at
+    match data:
+        case Paused():
+            return Entry(key, at, "wait", t("Paused"), data.by, [data.reason] if data.reason else [])
+        case Resumed():
+            return Entry(key, at, "", t("Resumed"), data.by)
+        case Reniced():
+            return Entry(key, at, "", t("Priority"), data.by, [str(data.priority)])
+        case Killed():
+            return Entry(key, at, "bad", t("Stopped"), data.by)
+        case Exited():
+            told = t("host lost") if data.code is None else t("exit code {code}", code=data.code)
+            return Entry(key, at, "bad", t("Program ended"), told)
 
 
 def _purpose(purpose: Purpose, t: Translate) -> str:
@@ -158,7 +201,7 @@ def _closed(entry: Entry, data: ModelReplied | ToolAnswered, t: Translate) -> En
     return replace(entry, look=look, since=None, blocks=blocks, numbers=[words.duration(data.duration_s)])
 
 
-def _model_numbers(data: ModelReplied, t: Translate) -> list[str]:
+def _model_numbers(data: ModelReplied | ModelUsed, t: Translate) -> list[str]:
     numbers = [words.duration(data.duration_s)]
     if data.queue_s >= 0.001:
         numbers.append(t("queued {time}", time=words.duration(data.queue_s)))
@@ -168,13 +211,14 @@ def _model_numbers(data: ModelReplied, t: Translate) -> list[str]:
         numbers.append(
             t("tokens {given} / {made}", given=words.number(data.tokens_in), made=words.number(data.tokens_out))
         )
-    if data.cut:
+    if isinstance(data, ModelReplied) and data.cut:
         numbers.append(t("cut at the limit of tokens"))
     return numbers
 
 
 def _cut_off(entries: list[Entry], t: Translate, *, failed: bool = False) -> None:
     """Nothing can answer the last call any more: it failed, the run ended, or another host took it."""
-    if entries and entries[-1].since is not None:
-        look, numbers = ("bad", []) if failed else ("", [t("cut off")])
-        entries[-1] = replace(entries[-1], look=look, since=None, numbers=numbers)
+    look, numbers = ("bad", []) if failed else ("", [t("cut off")])
+    for i, entry in enumerate(entries):
+        if entry.since is not None:
+            entries[i] = replace(entry, look=look, since=None, numbers=numbers)

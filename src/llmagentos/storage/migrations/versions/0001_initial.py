@@ -33,6 +33,37 @@ def upgrade() -> None:
     with op.batch_alter_table('audit', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_audit_at'), ['at'], unique=False)
 
+    op.create_table('budget_calls',
+    sa.Column('id', sa.String(length=200), nullable=False),
+    sa.Column('path', sa.String(length=1000), nullable=False),
+    sa.Column('run', sa.String(length=64), nullable=True),
+    sa.Column('step', sa.String(length=80), nullable=True),
+    sa.Column('amounts', sa.Text(), nullable=False),
+    sa.Column('state', sa.String(length=8), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_budget_calls'))
+    )
+    with op.batch_alter_table('budget_calls', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_budget_calls_run'), ['run'], unique=False)
+
+    op.create_table('budget_spending',
+    sa.Column('path', sa.String(length=1000), nullable=False),
+    sa.Column('run', sa.String(length=64), nullable=True),
+    sa.Column('windows', sa.Text(), nullable=False),
+    sa.Column('updated', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('path', name=op.f('pk_budget_spending'))
+    )
+    with op.batch_alter_table('budget_spending', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_budget_spending_run'), ['run'], unique=False)
+        batch_op.create_index(batch_op.f('ix_budget_spending_updated'), ['updated'], unique=False)
+
+    op.create_table('budgets',
+    sa.Column('path', sa.String(length=1000), nullable=False),
+    sa.Column('spec', sa.Text(), nullable=False),
+    sa.Column('updated', sa.Float(), nullable=False),
+    sa.Column('updated_by', sa.String(length=300), nullable=False),
+    sa.PrimaryKeyConstraint('path', name=op.f('pk_budgets'))
+    )
     op.create_table('instances',
     sa.Column('id', sa.String(length=32), nullable=False),
     sa.Column('module', sa.String(length=63), nullable=False),
@@ -135,6 +166,9 @@ def upgrade() -> None:
     sa.Column('session', sa.String(length=64), nullable=True),
     sa.Column('created', sa.Float(), nullable=False),
     sa.Column('ended', sa.Float(), nullable=True),
+    sa.Column('priority', sa.Integer(), nullable=False),
+    sa.Column('tokens', sa.Integer(), nullable=False),
+    sa.Column('parent', sa.String(length=12), nullable=True),
     sa.Column('summary', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_runs'))
     )
@@ -143,7 +177,9 @@ def upgrade() -> None:
         batch_op.create_index('ix_runs_claim', ['host', 'state', 'created'], unique=False)
         batch_op.create_index(batch_op.f('ix_runs_created'), ['created'], unique=False)
         batch_op.create_index(batch_op.f('ix_runs_ended'), ['ended'], unique=False)
+        batch_op.create_index(batch_op.f('ix_runs_parent'), ['parent'], unique=False)
         batch_op.create_index(batch_op.f('ix_runs_session'), ['session'], unique=False)
+        batch_op.create_index('ix_runs_state', ['state', 'created'], unique=False)
 
     op.create_table('tokens',
     sa.Column('id', sa.String(length=32), nullable=False),
