@@ -57,6 +57,7 @@ class Agent:
         threshold: float | None = None,
         verify: bool = True,
         limits: Limits | None = None,
+        team: str | None = None,
     ) -> None:
         self.functions: dict[str, Tool] = {}
         services: list[ServiceTool] = []
@@ -81,6 +82,7 @@ class Agent:
             ground=grounded if isinstance(grounded, str) else None,
             route=route,
             verify=verify,
+            team=team,
             limits=limits or Limits(),
             **given,
         )

@@ -164,6 +164,10 @@ class BudgetTree:
         account = self._accounts.get(path)
         return () if account is None else account.limits
 
+    def holds(self, call_id: str) -> bool:
+        """Whether the call holds something."""
+        return call_id in self._open
+
     def open(self, path: Path) -> list[Reservation]:
         """What calls at exactly `path` hold."""
         return [held for call_id in sorted(self._calls.get(path, ())) if (held := self._open.get(call_id)) is not None]

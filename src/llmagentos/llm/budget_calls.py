@@ -27,11 +27,19 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a run, which its next host makes again when this one is lost. `fence` tells hosts apart."""
+
+    name: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run stands in the tree. `step` names the call that it makes next, when a replay would make it again."""
+    """Where a call stands in the tree, and which step of its run it is."""
 
     path: Path
-    step: str | None = None
+    step: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Hold:
     id: str
     path: Path
     run: str | None
-    step: str | None
+    step: Step | None
     most_out: int | None
     started: bool = False
     succeeded: bool = False
@@ -60,7 +68,8 @@ class Hold:
     def record(self, now: float, amounts: Amounts, state: str) -> CallRecord:
         """What storage keeps of it."""
         held = cast("dict[str, int]", dict(amounts))
-        return CallRecord(self.id, "/".join(self.path), self.run, self.step, held, state, now)
+        step = None if self.step is None else self.step.name
+        return CallRecord(self.id, "/".join(self.path), self.run, step, held, state, now)
 
 
 @dataclass(slots=True)
@@ -68,7 +77,10 @@ class KnownRun:
     path: Path
     inflight: set[str] = field(default_factory=set)
     earlier: list[CallRecord] = field(default_factory=list)
-    """Calls of the process before this one, which a replay makes again, oldest first."""
+    """Calls that the hosts before made, which a replay makes again, oldest first."""
+    done: list[CallRecord] = field(default_factory=list)
+    """Calls that the host now made."""
+    fence: int = 0
     ended: bool = False
 
 

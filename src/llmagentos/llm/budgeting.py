@@ -15,6 +15,7 @@ from typing import cast
 from llmagentos.api.budgets import BudgetAlert, BudgetWait, OnLimit
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
+from llmagentos.core.errors import NotFound
 from llmagentos.kernel.budgets import BudgetTree, Path, Reservation
 from llmagentos.kernel.limits import Alert, Amounts, BudgetExceeded, Refusal
 from llmagentos.kernel.prices import PriceTable
@@ -28,6 +29,7 @@ from llmagentos.llm.budget_calls import (
     Measured,
     PausedByBudget,
     Place,
+    Step,
     count,
     whole,
 )
@@ -45,8 +47,6 @@ _SHORTEST_OUT = 16
 _LOOK_S = 0.05
 
 _log = log.get(__name__)
-
-PlaceOf = Callable[[str], Awaitable[Place]]
 
 
 class Budgeting:
@@ -72,7 +72,10 @@ class Budgeting:
         self._waits = Waits(clock)
         self._paused: set[str] = set()
         self.journal = Journal(records.store, lambda path: tree.stored(path)["windows"])
-        self.place_of: PlaceOf = _nowhere
+        self.path_of: Callable[[str], Awaitable[Path]] = _nowhere
+        """Where a run stands in the tree; asked once."""
+        self.step_of: Callable[[str], Awaitable[Step | None]] = _no_step
+        """The step that the run is at; None for one whose calls are never made again."""
         self.pause: Callable[[str, str], Awaitable[bool]] = _unpaused
         """`await pause(run, reason)`: whether its call waits here until the run is resumed."""
         self.resume: Callable[[str], Awaitable[object]] = _unpaused
@@ -113,8 +116,7 @@ class Budgeting:
         self.journal.spent(path, None)
 
     async def _wait_again(self, run: str) -> None:
-        place = await self._place(run)
-        self._waits.unknown(run, place.path)
+        self._waits.unknown(run, await self._path(run))
         self._paused.add(run)
 
     # Calls to models ------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Budgeting:
 
         `caller` is the node of a call without a run. Raises `BudgetExceeded`.
         """
-        place = Place(caller) if run is None else await self._place(run)
+        place = Place(caller) if run is None else Place(await self._path(run), await self.step_of(run))
         hold = await self._reserve(measured, place, run, demand)
         try:
             yield hold
@@ -146,7 +148,8 @@ class Budgeting:
         if run is not None:
             self._runs[run].inflight.add(call_id)
             self._waits.over(run)
-        if earlier is not None:
+        if earlier is not None and run is not None:
+            self._runs[run].earlier.remove(earlier)
             metrics.BUDGET_REPLAYS.inc()
             return hold  # its record stands already
         self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
@@ -170,21 +173,18 @@ class Budgeting:
         """Whether what an answer takes can run into a hard limit."""
         return any(self._tree.headroom(path, resource) is not None for resource in ("tokens", "money"))
 
-    def _again(self, run: str | None, step: str | None) -> CallRecord | None:
-        """The call as an earlier process made it."""
+    def _again(self, run: str | None, step: Step | None) -> CallRecord | None:
+        """The call as an earlier host of the run made it."""
         if run is None or step is None:
             return None
         known = self._runs[run]
-        known.earlier = [call for call in known.earlier if call.step == step or call.state == OPEN]
-        for call in known.earlier:
-            if call.step == step:
-                known.earlier.remove(call)
-                return call
-        return None
+        if known.fence != step.fence:
+            known.earlier, known.done, known.fence = [*known.earlier, *known.done], [], step.fence
+        known.earlier = [call for call in known.earlier if call.step == step.name or call.state == OPEN]
+        return next((call for call in known.earlier if call.step == step.name), None)
 
     async def _finish(self, hold: Hold, measured: Measured) -> None:
-        if hold.run is not None:
-            self._runs[hold.run].inflight.discard(hold.id)
+        self._landed(hold)
         usage = measured.usage
         if hold.started and (hold.succeeded or usage.prompt_tokens or usage.completion_tokens):
             cost = self._prices.cost(measured.model, usage.prompt_tokens, usage.completion_tokens, self._clock.time())
@@ -198,12 +198,15 @@ class Budgeting:
         await self.journal.commit()
 
     def _settle(self, hold: Hold, used: Amounts) -> None:
-        if not any(held.call_id == hold.id for held in self._tree.open(hold.path)):
-            return  # made again after a crash, and settled before it
+        if not self._tree.holds(hold.id):
+            return  # made again by the run's next host, and settled before
         self._told(self._tree.settle(hold.id, used))
         count(used)
         if hold.run is not None and hold.succeeded:
-            self.journal.call(hold.record(self._clock.time(), used, SETTLED))
+            record = hold.record(self._clock.time(), used, SETTLED)
+            self.journal.call(record)
+            if hold.step is not None:
+                self._runs[hold.run].done.append(record)
         else:
             self.journal.gone(hold.id)
         self.journal.spent(hold.path, hold.run)
@@ -211,22 +214,25 @@ class Budgeting:
     def _let_go(self, hold: Hold) -> None:
         if self._tree.release(hold.id):
             self.journal.gone(hold.id)
-        if hold.run is not None:
-            self._runs[hold.run].inflight.discard(hold.id)
+        self._landed(hold)
+
+    def _landed(self, hold: Hold) -> None:
+        if hold.run is not None and (known := self._runs.get(hold.run)) is not None:
+            known.inflight.discard(hold.id)
 
     # Runs -----------------------------------------------------------------------------------------
 
     async def admit(self, run: str) -> bool:
         """Whether the run may be under way now: it gets a place among the concurrent runs, until it has ended."""
-        place = await self._place(run)
+        path = await self._path(run)
         call_id, amounts = f"run:{run}", whole({"runs": 1})
-        if any(held.call_id == call_id for held in self._tree.open(place.path)):
+        if self._tree.holds(call_id):
             return True
-        if (refusal := self._tree.check(place.path, amounts)) is not None:
+        if (refusal := self._tree.check(path, amounts)) is not None:
             self._waits.refused(refusal, run, amounts)
             return False
-        self._tree.reserve(call_id, place.path, amounts)
-        hold = Hold(call_id, place.path, run, None, None)
+        self._tree.reserve(call_id, path, amounts)
+        hold = Hold(call_id, path, run, None, None)
         self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
         self._waits.over(run)
         try:
@@ -238,9 +244,9 @@ class Budgeting:
 
     async def tool_called(self, run: str, call_id: str) -> None:
         """Count a tool call, once however often it is told. Raises `BudgetExceeded` when there is no room for it."""
-        place = await self._place(run)
+        path = await self._path(run)
         amounts = whole({"tool_calls": 1})
-        hold = Hold(f"{run}.{call_id}", place.path, run, None, None, started=True, succeeded=True)
+        hold = Hold(f"{run}.{call_id}", path, run, None, None, started=True, succeeded=True)
         held = await self._held(hold.id, hold.path, run, amounts)
         if not held.settled:
             self._settle(hold, amounts)
@@ -281,10 +287,11 @@ class Budgeting:
             if spent:
                 self.journal.spent(path[:-1], None)
 
-    async def _place(self, run: str) -> Place:
-        place = await self.place_of(run)
-        known = self._runs.setdefault(run, KnownRun(place.path))
-        return Place(known.path, place.step)
+    async def _path(self, run: str) -> Path:
+        if run not in self._runs:
+            path = await self.path_of(run)
+            self._runs.setdefault(run, KnownRun(path))
+        return self._runs[run].path
 
     # Limits that are reached ----------------------------------------------------------------------
 
@@ -325,6 +332,14 @@ class Budgeting:
         """Somebody lets the run go on: its next call shows whether there is room."""
         self._paused.discard(run)
 
+    async def prune(self) -> int:
+        """Forget nodes without limits that have spent nothing for longer than the retention; how many."""
+        idle = [tuple(path.split("/")) for path in await self._records.idle()]
+        gone = [path for path in idle if self._tree.forget(path)]
+        self.journal.forgotten(gone)
+        await self.journal.commit()
+        return len(gone)
+
     def waiting(self) -> list[BudgetWait]:
         """Runs that wait for room, those that wait longest first."""
         return self._waits.listing()
@@ -357,8 +372,12 @@ class Budgeting:
             self._announce(budget_signals.told(alert, self._clock.time()))
 
 
-async def _nowhere(run: str) -> Place:
-    raise LookupError(run)
+async def _nowhere(run: str) -> Path:
+    raise NotFound(f"there is no run {run!r}")
+
+
+async def _no_step(_: str) -> None:
+    return None
 
 
 async def _unpaused(*_: object) -> bool:

@@ -186,6 +186,7 @@ def _check(config: Config, source: str, lines: Mapping[Place, int], *, from_envi
             *_server_faults(config),
             *_database_faults(config, inline_ok=from_environment),
             *_model_faults(config),
+            *_budget_faults(config),
         )
     ]
     if faults:
@@ -255,6 +256,20 @@ def _fallback_faults(config: Config) -> Iterator[tuple[Place, str]]:
 def _chats(model: ModelConfig) -> bool:
     """Vectors of different models cannot be compared, so embedding models cannot stand in for each other."""
     return isinstance(model, LlamaCpp) or (isinstance(model, OpenAI) and model.kind == "chat")
+
+
+def _budget_faults(config: Config) -> Iterator[tuple[Place, str]]:
+    root = config.budgets.organization
+    for path in config.budgets.limits:
+        first, *rest = path.split("/")
+        if first != root or not all(rest):
+            hint = f"{root}, {root}/TEAM or {root}/TEAM/AGENT"
+            yield ("budgets", "limits", path), f"budgets.limits: expected a path like {hint}, not {path!r}"
+    for model in config.budgets.prices:
+        if model not in config.models:
+            close = nearest(model, config.models)
+            more = f"; did you mean {close!r}?" if close else f"; there are {', '.join(config.models)}"
+            yield ("budgets", "prices", model), f"budgets.prices: there is no model {model!r}{more}"
 
 
 def _shown_path(path: Path) -> str:

@@ -179,6 +179,49 @@ class Scheduling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = {}
 
 
+# Their form is checked when they are read: msgspec 0.22 frees a pattern twice that stands in a union beside a list.
+Amounts = int | float | str | list[int | float | str]
+"""`100k/day`, `5.50/month`, `10`; several as a list; `soft` behind one that only warns."""
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Limits of one node of the tree of budgets: `100k/day`, `5.50/month`, `10` for life; `80k/day soft` only warns."""
+
+    tokens: Annotated[Amounts, Meta(description="Tokens read and written by models")] = []
+    money: Annotated[Amounts, Meta(description="What `prices` say that calls cost")] = []
+    calls: Annotated[Amounts, Meta(description="Calls to models")] = []
+    tool_calls: Annotated[Amounts, Meta(description="Calls of tools by agents")] = []
+    time: Annotated[Amounts, Meta(description="Time that runs work, e.g. 2h/day")] = []
+    runs: Annotated[Amounts, Meta(description="Runs under way at the same time")] = []
+    on_limit: Annotated[
+        Literal["pause", "refuse"], Meta(description="What a limit does to a run: it waits for room, or fails")
+    ] = "pause"
+    warn_at: Annotated[
+        list[Annotated[int, Meta(ge=1, le=1000)]], Meta(description="Percentages of a limit that raise an alert")
+    ] = msgspec.field(default_factory=lambda: [50, 80, 100])
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a million tokens of a model cost from a day on."""
+
+    since: Annotated[
+        Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")], Meta(description="First day (UTC) of this price")
+    ]
+    input: Annotated[float, Meta(ge=0, description="A million tokens of prompts")] = 0.0
+    output: Annotated[float, Meta(ge=0, description="A million tokens of answers")] = 0.0
+
+
+class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be spent, by whom."""
+
+    organization: Annotated[Name, Meta(description="Name of the tree's root")] = "org"
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$", description="Currency of limits and prices")] = "USD"
+    limits: Annotated[
+        dict[str, Budget], Meta(description="Limits by path: org, org/TEAM, org/TEAM/AGENT or org/TEAM/CALLER")
+    ] = {}
+    prices: Annotated[dict[str, list[Price]], Meta(description="Prices by model; a model without one is free")] = {}
+
+
 class ModuleUnit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A module that the local node keeps running."""
 
@@ -220,6 +263,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_days: Days = 30
     jobs_days: Days = 90
     calls_days: Days = 30
+    budgets_days: Annotated[Days, Meta(description="Spending of those without limits that spend nothing more")] = 400
     backups: Annotated[PositiveInt, Meta(description="Database backups kept (one is made before an upgrade)")] = 5
 
 
@@ -242,6 +286,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=default_models
     )
     scheduling: Scheduling = msgspec.field(default_factory=Scheduling)
+    budgets: Budgets = msgspec.field(default_factory=Budgets)
     node: Node = msgspec.field(default_factory=Node)
     log: Log = msgspec.field(default_factory=Log)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
