@@ -32,7 +32,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     services = registry.wire(base, parts)
     gateway, calls, meter = llm.wire(base, parts)
     known = agents.wire(base, parts, gateway, meter, services.caller)
-    spending = budgets.wire(base, parts, gateway, known)
+    budgets.wire(base, parts, gateway, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     console.wire(base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes)
