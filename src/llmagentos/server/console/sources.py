@@ -8,7 +8,7 @@ from typing import Protocol
 
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
-from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.registry import Instance
 from llmagentos.api.runs import NewRun, Run, RunEvent, RunSummary
@@ -39,6 +39,7 @@ class Sources:
 
     instances: Callable[[], list[Instance]]
     models: Callable[[], Awaitable[list[ModelInfo]]]
+    queues: Callable[[int], list[ModelQueue]]
     calls: Callable[[int], Awaitable[list[CallInfo]]]
     agents: Callable[[], Awaitable[list[AgentInfo]]]
     agent: Callable[[str], Awaitable[AgentInfo]]

@@ -119,6 +119,7 @@ def _models(sources: Sources, pages: Pages) -> Endpoint:
             topics="topic=runs",
             every=5,
             models=models.rows(known, translation(call.request)),
+            waiting=models.waiting(sources.queues(MAX_ROWS), translation(call.request)),
             calls=calls,
         )
 

@@ -89,6 +89,7 @@ def _sources(
     return Sources(
         instances=services.registry.directory.all,
         models=gateway.models,
+        queues=lambda most: gateway.queues(most=most),
         calls=newest_calls,
         agents=all_agents,
         agent=one_agent,

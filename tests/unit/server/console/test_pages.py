@@ -15,7 +15,7 @@ from starlette.responses import Response
 from llmagentos.agents import log as runlog
 from llmagentos.api import jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentInfo, AgentSpec
-from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, WaitingCall
 from llmagentos.api.runs import NewRun, RunEvent
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
@@ -102,8 +102,8 @@ def missing(*_: Any, **__: Any) -> Any:
 
 def empty() -> Sources:
     return Sources(
-        instances=list, models=value([]), calls=value([]), agents=value([]), agent=missing, runs=value([]),
-        run_counts=value({}), run=missing, run_events=missing, ask=missing, kill=missing, pause=missing,
+        instances=list, models=value([]), queues=lambda _: [], calls=value([]),
+        agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing, run_events=missing, ask=missing, kill=missing, pause=missing,
         resume=missing, jobs=value([]),
         job=missing, job_events=missing, nodes=value([]), node=missing,
     )  # fmt: skip
@@ -132,12 +132,14 @@ def full(**more: Any) -> Sources:
     node = nodes.NodeSummary(HOSTILE, "away", 1.0, 2.0, HOSTILE, 2, 1, [0.1], 1, [unit], "0.1")
     facts = nodes.Facts(HOSTILE, HOSTILE, os=HOSTILE, addresses=[HOSTILE], user=HOSTILE)
     model = ModelInfo(HOSTILE, "openai", "chat", "unreachable", [HOSTILE], 1, 1, 1, 10, HOSTILE)
+    waiting = WaitingCall("c2", HOSTILE, HOSTILE, -5, 1.0, 1, "held", "r1")
+    queue = ModelQueue(HOSTILE, 1, 1, 1, [], [waiting])
     call = CallInfo("c1", 1.0, HOSTILE, "openai", "chat", HOSTILE, "failed", 1, 1, 0.1, 0.1, None, "r1", HOSTILE)
     given: dict[str, Any] = {
-        "instances": lambda: [instance], "models": value([model]), "calls": value([call]), "agents": value([agent]),
-        "agent": value(agent), "runs": value([summary]), "run_counts": value({"running": 1}), "run": value(run),
+        "instances": lambda: [instance], "models": value([model]), "queues": lambda _: [queue],
+        "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]), "run_counts": value({"running": 1}), "run": value(run),
         "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
-            "resume": value(run), "jobs": value([job]),
+        "resume": value(run), "jobs": value([job]),
         "job": value(jobs.Job(job, jobs.JobSpec("0" * 64, HOSTILE), [host])), "job_events": value(records),
         "nodes": value([node]), "node": value(nodes.Node(node, facts, nodes.Heartbeat(), [])),
     }  # fmt: skip

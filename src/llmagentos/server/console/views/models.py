@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
 from llmagentos.server.console.words import Translate
 
 
@@ -24,6 +24,29 @@ def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
             "note": model.note,
         }
         for model in models
+    ]
+
+
+def waiting(queues: Iterable[ModelQueue], t: Translate) -> list[dict[str, Any]]:
+    """The calls that wait, the next of each model first, and what for."""
+    reasons = {
+        "slots": t("a free slot"),
+        "rate": t("the limit per minute"),
+        "backoff": t("the endpoint, which asked to wait"),
+        "held": t("its run to be resumed"),
+    }
+    return [
+        {
+            "model": queue.model,
+            "position": call.position,
+            "run": call.run_id,
+            "tenant": call.tenant,
+            "priority": call.priority,
+            "since": call.since,
+            "reason": reasons[call.reason],
+        }
+        for queue in queues
+        for call in queue.waiting
     ]
 
 
