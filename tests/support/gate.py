@@ -80,27 +80,31 @@ class Held:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self._events: list[asyncio.Event] = []
-        self._answered = 0
+        self._open: dict[int, asyncio.Event] = {}
+
+    @property
+    def answered(self) -> int:
+        """How many calls have been answered."""
+        return len(self.begun) - len(self._open)
 
     def __call__(self, request: dict[str, Any]) -> Sequence[Step]:
+        event = self._open[len(self.begun)] = asyncio.Event()
         self.begun.append(request["messages"][0]["content"])
-        self._events.append(asyncio.Event())
-        return [Wait(self._events[-1]), *["ok"] * request.get("max_tokens", 1)]
+        return [Wait(event), *["ok"] * request.get("max_tokens", 1)]
 
     async def begins(self, count: int) -> None:
         """Wait until so many calls have come in all."""
         await eventually(lambda: len(self.begun) >= count)
 
-    async def answer(self) -> str:
-        """Answer the oldest call that is under way, once there is one; what it asked."""
-        await self.begins(self._answered + 1)
-        self._events[self._answered].set()
-        self._answered += 1
-        return self.begun[self._answered - 1]
+    async def answer(self, text: str | None = None) -> str:
+        """Answer the oldest call that is under way, or the one that asked `text`, once there is one; what it asked."""
+        await eventually(lambda: self._open if text is None else text in self.begun)
+        number = next(iter(self._open)) if text is None else self.begun.index(text)
+        self._open.pop(number).set()
+        return self.begun[number]
 
     async def answer_all(self, count: int) -> list[str]:
         """Answer until so many calls have been answered in all; what they asked, in the order in which they began."""
-        while self._answered < count:
+        while self.answered < count:
             await self.answer()
         return self.begun

@@ -103,7 +103,8 @@ def missing(*_: Any, **__: Any) -> Any:
 def empty() -> Sources:
     return Sources(
         instances=list, models=value([]), queues=lambda _: [], calls=value([]),
-        agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing, run_events=missing, ask=missing, kill=missing, pause=missing,
+        agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing,
+        run_events=missing, ask=missing, kill=missing, pause=missing,
         resume=missing, jobs=value([]),
         job=missing, job_events=missing, nodes=value([]), node=missing,
     )  # fmt: skip
@@ -137,7 +138,8 @@ def full(**more: Any) -> Sources:
     call = CallInfo("c1", 1.0, HOSTILE, "openai", "chat", HOSTILE, "failed", 1, 1, 0.1, 0.1, None, "r1", HOSTILE)
     given: dict[str, Any] = {
         "instances": lambda: [instance], "models": value([model]), "queues": lambda _: [queue],
-        "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]), "run_counts": value({"running": 1}), "run": value(run),
+        "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
+        "run_counts": value({"running": 1}), "run": value(run),
         "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
         "resume": value(run), "jobs": value([job]),
         "job": value(jobs.Job(job, jobs.JobSpec("0" * 64, HOSTILE), [host])), "job_events": value(records),
