@@ -46,6 +46,7 @@ _AGENTS = {
     "agents": ("agents:agents", tr("List agents")),
     "agent": ("agents:agent", tr("Show one agent")),
     "models": ("models:models", tr("List models")),
+    "budget": ("budget:budget", tr("Limits on what may be spent, and how far they are used")),
     "simulate": ("simulate:simulate", tr("Compare scheduling policies on a trace")),
 }
 _SERVICES = {

@@ -32,10 +32,12 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     services = registry.wire(base, parts)
     gateway, calls, meter = llm.wire(base, parts)
     known = agents.wire(base, parts, gateway, meter, services.caller)
-    budgets.wire(base, parts, gateway, known)
+    limits = budgets.wire(base, parts, gateway, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
-    console.wire(base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes)
+    console.wire(
+        base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes, budgets=limits
+    )
     for name, wire in plugins.load(config.plugins):
         wire(base, parts)
         _log.info("plugin wired", name=name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llmagentos.api.agents import AgentInfo
+from llmagentos.api.budgets import Budgets
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
 from llmagentos.api.nodes import Node, NodeSummary
@@ -54,5 +55,6 @@ class Sources:
     jobs: Jobs
     job: Callable[[int], Awaitable[Job]]
     job_events: JobEvents
+    budgets: Callable[[], Budgets]
     nodes: Callable[[], Awaitable[list[NodeSummary]]]
     node: Callable[[str], Awaitable[Node]]

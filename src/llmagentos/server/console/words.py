@@ -37,6 +37,7 @@ def navigation(t: Translate) -> list[Item]:
         Item("agents", "/agents", t("Agents")),
         Item("services", "/services", t("Services")),
         Item("models", "/models", t("Models")),
+        Item("budgets", "/budgets", t("Budgets")),
         Item("jobs", "/jobs", t("Jobs")),
         Item("nodes", "/nodes", t("Nodes")),
     ]

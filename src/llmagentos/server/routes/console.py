@@ -22,7 +22,7 @@ from llmagentos.server.console import feed
 from llmagentos.server.console.refusals import FEED
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
-from llmagentos.server.console.views import agents, jobs, models, nodes, overview, runs, services
+from llmagentos.server.console.views import agents, budgets, jobs, models, nodes, overview, runs, services
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 
 MAX_ROWS = 50
@@ -38,6 +38,7 @@ TOPICS = {
     "jobs": Permission.JOBS_READ,
     "job": Permission.JOBS_READ,
     "nodes": Permission.NODES_READ,
+    "budgets": Permission.BUDGETS_READ,
 }
 """What a page may follow, and what that needs; `run` and `job` are followed by one's id, as in `run:ID`."""
 
@@ -50,6 +51,7 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         _models(sources, pages),
         *_agents(sources, pages),
         *_runs(sources, pages),
+        _budgets(sources, pages),
         *_jobs(sources, pages),
         *_nodes(sources, pages),
         Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
@@ -212,6 +214,22 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         Endpoint("POST", "/runs/{id}/pause", write, pause, audited=True),
         Endpoint("POST", "/runs/{id}/resume", write, resume, audited=True),
     ]
+
+
+def _budgets(sources: Sources, pages: Pages) -> Endpoint:
+    async def show(call: Call) -> Response:
+        shown = budgets.page(sources.budgets(), translation(call.request))
+        return pages.page(
+            call.request,
+            call.identity,
+            "budgets.html",
+            section="budgets",
+            topics="topic=budgets&topic=runs",
+            every=5,
+            **shown,
+        )
+
+    return _page("/budgets", Permission.BUDGETS_READ, show)
 
 
 def _jobs(sources: Sources, pages: Pages) -> list[Endpoint]:

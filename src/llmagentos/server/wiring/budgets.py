@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 
 from llmagentos.agents.control import Control
 from llmagentos.agents.ledger import PROGRAM, Ledger
@@ -36,15 +35,11 @@ TEAM = "default"
 _log = log.get(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What the console needs."""
+def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> BudgetLimits:
+    """After the agents: `gateway` and the ledger ask from now on. Raises `ConfigError` for limits that are none.
 
-    limits: BudgetLimits
-
-
-def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Budgets:
-    """After the agents: `gateway` and the ledger ask from now on. Raises `ConfigError` for limits that are none."""
+    The limits are for the console.
+    """
     settings = base.config.budgets
     tree = BudgetTree(base.clock)
     records = BudgetRecords(base.database, base.clock, idle_days=base.config.retention.budgets_days)
@@ -78,7 +73,7 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Bu
     parts.prune.append(budgeting.prune)
     parts.close.append(budgeting.journal.commit)
     parts.endpoints += routes.endpoints(limits)
-    return Budgets(limits)
+    return limits
 
 
 class _Places:

@@ -6,6 +6,7 @@ from llmagentos.api.agents import AgentInfo
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.runs import NewRun, Run, RunSummary
+from llmagentos.llm.budget_limits import BudgetLimits
 from llmagentos.llm.gateway import Gateway
 from llmagentos.security.identity import Identity
 from llmagentos.server import dispatch
@@ -34,6 +35,7 @@ def wire(
     calls: CallRecords,
     agents: Agents,
     fleet: Fleet,
+    budgets: BudgetLimits,
 ) -> None:
     """Its pages, each with its own look of errors, and the API's login links."""
     pages = Pages(base.clock)
@@ -42,7 +44,7 @@ def wire(
     responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
-    sources = _sources(base, services, gateway, calls, agents, fleet)
+    sources = _sources(base, services, gateway, calls, agents, fleet, budgets)
     shown = [*console.endpoints(sources, pages, base.hub, base.authenticator), login.logout(base.authenticator)]
     parts.endpoints += login.links(made)
     parts.pages += [*login.routes(form, responder, errors), *dispatch.routes(shown, responder)]
@@ -50,7 +52,13 @@ def wire(
 
 
 def _sources(
-    base: Foundation, services: Services, gateway: Gateway, calls: CallRecords, agents: Agents, fleet: Fleet
+    base: Foundation,
+    services: Services,
+    gateway: Gateway,
+    calls: CallRecords,
+    agents: Agents,
+    fleet: Fleet,
+    budgets: BudgetLimits,
 ) -> Sources:
     ledger = agents.ledger
 
@@ -104,6 +112,7 @@ def _sources(
         jobs=fleet.jobs.listing,
         job=fleet.jobs.show,
         job_events=fleet.jobs.last_events,
+        budgets=budgets.listing,
         nodes=all_nodes,
         node=one_node,
     )

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmagentos.agents import log as runlog
-from llmagentos.api import jobs, nodes, registry, runs
+from llmagentos.api import budgets, jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentInfo, AgentSpec
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, WaitingCall
 from llmagentos.api.runs import NewRun, RunEvent
@@ -106,7 +106,7 @@ def empty() -> Sources:
         agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing,
         run_events=missing, ask=missing, kill=missing, pause=missing,
         resume=missing, jobs=value([]),
-        job=missing, job_events=missing, nodes=value([]), node=missing,
+        job=missing, job_events=missing, nodes=value([]), node=missing, budgets=lambda: budgets.Budgets("EUR", []),
     )  # fmt: skip
 
 
@@ -136,6 +136,14 @@ def full(**more: Any) -> Sources:
     waiting = WaitingCall("c2", HOSTILE, HOSTILE, -5, 1.0, 1, "held", "r1")
     queue = ModelQueue(HOSTILE, 1, 1, 1, [], [waiting])
     call = CallInfo("c1", 1.0, HOSTILE, "openai", "chat", HOSTILE, "failed", 1, 1, 0.1, 0.1, None, "r1", HOSTILE)
+    limits = [
+        budgets.LimitUsage(resource, amount, period, hard, [1.0], 80, 10, ends)
+        for resource, amount, period, hard, ends in (
+            ("tokens", 100, "day", True, 2.0), ("money", 0, "life", False, None), ("seconds", 50, "hour", True, 2.0)
+        )
+    ]  # fmt: skip
+    spent = budgets.Budget(f"org/{HOSTILE}", limits, "refuse", {"tokens": 80, "money": 8}, {}, set_by=HOSTILE)
+    waits = budgets.BudgetWait("r1", f"org/{HOSTILE}", "tokens", "day", 1.0, None)
     given: dict[str, Any] = {
         "instances": lambda: [instance], "models": value([model]), "queues": lambda _: [queue],
         "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
@@ -143,6 +151,7 @@ def full(**more: Any) -> Sources:
         "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
         "resume": value(run), "jobs": value([job]),
         "job": value(jobs.Job(job, jobs.JobSpec("0" * 64, HOSTILE), [host])), "job_events": value(records),
+        "budgets": lambda: budgets.Budgets("EUR", [spent], [waits]),
         "nodes": value([node]), "node": value(nodes.Node(node, facts, nodes.Heartbeat(), [])),
     }  # fmt: skip
     return Sources(**(given | more))
