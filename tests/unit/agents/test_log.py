@@ -15,11 +15,16 @@ from llmagentos.api.runs import (
     Claimed,
     Created,
     Data,
+    Exited,
     Failed,
     Killed,
     ModelCalled,
     ModelReplied,
+    ModelUsed,
+    Paused,
     Purpose,
+    Reniced,
+    Resumed,
     RunEvent,
     RunState,
     ToolAnswered,
@@ -52,6 +57,11 @@ def any_event() -> st.SearchStrategy[Data]:
         st.just(Answered("done")),
         st.just(Failed("no")),
         st.just(Killed("admin:me")),
+        st.builds(Exited, code=st.sampled_from([None, 1])),
+        st.builds(Paused, by=st.just("admin:me"), now=st.booleans()),
+        st.just(Resumed("admin:me")),
+        st.builds(Reniced, priority=st.integers(-20, 19), by=st.just("admin:me")),
+        st.builds(ModelUsed, call=calls, model=st.just("m"), status=st.just("succeeded"), tokens_in=st.integers(0, 9)),
     )
 
 
@@ -70,13 +80,35 @@ def test_whatever_is_tried_the_log_stays_sound(tries: list[Data]) -> None:
         assert not ended
     assert fold(events) == log
     assert not events or events[0].type == "created"
-    assert sum(event.type in ("answered", "failed", "killed") for event in events) <= 1
+    assert sum(event.type in ("answered", "failed", "exited", "killed") for event in events) <= 1
     assert log.open_model is None or log.open_tool is None
     fences = [event.data.fence for event in events if isinstance(event.data, Claimed)]
     assert fences == sorted(set(fences))
     answered = sum(event.type == "tool_answered" for event in events)
     assert len(log.tools) == answered <= log.tool_calls
-    assert log.tokens == sum(e.data.tokens_in + e.data.tokens_out for e in events if isinstance(e.data, ModelReplied))
+    counted = [event.data for event in events if isinstance(event.data, ModelReplied | ModelUsed)]
+    assert log.tokens == sum(data.tokens_in + data.tokens_out for data in counted)
+    assert (log.state is RunState.PAUSED) == (log.paused is not None and log.ended_at is None)
+
+
+@given(st.lists(any_event(), max_size=40))
+def test_while_a_run_is_paused_nothing_begins(tries: list[Data]) -> None:
+    """Only what was under way ends; resumed, the run is what it was before."""
+    log, before = Log(), None
+    for number, data in enumerate([CREATED, Claimed("h", 1), *tries]):
+        was = log.state
+        try:
+            log = apply(log, RunEvent(log.seq + 1, float(number), data))
+        except Conflict:
+            continue
+        if isinstance(data, Paused):
+            before = was
+        if was is RunState.PAUSED:
+            assert not isinstance(data, ModelCalled | ToolCalled | Claimed | Failed)
+        if isinstance(data, Resumed):
+            assert (was, log.state) == (RunState.PAUSED, before)
+        elif was is RunState.PAUSED and log.ended_at is None:
+            assert log.state is RunState.PAUSED
 
 
 @pytest.mark.parametrize("event", sorted(TRANSITIONS))
@@ -135,6 +167,24 @@ def test_only_work_counts_as_time() -> None:
     ]
     assert fold(events).active_s == 10.0
     assert fold(events).started_at == 100.0
+
+
+def test_a_pause_is_no_work() -> None:
+    """Ten seconds of work, an hour's pause, an hour until somebody had the run again."""
+    events = [
+        RunEvent(1, 0.0, CREATED),
+        RunEvent(2, 100.0, Claimed("h", 1)),
+        RunEvent(3, 110.0, ModelCalled(Purpose.TOOL, "m")),
+        RunEvent(4, 115.0, Paused("me")),
+        RunEvent(5, 3715.0, Resumed("me")),
+        RunEvent(6, 7315.0, Claimed("h", 2)),
+    ]
+    assert fold(events).active_s == 10.0
+
+
+def test_how_a_program_ended_is_told() -> None:
+    assert detail("r1", log_of(CREATED, Claimed("h", 1), Exited(3))).error == "exit code 3"
+    assert "nobody knows" in str(detail("r1", log_of(CREATED, Claimed("h", 1), Exited())).error)
 
 
 def test_the_views_show_the_log() -> None:
