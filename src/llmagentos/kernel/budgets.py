@@ -214,7 +214,7 @@ class BudgetTree:
         return tree
 
     def load(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over what `snapshot` says, in an empty tree."""
+        """Take over what `snapshot` says, in an empty tree; accounts without `limits` keep those that were set."""
         for stored in snapshot["accounts"]:
             _restore(self._account(tuple(stored["path"])), stored)
         for call_id, path, amounts in snapshot["open"]:
@@ -283,7 +283,8 @@ def _stored(account: Account) -> dict[str, Any]:
 
 
 def _restore(account: Account, stored: Mapping[str, Any]) -> None:
-    account.limits = tuple(_limit(limit) for limit in stored["limits"])
+    if "limits" in stored:
+        account.limits = tuple(_limit(limit) for limit in stored["limits"])
     for period in PERIODS:
         kept = stored["windows"].get(period)
         if kept is not None:

@@ -13,6 +13,8 @@ from llmagentos.kernel.limits import Amounts
 from llmagentos.storage.budgets import CallRecord
 
 OPEN, SETTLED = "open", "settled"
+ABOVE_RUNS = 3
+"""Levels of the tree above runs."""
 
 
 class Measured(Protocol):
@@ -88,6 +90,11 @@ class PausedByBudget(Conflict):
     """A limit made the run pause: the call is made again when it is resumed."""
 
     code = "paused_by_budget"
+
+
+def run_of(path: Path) -> str | None:
+    """The run whose own node it is: organisations, teams, agents and callers stand above runs."""
+    return path[-1] if len(path) > ABOVE_RUNS else None
 
 
 def whole(amounts: Amounts) -> Amounts:

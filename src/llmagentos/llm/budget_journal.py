@@ -8,6 +8,7 @@ from typing import Any
 
 from llmagentos.core import metrics
 from llmagentos.kernel.budgets import Path
+from llmagentos.llm.budget_calls import run_of
 from llmagentos.storage.budgets import CallRecord, Changes, SpendingRecord
 
 Store = Callable[[Changes], Awaitable[None]]
@@ -21,7 +22,7 @@ class Journal:
         self._store = store
         self._windows_of = windows_of
         self._pending = Changes()
-        self._spent: dict[Path, str | None] = {}
+        self._spent: set[Path] = set()
         self._lock = asyncio.Lock()
         self._noted = 0
         self._stored = 0
@@ -36,25 +37,22 @@ class Journal:
         self._pending.calls[call_id] = None
         self._noted += 1
 
-    def spent(self, path: Path, run: str | None) -> None:
-        """The node, of `run` when it is a run's own, and its ancestors have spent something."""
-        for depth in range(1, len(path) + 1):
-            self._spent.setdefault(path[:depth], None)
-        if run is not None:
-            self._spent[path] = run
+    def spent(self, path: Path) -> None:
+        """The node and its ancestors have spent something."""
+        self._spent.update(path[:depth] for depth in range(1, len(path) + 1))
         self._noted += 1
 
     def forgotten(self, paths: Iterable[Path]) -> None:
         """Nodes that are no longer there."""
         for path in paths:
-            self._spent.pop(path, None)
+            self._spent.discard(path)
             self._pending.spending["/".join(path)] = None
         self._noted += 1
 
-    def closed(self, run: str) -> None:
-        """A run has ended: nothing of its own is kept."""
+    def closed(self, run: str, path: Path) -> None:
+        """A run has ended: nothing of its own node is kept."""
         self._pending.calls = {id_: r for id_, r in self._pending.calls.items() if r is None or r.run != run}
-        self._spent = {path: owner for path, owner in self._spent.items() if owner != run}
+        self._spent.discard(path)
         self._pending.closed.add(run)
         self._noted += 1
 
@@ -75,8 +73,8 @@ class Journal:
 
     def _take(self) -> Changes:
         changes = self._pending
-        for path, run in self._spent.items():
+        for path in self._spent:
             name = "/".join(path)
-            changes.spending[name] = SpendingRecord(name, run, self._windows_of(path))
-        self._pending, self._spent = Changes(), {}
+            changes.spending[name] = SpendingRecord(name, run_of(path), self._windows_of(path))
+        self._pending, self._spent = Changes(), set()
         return changes

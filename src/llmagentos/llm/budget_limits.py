@@ -23,11 +23,10 @@ from llmagentos.core.errors import ConfigError, Conflict, InvalidInput, NotFound
 from llmagentos.kernel import limits as kernel
 from llmagentos.kernel.budgets import BudgetTree, Path, Usage
 from llmagentos.kernel.prices import Price, PriceTable
+from llmagentos.llm.budget_calls import ABOVE_RUNS
 from llmagentos.storage.budgets import BudgetRecord, BudgetRecords
 
 CONFIGURED = "llmagentos.yaml"
-_SHOWN_DEPTH = 3
-"""Runs, which are deeper, are shown when they have limits of their own or are asked for."""
 _MOST = 2000
 
 _FIELDS: tuple[tuple[str, Resource], ...] = (
@@ -103,7 +102,7 @@ class BudgetLimits:
                 f"there is no budget {path!r}",
                 hint=f"did you mean {close!r}?" if close else "`llmctl budget show` lists them",
             )
-        depth = max(_SHOWN_DEPTH, len(root) + 1)
+        depth = max(ABOVE_RUNS, len(root) + 1)  # runs are shown when asked for, or with limits of their own
         shown = [where for where in known if len(where) <= depth or self._tree.limits(where)]
         waiting = [wait for wait in self._waiting() if not path or f"{wait.path}/".startswith(f"{path}/")]
         return Budgets(self._settings.currency, [self._budget(where) for where in shown[:_MOST]], waiting)

@@ -87,7 +87,7 @@ class Budgeting:
         spending, calls = await self._records.spending(), await self._records.calls()
         self._tree.load(
             {
-                "accounts": [{"path": s.path.split("/"), "limits": [], "windows": s.windows} for s in spending],
+                "accounts": [{"path": s.path.split("/"), "windows": s.windows} for s in spending],
                 "open": [[c.id, c.path.split("/"), c.amounts] for c in calls if c.state == OPEN],
                 "settled": [[c.id, c.path.split("/")] for c in calls if c.state == SETTLED],
             }
@@ -113,7 +113,7 @@ class Budgeting:
         path = tuple(call.path.split("/"))
         self._told(self._tree.settle(call.id, cast("Amounts", call.amounts)))
         self.journal.gone(call.id)
-        self.journal.spent(path, None)
+        self.journal.spent(path)
 
     async def _wait_again(self, run: str) -> None:
         self._waits.unknown(run, await self._path(run))
@@ -209,7 +209,7 @@ class Budgeting:
                 self._runs[hold.run].done.append(record)
         else:
             self.journal.gone(hold.id)
-        self.journal.spent(hold.path, hold.run)
+        self.journal.spent(hold.path)
 
     def _let_go(self, hold: Hold) -> None:
         if self._tree.release(hold.id):
@@ -261,7 +261,7 @@ class Budgeting:
             used = whole({"seconds": more})
             self._told(self._tree.charge(f"{run}.seconds.{seconds}", known.path, used))
             count(used)
-            self.journal.spent(known.path, run)
+            self.journal.spent(known.path)
 
     def ended(self, run: str) -> None:
         """The run is over: what it still holds is settled, in full when nobody says otherwise any more.
@@ -283,9 +283,9 @@ class Budgeting:
             spent = any("runs" not in held.amounts for held in self._tree.open(path))
             self._told(self._tree.close(path))
             del self._runs[run]
-            self.journal.closed(run)
+            self.journal.closed(run, path)
             if spent:
-                self.journal.spent(path[:-1], None)
+                self.journal.spent(path[:-1])
 
     async def _path(self, run: str) -> Path:
         if run not in self._runs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Float, String, Table, Text, delete, select
+from sqlalchemy import Column, Float, Insert, String, Table, Text, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -104,13 +104,14 @@ class BudgetRecords:
         self._database = database
         self._clock = clock
         self._idle_days = idle_days
+        self._upserts = {table: _upsert(table, sqlite_=database.is_sqlite) for table in (BUDGETS, SPENDING, CALLS)}
 
     async def put(self, path: str, spec: BudgetSpec, *, by: str) -> BudgetRecord:
         """Set what stands at `path`."""
         record = BudgetRecord(path, spec, self._clock.time(), by[:300])
         row = {"path": path, "spec": _json(spec), "updated": record.updated, "updated_by": record.updated_by}
         async with self._database.write() as connection:
-            await self._upsert(connection, BUDGETS, [row])
+            await _put(connection, self._upserts[BUDGETS], [row])
         return record
 
     async def delete(self, path: str) -> bool:
@@ -149,8 +150,8 @@ class BudgetRecords:
         calls = [_call(record) for record in changes.calls.values() if record is not None]
         spending = [_spending(record, now) for record in changes.spending.values() if record is not None]
         async with self._database.write() as connection:
-            await self._upsert(connection, CALLS, calls)
-            await self._upsert(connection, SPENDING, spending)
+            await _put(connection, self._upserts[CALLS], calls)
+            await _put(connection, self._upserts[SPENDING], spending)
             if gone := [id_ for id_, record in changes.calls.items() if record is None]:
                 await connection.execute(delete(CALLS).where(CALLS.c.id.in_(gone)))
             if empty := [path for path, record in changes.spending.items() if record is None]:
@@ -166,13 +167,18 @@ class BudgetRecords:
             query = select(SPENDING.c.path).where(SPENDING.c.updated < limit).order_by(SPENDING.c.path.desc())
             return list((await connection.execute(query)).scalars())
 
-    async def _upsert(self, connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        if not rows:
-            return
-        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(table)
-        key = next(iter(table.primary_key.columns)).name
-        changed = {column.name: insert.excluded[column.name] for column in table.columns if column.name != key}
-        await connection.execute(insert.on_conflict_do_update(index_elements=[key], set_=changed), rows)
+
+async def _put(connection: AsyncConnection, upsert: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        await connection.execute(upsert, rows)
+
+
+def _upsert(table: Table, *, sqlite_: bool) -> Insert:
+    """Made once: compiling it anew takes longer than the statement itself."""
+    insert = (sqlite.insert if sqlite_ else postgresql.insert)(table)
+    key = next(iter(table.primary_key.columns)).name
+    changed = {column.name: insert.excluded[column.name] for column in table.columns if column.name != key}
+    return insert.on_conflict_do_update(index_elements=[key], set_=changed)
 
 
 def _call(record: CallRecord) -> dict[str, Any]:
