@@ -2,9 +2,10 @@
 # Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
 """The fork server: a small process with one thread that has a module's usual imports and nothing else.
 
-Each task module runs in a fork of it. It never imports ansible's controller side, so a module finds what
-it finds on a managed machine (`ansible.module_utils._internal.is_controller` is false), forks are cheap,
-and no lock of the runner's threads can be held in one. What a module does to its process ends with it.
+Each task module runs in a fork of it, made in advance. It never imports ansible's controller side, so a
+module finds what it finds on a managed machine (`ansible.module_utils._internal.is_controller` is false),
+forks are cheap, and no lock of the runner's threads can be held in one. What a module does to its process
+ends with it.
 
 Messages come as datagrams with file descriptors:
 
@@ -19,6 +20,7 @@ after a byte on it the module may run on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import os
@@ -59,11 +61,13 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._message)
         self._running = 0
+        self._spare: tuple[int, socket.socket] | None = None
 
     def serve(self) -> None:
         """Until nobody can ask any more."""
         gc.collect()
         gc.freeze()  # what is here stays shared with the forks
+        self._spare = self._fork()
         while self._connection.fileno() >= 0 or self._running:
             for key, _ in self._selector.select():
                 key.data()
@@ -87,13 +91,11 @@ class ForkServer:
     def _module(self, request: int, stdout: int, stderr: int, reply: int) -> None:
         answer = socket.socket(fileno=reply)
         try:
-            pid = os.fork()
+            pid = self._hand_over(request, stdout, stderr)
         except OSError as error:
             _answer(answer, NOT_BEGUN, error.errno or 0)
             answer.close()
         else:
-            if pid == 0:
-                self._become(request, stdout, stderr)
             # The pid cannot have been used again: only this process collects it.
             running = _Running(pid, os.pidfd_open(pid), answer)
             self._running += 1
@@ -101,14 +103,49 @@ class ForkServer:
             self._selector.register(answer, selectors.EVENT_READ, lambda: self._left(running))
         for descriptor in (request, stdout, stderr):
             os.close(descriptor)
+        with contextlib.suppress(OSError):  # then it is tried again with the next module
+            self._spare = self._spare or self._fork()
 
-    def _become(self, request: int, stdout: int, stderr: int) -> NoReturn:
-        try:
-            os.setsid()
-            files = detached((request, *self._kept), (os.open(os.devnull, os.O_RDONLY), stdout, stderr))
-            self._run(files[0])
-        finally:
-            os._exit(1)  # nothing of the server's may run on in a fork
+    def _hand_over(self, *descriptors: int) -> int:
+        """Give a module to the spare fork, or, should that have been killed, to another one."""
+        for _ in range(2):
+            pid, ours = self._spare or self._fork()
+            self._spare = None
+            with ours:
+                try:
+                    socket.send_fds(ours, [MODULE], descriptors)
+                except ConnectionError:
+                    os.waitpid(pid, 0)
+                else:
+                    return pid
+        raise ChildProcessError(errno.ECHILD, "its forks are killed")
+
+    def _fork(self) -> tuple[int, socket.socket]:
+        """A fork that waits for its module: made while the module before runs, it costs the next one no time."""
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become(theirs)
+            finally:
+                os._exit(1)  # nothing of the server's may run on in a fork
+        theirs.close()
+        return pid, ours
+
+    def _become(self, given: socket.socket) -> None:
+        os.setsid()
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        handed = socket.socket(fileno=detached((given.fileno(), *self._kept), (stdin, 2, 2))[0])
+        message, descriptors, _, _ = socket.recv_fds(handed, len(MODULE), 3)
+        handed.close()
+        if message:
+            request, stdout, stderr = descriptors
+            os.set_inheritable(request, False)
+            for descriptor, number in ((stdout, 1), (stderr, 2)):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            self._run(request)
+        os._exit(0)  # no module came, and none will
 
     def _ended(self, running: _Running) -> None:
         self._selector.unregister(running.ended)

@@ -112,7 +112,7 @@ def _run(
     from ansible.errors import AnsibleError
     from ansible.utils.display import Display
 
-    from llmagentos_ansible import shortcuts
+    from llmagentos_ansible import inline, shortcuts
     from llmagentos_ansible.execution import Executor
     from llmagentos_ansible.preload import preload
 
@@ -124,6 +124,7 @@ def _run(
 
     Executor(*modules).install()
     shortcuts.install()
+    inline.install()
     try:
         return int(Command(_arguments(directory, spec)).run() or 0)
     except AnsibleError as error:
@@ -238,7 +239,13 @@ def _write(path: Path, document: Any) -> None:
 
 def _bounded(descriptor: int, limit: int) -> io.TextIOWrapper:
     buffer = io.BufferedWriter(_Bounded(descriptor, limit))
-    return io.TextIOWrapper(buffer, encoding="utf-8", errors="replace", line_buffering=True)
+    return _Output(buffer, encoding="utf-8", errors="replace", line_buffering=True)
+
+
+class _Output(io.TextIOWrapper):
+    def getvalue(self) -> str:
+        """What ansible-core asks a worker's output for: nothing is kept back here."""
+        return ""
 
 
 class _Bounded(io.RawIOBase):

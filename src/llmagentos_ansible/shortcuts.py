@@ -54,12 +54,9 @@ def _make(action: Any, remote_user: Any = None) -> str:
     if not _PLAIN.fullmatch(parent) or action._is_become_unprivileged():
         raise _UnusualError
     path = action._connection._shell.join_path(parent, action._connection._shell._generate_temp_dir_name())
-    before = os.umask(0o077)
-    try:
-        Path(parent).mkdir(parents=True, exist_ok=True)
-        Path(path).mkdir()
-    finally:
-        os.umask(before)
+    for missing in [each for each in (*reversed(Path(parent).parents), Path(parent)) if not each.exists()]:
+        missing.mkdir(mode=_OWNER_ALL, exist_ok=True)
+    Path(path).mkdir(mode=_OWNER_ALL)
     action._cleanup_remote_tmp = True
     action._connection._shell.tmpdir = path
     return str(path)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
+"""Tasks of ansible-core's own actions are executed in the runner itself instead of in a fork for each task.
+
+ansible-core forks for every task, so that hosts go on side by side and nothing that a task does to objects of
+the process is left behind. A node has one host, and what its own actions touch is known: the task, which is
+finalised, its parents, the host and the variables, so copies are handed in. Whatever may run foreign code in
+this process, or needs a process of its own, is forked as ever; `REASONS` says when.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible._internal import _task
+from ansible.executor.process import worker
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins import loader
+from ansible.utils.display import Display
+
+from llmagentos_ansible.eligibility import SWITCH
+
+# Actions that have a plugin of ansible-core's; all others of ansible.builtin without one go to the module as they are.
+_KNOWN = frozenset({"assert", "command", "copy", "debug", "fail", "set_fact", "shell", "template"})
+_FOREIGN = ("action", "become", "connection", "filter", "lookup", "shell", "test")
+_display = Display()
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a task before it is executed on a host."""
+
+    allowed: bool = True  # the variable `llmagentos_fork_modules`
+    known: bool = True  # one of ansible-core's own actions, of those that keep to themselves
+    own_plugins: bool = True  # no plugins beside the playbook or on this machine but ansible-core's
+    connection: object = "local"
+    elsewhere: bool = False  # delegated
+    becomes: bool = False
+    limited: bool = False  # asynchronous or with a time limit: it may have to be given up
+    debugged: bool = False  # under the task debugger
+
+
+REASONS: tuple[tuple[Callable[[Circumstances], bool], str], ...] = (
+    (lambda c: not c.allowed, f"{SWITCH} is false"),
+    (lambda c: not c.known, "its action may need a process of its own"),
+    (lambda c: not c.own_plugins, "there are plugins that are not ansible-core's"),
+    (lambda c: c.connection != "local", "the connection is {c.connection}"),
+    (lambda c: c.elsewhere, "it is delegated"),
+    (lambda c: c.becomes, "it becomes a user"),
+    (lambda c: c.limited, "it is asynchronous or has a time limit"),
+    (lambda c: c.debugged, "it may be debugged"),
+)
+
+
+def reason_to_fork(c: Circumstances) -> str | None:
+    """Why the task gets a process of its own; None when it is executed in the runner."""
+    return next((text.format(c=c) for holds, text in REASONS if holds(c)), None)
+
+
+def install() -> None:
+    """From now on, for the workers of this process."""
+    start = worker.WorkerProcess.start
+
+    def begin(process: Any) -> None:
+        if (reason := reason_to_fork(_circumstances(process._task, process._task_vars))) is None:
+            _execute(process)
+        else:
+            _display.vvv(f"task in a process of its own: {reason}", host=process._host.name)
+            start(process)
+
+    worker.WorkerProcess.start = begin
+
+
+def _execute(process: Any) -> None:
+    """What the worker's process does, with copies of what it would have had for itself."""
+    process._task = _with_parents(process._task)
+    process._host = copy.copy(process._host)
+    process._task_vars = variables = dict(process._task_vars)
+    if isinstance(facts := variables.get("ansible_facts"), dict):
+        variables["ansible_facts"] = dict(facts)
+    with _context(process):
+        process._run()
+    worker.current_worker = None
+
+
+def _with_parents(task: Any) -> Any:
+    """A copy of the task and of the blocks that it is in, without the other tasks in these."""
+    found = task.copy(exclude_parent=True, exclude_tasks=True)
+    found._parent = task._parent.copy(exclude_tasks=True) if task._parent else None
+    return found
+
+
+def _context(process: Any) -> Any:
+    if hasattr(_task.TaskContext, "create"):  # from ansible-core 2.20 on
+        return _task.TaskContext.create(task=process._task, task_vars=process._task_vars, host_name=process._host.name)
+    return _task.TaskContext(process._task)
+
+
+def _circumstances(task: Any, variables: Mapping[str, Any]) -> Circumstances:
+    return Circumstances(
+        allowed=boolean(variables.get(SWITCH, True), strict=False),
+        known=_known(task),
+        own_plugins=_only_own_plugins(),
+        connection=variables.get("ansible_connection", task.connection),
+        elsewhere=bool(task.delegate_to),
+        becomes=bool(task.become or variables.get("ansible_become")),
+        limited=bool(task.async_val or task.timeout),
+        debugged=bool(task.debugger or constants.ENABLE_TASK_DEBUGGER),
+    )
+
+
+def _known(task: Any) -> bool:
+    namespace, _, name = str(task.resolved_action or "").rpartition(".")
+    if namespace not in ("ansible.builtin", "ansible.legacy"):
+        return False
+    return name in _KNOWN or not loader.action_loader.has_plugin(name)
+
+
+def _only_own_plugins() -> bool:
+    """Whether no directory of plugins but ansible-core's has anything: a playbook's, a role's, this machine's."""
+    for kind in _FOREIGN:
+        for entry in getattr(loader, f"{kind}_loader")._get_paths_with_context():
+            if not entry.internal and "llmagentos" not in entry.path and any(Path(entry.path).glob("*.py")):
+                return False
+    return True
