@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,6 +22,8 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 KEYS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "\x1b": "escape", "\x03": "q", "\x04": "q"}
 QUIT = "q"
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+"""One key: a control sequence (ECMA-48), or a character."""
 
 
 class Screen:
@@ -91,16 +94,10 @@ def _read(keyboard: int, shown: Screen) -> None:
         text = os.read(keyboard, 64).decode("utf-8", "replace")
     except OSError:
         text = ""
-    for key in keys(text) or [QUIT]:  # nothing to read means that the terminal is gone
+    for key in keys(text) if text else [QUIT]:  # nothing to read means that the terminal is gone
         shown.press(key)
 
 
 def keys(text: str) -> list[str]:
-    """What was pressed: an escape sequence that is known is one key, an unknown one is none."""
-    if text in KEYS:
-        return [KEYS[text]]
-    if text.startswith("\x1b"):
-        return [known for sequence, known in KEYS.items() if len(sequence) > 1 and text.startswith(sequence)][:1] or [
-            ""
-        ]
-    return [KEYS.get(char, char) for char in text]
+    """What was pressed; escape sequences that are not in `KEYS` are nothing."""
+    return [KEYS.get(found, found) for found in _KEY.findall(text) if found in KEYS or not found.startswith("\x1b")]

@@ -44,6 +44,8 @@ class View:
     before: Picture | None = None
     chosen: str | None = None
     message: str = ""
+    away: str | None = None
+    """Why the picture is old."""
     asking: str | None = None
     """The run that is to be killed, if the next key says so."""
     rates: dict[str, float] = field(default_factory=dict)
@@ -121,11 +123,16 @@ async def _live(interval: float) -> None:
             if key is not None:
                 await _act(client, view, key)
             if key is None or key in "ykpr+-":
-                try:
-                    view.renew(await look(client))
-                except LLMAgentOSError as error:  # it may come back
-                    view.message = error.message
+                await _renew(client, view)
                 due = time.monotonic() + interval
+
+
+async def _renew(client: ApiClient, view: View) -> None:
+    try:
+        view.renew(await look(client))
+        view.away = None
+    except LLMAgentOSError as error:  # it may come back
+        view.away = error.message
 
 
 def _draw(shown: Screen, view: View) -> None:
@@ -160,7 +167,6 @@ async def _act(client: ApiClient, view: View, key: str) -> None:
 
 
 async def _told(view: View, act: Callable[[], Awaitable[Run]]) -> None:
-    view.message = ""
     try:
         done = await act()
         view.message = f"{done.id}: {done.state.value}, {tr('priority {priority}', priority=done.priority)}"
@@ -173,7 +179,7 @@ def body(view: View, *, width: int, height: int | None) -> Iterator[str]:
     head = [*_models(view.picture.models), "", *_nodes(view.picture.nodes), ""]
     if height is not None:
         head = head[: max(0, height - 6)]
-        foot = view.message or tr("q quit  ↑↓ choose  p pause  r resume  k stop  + - priority")
+        foot = view.away or view.message or tr("q quit  ↑↓ choose  p pause  r resume  k stop  + - priority")
     for line in head:
         yield fit(line, width)
     room = None if height is None else max(1, height - len(head) - 3)
