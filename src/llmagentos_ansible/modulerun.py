@@ -15,6 +15,7 @@ import io
 import json
 import os
 import resource
+import selectors
 import sys
 import threading
 import time
@@ -42,6 +43,19 @@ def preload() -> None:
     """Import what modules share."""
     for name in PRELOADED:
         importlib.import_module(name)
+    basic = sys.modules["ansible.module_utils.basic"]
+    basic.selectors = types.SimpleNamespace(**{**vars(selectors), "PollSelector": _PollSelector})  # type: ignore[attr-defined]
+
+
+class _PollSelector(selectors.PollSelector):
+    """Does not wait for nothing.
+
+    `AnsibleModule.run_command` asks twice whether its program has ended. When it ends in between, after both of
+    its pipes, ansible-core waits for a second on a selector that has nothing to wait for.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(timeout) if self.get_map() else []
 
 
 def run(file: int) -> NoReturn:
