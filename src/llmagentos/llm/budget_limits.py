@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 
 from llmagentos.api.budgets import (
@@ -23,7 +23,7 @@ from llmagentos.core.errors import ConfigError, Conflict, InvalidInput, NotFound
 from llmagentos.kernel import limits as kernel
 from llmagentos.kernel.budgets import BudgetTree, Path, Usage
 from llmagentos.kernel.prices import Price, PriceTable
-from llmagentos.llm.budget_calls import ABOVE_RUNS
+from llmagentos.llm.budget_calls import ABOVE_RUNS, run_of
 from llmagentos.storage.budgets import BudgetRecord, BudgetRecords
 
 CONFIGURED = "llmagentos.yaml"
@@ -57,14 +57,27 @@ class BudgetLimits:
         self._set: dict[Path, BudgetRecord] = {}
         self._waiting = waiting
 
-    async def begin(self) -> None:
-        """Put all limits in force; where both set a node, the configuration's are."""
+    async def begin(self, live: Collection[str]) -> None:
+        """Put all limits in force; where both set a node, the configuration's are. Those of runs go with the run."""
         for record in await self._records.all():
-            self._set[tuple(record.path.split("/"))] = record
+            path = tuple(record.path.split("/"))
+            if (run := run_of(path)) is None or run in live:
+                self._set[path] = record
+            else:
+                await self._records.delete(record.path)
         for path, spec in self._configured.items():
             self._set[path] = BudgetRecord("/".join(path), spec, 0.0, CONFIGURED)
         for path, record in self._set.items():
             self._tree.set_limits(path, map(_in_kernel, record.spec.limits))
+
+    async def prune(self) -> int:
+        """Forget the limits of runs that have ended; how many."""
+        known = set(self._tree.paths())
+        gone = [path for path in self._set if run_of(path) is not None and path not in known]
+        for path in gone:
+            await self._records.delete("/".join(path))
+            del self._set[path]
+        return len(gone)
 
     def on_limit(self, path: Path) -> OnLimit:
         """What a limit of this node does to a run."""

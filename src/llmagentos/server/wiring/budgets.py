@@ -60,8 +60,8 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Bu
         return budgeting.holding(measured, places.of_caller(asked.caller), asked.run_id, demand)
 
     async def begin() -> None:
-        await limits.begin()
         live = [row.id for row in await RunRecords(base.database, base.clock).unended()]
+        await limits.begin(live)
         states = {run: await agents.ledger.state(run) for run in live}
         await budgeting.begin(live, [run for run, state in states.items() if _paused_by_budget(state)])
 
@@ -70,7 +70,7 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Bu
     agents.ledger.on_change.append(lambda run, state, events: _changed(budgeting, run, state, events))
     parts.start.append(begin)
     parts.background.append(budgeting.watch)
-    parts.prune.append(budgeting.prune)
+    parts.prune += [budgeting.prune, limits.prune]
     parts.close.append(budgeting.journal.commit)
     parts.endpoints += routes.endpoints(limits)
     return limits
