@@ -7,6 +7,8 @@ import os
 import random
 import time
 
+import pytest
+
 from integration.agents.conftest import ModuleProcess, house, shop, talker  # noqa: F401
 from llmagentos.api import budgets, runs
 from llmagentos.api.budgets import BudgetSpec, Limit
@@ -71,6 +73,7 @@ async def spent(client: ApiClient) -> budgets.Budget:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.timeout(60 + 5 * KILLS)
 def test_budgets_are_the_sum_of_the_calls(house: ServerProcess, shop: ModuleProcess, talker: Talker) -> None:  # noqa: F811
     talker.say = say
     (house.directory / "buyer.yaml").write_text(BUYER)
