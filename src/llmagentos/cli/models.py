@@ -64,11 +64,11 @@ def _queue(as_json: bool) -> None:
 
 
 def _queue_rows(queue: ModelQueue) -> list[tuple[object, ...]]:
-    running = [
+    running: list[tuple[object, ...]] = [
         (queue.model, state("running"), "-", call.run_id or "-", call.tenant, call.priority, ago(call.since), "-")
         for call in queue.running
     ]
-    waiting = [
+    waiting: list[tuple[object, ...]] = [
         (
             queue.model,
             state("waiting"),

