@@ -15,7 +15,7 @@ from llmagentos.api.jobs import Job
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
 from llmagentos.core.events import Hub
-from llmagentos.security.identity import Permission
+from llmagentos.security.identity import Identity, Permission
 from llmagentos.server import sse
 from llmagentos.server.auth import Authenticator
 from llmagentos.server.console import feed
@@ -51,6 +51,7 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         _models(sources, pages),
         *_agents(sources, pages),
         *_runs(sources, pages),
+        *_control(sources),
         _budgets(sources, pages),
         *_jobs(sources, pages),
         *_nodes(sources, pages),
@@ -187,32 +188,30 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
             return await listing(call, status=told.status, error=told, **form)
         return _go(f"/runs/{started.id}")
 
-    async def kill(call: Call) -> Response:
-        run = await sources.run(call.path["id"])
-        with suppress(Conflict):  # it ended meanwhile: its page says how
-            await sources.kill(run.id, call.identity)
-        return _go(f"/runs/{run.id}")
-
-    async def pause(call: Call) -> Response:
-        run = await sources.run(call.path["id"])
-        with suppress(Conflict):
-            await sources.pause(run.id, call.identity)
-        return _go(f"/runs/{run.id}")
-
-    async def resume(call: Call) -> Response:
-        run = await sources.run(call.path["id"])
-        with suppress(Conflict):  # somebody else was first
-            await sources.resume(run.id, call.identity)
-        return _go(f"/runs/{run.id}")
-
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     return [
         _page("/runs", read, listing),
         _page("/runs/{id}", read, show),
         Endpoint("POST", "/runs", write, ask, body=bytes, max_body=MAX_FORM, audited=True),
-        Endpoint("POST", "/runs/{id}/kill", write, kill, audited=True),
-        Endpoint("POST", "/runs/{id}/pause", write, pause, audited=True),
-        Endpoint("POST", "/runs/{id}/resume", write, resume, audited=True),
+    ]
+
+
+def _control(sources: Sources) -> list[Endpoint]:
+    """What people do to runs; each leads back to the run's page."""
+
+    def doing(act: Callable[[str, Identity], Awaitable[object]]) -> Handler:
+        async def do(call: Call) -> Response:
+            run = await sources.run(call.path["id"])
+            with suppress(Conflict):  # it ended meanwhile, or somebody else was first: its page says how it is
+                await act(run.id, call.identity)
+            return _go(f"/runs/{run.id}")
+
+        return do
+
+    acts = {"kill": sources.kill, "pause": sources.pause, "resume": sources.resume}
+    return [
+        Endpoint("POST", f"/runs/{{id}}/{name}", Permission.RUNS_WRITE, doing(act), audited=True)
+        for name, act in acts.items()
     ]
 
 

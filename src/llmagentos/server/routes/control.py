@@ -11,7 +11,7 @@ from llmagentos.api.runs import Run
 from llmagentos.kernel.calls import priority_of
 from llmagentos.security.identity import Permission
 from llmagentos.server.endpoint import Call, Endpoint
-from llmagentos.server.routes.runs import resolve
+from llmagentos.server.routes.runs import ONE, resolve
 from llmagentos.storage.agents import AgentRecords
 
 
@@ -38,14 +38,13 @@ def _control(ledger: Ledger, control: Control) -> list[Endpoint]:
         return await control.renice(await resolve(ledger, call), nice, by=str(call.identity))
 
     write = Permission.RUNS_WRITE
-    one = "/api/v1/runs/{id}"
     return [
         Endpoint(
-            "POST", f"{one}/kill", write, kill, returns=Run, summary="Stop a run and what it asked for", audited=True
+            "POST", f"{ONE}/kill", write, kill, returns=Run, summary="Stop a run and what it asked for", audited=True
         ),
         Endpoint(
             "POST",
-            f"{one}/pause",
+            f"{ONE}/pause",
             write,
             pause,
             body=Pause,
@@ -53,10 +52,10 @@ def _control(ledger: Ledger, control: Control) -> list[Endpoint]:
             summary="Have a run start no further call",
             audited=True,
         ),
-        Endpoint("POST", f"{one}/resume", write, resume, returns=Run, summary="Let a paused run go on", audited=True),
+        Endpoint("POST", f"{ONE}/resume", write, resume, returns=Run, summary="Let a paused run go on", audited=True),
         Endpoint(
             "PUT",
-            f"{one}/priority",
+            f"{ONE}/priority",
             write,
             renice,
             body=NewPriority,

@@ -37,6 +37,7 @@ from llmagentos.storage.agents import AgentRecords
 
 R = TypeVar("R", bound=RunSummary)
 
+ONE = "/api/v1/runs/{id}"
 _MOST = 1000
 _ID = re.compile(r"[0-9a-z]{1,12}")
 _MAX_APPEND = 2 * 1024 * 1024
@@ -52,7 +53,7 @@ def endpoints(ledger: Ledger, agents: AgentRecords, hosted: Hosted, waits: Waits
 
     `waits` says what runs wait for, `renewed` is told of runs whose host lives.
     """
-    return [*_for_people(ledger, agents, waits), *_for_hosts(ledger, hosted, renewed)]
+    return [*_for_people(ledger, agents, waits), *_logs(ledger), *_for_hosts(ledger, hosted, renewed)]
 
 
 def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endpoint]:
@@ -84,17 +85,7 @@ def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endp
     async def get(call: Call) -> Run:
         return with_waits([await ledger.get(await resolve(ledger, call))], waits)[0]
 
-    async def events(call: Call) -> list[RunEvent] | StreamingResponse:
-        run = await resolve(ledger, call)
-        last = call.request.headers.get("last-event-id", call.query.get("after", "0"))
-        if not last.isdecimal() or len(last) > 9:
-            raise InvalidInput(f"the last event's id must be a number, not {last!r}")
-        if call.flag("follow"):
-            return sse.stream(_events(ledger.follow(run, after=int(last))))
-        return await ledger.events(run, after=int(last))
-
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
-    one = "/api/v1/runs/{id}"
     return [
         Endpoint(
             "POST",
@@ -114,11 +105,25 @@ def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endp
             returns=list[RunSummary],
             summary="List runs (`all`, `agent`, `state`, `sort`, `limit`, `offset`)",
         ),
-        Endpoint("GET", one, read, get, returns=Run, summary="Show one run, by its id or the unique start of it"),
+        Endpoint("GET", ONE, read, get, returns=Run, summary="Show one run, by its id or the unique start of it"),
+    ]
+
+
+def _logs(ledger: Ledger) -> list[Endpoint]:
+    async def events(call: Call) -> list[RunEvent] | StreamingResponse:
+        run = await resolve(ledger, call)
+        last = call.request.headers.get("last-event-id", call.query.get("after", "0"))
+        if not last.isdecimal() or len(last) > 9:
+            raise InvalidInput(f"the last event's id must be a number, not {last!r}")
+        if call.flag("follow"):
+            return sse.stream(_events(ledger.follow(run, after=int(last))))
+        return await ledger.events(run, after=int(last))
+
+    return [
         Endpoint(
             "GET",
-            f"{one}/events",
-            read,
+            f"{ONE}/events",
+            Permission.RUNS_READ,
             events,
             returns=list[RunEvent],
             summary="A run's log; with `follow=1` live, as events named event and delta, until the run has ended",

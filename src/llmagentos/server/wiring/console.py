@@ -79,15 +79,6 @@ def _sources(
         agent = await found(agents.records, request.agent)
         return await ledger.create(agent, request.input, by=str(identity), session=request.session)
 
-    async def kill(run: str, identity: Identity) -> Run:
-        return await agents.control.kill(run, by=str(identity))
-
-    async def pause(run: str, identity: Identity) -> Run:
-        return await agents.control.pause(run, by=str(identity))
-
-    async def resume(run: str, identity: Identity) -> Run:
-        return await agents.control.resume(run, by=str(identity))
-
     async def all_nodes() -> list[NodeSummary]:
         return await fleet.nodes.listing(await fleet.jobs.queue_lengths())
 
@@ -106,9 +97,9 @@ def _sources(
         run=one_run,
         run_events=ledger.events,
         ask=ask,
-        kill=kill,
-        pause=pause,
-        resume=resume,
+        kill=lambda run, identity: agents.control.kill(run, by=str(identity)),
+        pause=lambda run, identity: agents.control.pause(run, by=str(identity)),
+        resume=lambda run, identity: agents.control.resume(run, by=str(identity)),
         jobs=fleet.jobs.listing,
         job=fleet.jobs.show,
         job_events=fleet.jobs.last_events,

@@ -257,6 +257,18 @@ def test_a_refused_request_is_not_lost() -> None:
     assert ">my words</textarea>" in text(response)
 
 
+@pytest.mark.parametrize("act", ["pause", "resume", "kill"])
+def test_what_is_done_to_a_run_leads_back_to_it(act: str) -> None:
+    got: list[Any] = []
+
+    async def done(*given: Any) -> None:
+        got.append(given)
+
+    response = ask(full(**{act: done}), f"/runs/{{id}}/{act}", method="POST")
+    assert (response.status_code, response.headers["location"]) == (303, "/runs/r1")
+    assert got == [("r1", ADMIN)]
+
+
 def test_killing_what_has_ended_shows_how_it_ended() -> None:
     async def ended(*_: Any) -> None:
         raise Conflict("it has ended")

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from llmagentos.agents import log as runlog
 from llmagentos.api.runs import (
     Answered,
     Claimed,
     Created,
     Data,
+    Exited,
     Failed,
     Killed,
     ModelCalled,
     ModelReplied,
+    ModelUsed,
+    Paused,
     Purpose,
+    Reniced,
+    Resumed,
     RunEvent,
     ToolAnswered,
     ToolCalled,
+    Wait,
 )
 from llmagentos.server.console.views import runs
 from llmagentos.server.console.words import Translate
@@ -101,3 +109,41 @@ def test_a_long_log_is_cut_at_its_end(t: Translate) -> None:
     shown = page(t, *calls)
     assert len(shown["entries"]) == shown["cut"] == runs.MAX_ENTRIES
     assert shown["entries"][-1].blocks[-1].text == str(runs.MAX_ENTRIES - 1)
+
+
+def test_a_pause_leaves_the_call_under_way_alone(t: Translate) -> None:
+    shown = page(t, CALLED, Paused("admin:li", reason="lunch"), Reniced(5, "admin:li"))
+    assert shown["entries"][2].since is not None
+    assert (shown["run"]["state"], shown["run"]["paused"], shown["run"]["priority"]) == (
+        "paused",
+        "admin:li: lunch",
+        5,
+    )
+    shown = page(t, CALLED, Paused("admin:li"), ModelReplied(Purpose.ANSWER, "hi"), Resumed("admin:li"))
+    assert lines(shown)[2:] == [
+        ("Model writes the answer", "default", "ok"),
+        ("Paused", "admin:li", "wait"),
+        ("Resumed", "admin:li", ""),
+    ]
+
+
+def test_a_pause_that_stopped_the_call_cuts_it_off(t: Translate) -> None:
+    shown = page(t, CALLED, Paused("admin:li", now=True))
+    assert (shown["entries"][2].since, shown["entries"][2].numbers) == (None, ["cut off"])
+
+
+def test_the_calls_of_a_program_and_how_it_ended(t: Translate) -> None:
+    good = ModelUsed("c1", "talker", "succeeded", 11, 5, 0.0, 0.1, 0.5)
+    bad = ModelUsed("c2", "talker", "failed", error="it is gone")
+    assert lines(page(t, good, bad, Exited(3)))[2:] == [
+        ("Model call", "talker", "ok"),
+        ("Model call", "talker", "bad"),
+        ("Program ended", "exit code 3", "bad"),
+    ]
+    assert lines(page(t, Exited()))[-1] == ("Program ended", "host lost", "bad")
+
+
+def test_what_a_run_waits_for_is_said(t: Translate) -> None:
+    log = events(CALLED)
+    run = structs.replace(runlog.detail("r1", runlog.fold(log)), wait=Wait("talker", 3, "slots"))
+    assert runs.page(run, log, t)["run"]["wait"] == "waits for a slot, place 3 at talker"
