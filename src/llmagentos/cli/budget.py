@@ -53,7 +53,9 @@ async def _show(path: str) -> Budgets:
 
 def _print(node: Budget, currency: str) -> None:
     indent = "  " * node.path.count("/")
-    spent = ", ".join(f"{amount(resource, n, currency)} {_name(resource)}" for resource, n in node.spent.items())
+    spent = ", ".join(
+        f"{amount(resource, n, currency)} {_name(resource)}".rstrip() for resource, n in node.spent.items()
+    )
     emit(f"{indent}{paint(node.path, 'cyan', bold=True)}  {spent}".rstrip())
     for limit in node.limits:
         emit(f"{indent}  {_line(limit, currency)}")
@@ -64,7 +66,7 @@ def _line(limit: LimitUsage, currency: str) -> str:
     period = "" if limit.period == "life" else f"/{limit.period}"
     share = limit.used / limit.amount if limit.amount else 1.0
     used = amount(limit.resource, limit.used, currency)
-    told = f"{used} / {most}{period} {_name(limit.resource)}"
+    told = f"{used} / {most}{period} {_name(limit.resource)}".rstrip()
     kind = "" if limit.hard else f" {tr('soft')}"
     resets = "" if limit.resets_at is None else f" {tr('until {time}', time=when(limit.resets_at))}"
     colour = "green" if share < 0.8 else "yellow" if share < 1 else "red"
@@ -84,7 +86,7 @@ def amount(resource: str, value: int, currency: str) -> str:
     if resource == "money":
         exact = Decimal(value) / MONEY
         return f"{exact:.2f} {currency}" if exact == round(exact, 2) else f"{exact.normalize():f} {currency}"
-    return duration(value) if resource == "seconds" else f"{value:,}"
+    return duration(value) if resource == "seconds" and value else f"{value:,}"
 
 
 def _name(resource: str) -> str:

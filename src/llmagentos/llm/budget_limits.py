@@ -132,6 +132,7 @@ class BudgetLimits:
     def _budget(self, path: Path) -> Budget:
         record = self._set.get(path)
         own = [_usage(usage) for usage in self._tree.usage(path) if usage.path == path]
+        own.sort(key=lambda limit: (kernel.RESOURCES.index(limit.resource), kernel.PERIODS.index(limit.period)))
         return Budget(
             "/".join(path),
             own,

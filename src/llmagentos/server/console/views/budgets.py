@@ -24,6 +24,7 @@ def page(found: Budgets, t: Translate) -> dict[str, Any]:
 
 def _budget(node: Budget, currency: str, t: Translate) -> dict[str, Any]:
     above, _, name = node.path.rpartition("/")
+    hard = any(limit.hard for limit in node.limits)
     spent = [_amount(resource, value, currency, t) for resource, value in node.spent.items()]
     return {
         "path": node.path,
@@ -32,7 +33,7 @@ def _budget(node: Budget, currency: str, t: Translate) -> dict[str, Any]:
         "depth": min(5, node.path.count("/")),
         "spent": spent,
         "limits": [_limit(limit, currency, t) for limit in node.limits],
-        "on_limit": t("runs wait") if node.on_limit == "pause" else t("runs fail"),
+        "on_limit": (t("runs wait") if node.on_limit == "pause" else t("runs fail")) if hard else "",
         "configured": node.configured,
         "set_by": node.set_by,
     }
@@ -42,7 +43,7 @@ def _limit(limit: LimitUsage, currency: str, t: Translate) -> dict[str, Any]:
     share = limit.used / limit.amount if limit.amount else 1.0
     periods = {"hour": t("per hour"), "day": t("per day"), "month": t("per month"), "life": ""}
     return {
-        "used": _amount(limit.resource, limit.used, currency, t),
+        "used": _number(limit.resource, limit.used),
         "most": _amount(limit.resource, limit.amount, currency, t),
         "period": periods[limit.period],
         "held": _amount(limit.resource, limit.reserved, currency, t) if limit.reserved else "",
@@ -68,10 +69,13 @@ def waits(waiting: Iterable[BudgetWait], t: Translate) -> Iterable[dict[str, Any
 
 
 def _amount(resource: str, value: int, currency: str, t: Translate) -> str:
+    return f"{_number(resource, value)} {currency if resource == 'money' else _names(t)[resource]}"
+
+
+def _number(resource: str, value: int) -> str:
     if resource == "money":
-        return f"{Decimal(value) / MONEY:,.2f} {currency}"
-    number = words.duration(value) if resource == "seconds" else words.number(value)
-    return f"{number} {_names(t)[resource]}"
+        return f"{Decimal(value) / MONEY:,.2f}"
+    return words.duration(value) if resource == "seconds" and value else words.number(value)
 
 
 def _names(t: Translate) -> dict[str, str]:
