@@ -60,3 +60,8 @@ def is_end(event: RunEvent) -> bool:
 def run_topic(run: str) -> str:
     """The hub's topic of one run's events."""
     return f"run:{run}"
+
+
+def claims_topic(host: str) -> str:
+    """The hub's topic that wakes `host` when there is a run for it."""
+    return f"claims:{host}"

@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 
 from llmagentos.agents import log as runlog
 from llmagentos.agents.admission import Admission, Unlimited
-from llmagentos.agents.following import follow, run_topic
+from llmagentos.agents.following import claims_topic, follow, run_topic
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
+from llmagentos.agents.measuring import measure
 from llmagentos.agents.records import Agent, Records, Row, SpecOf
-from llmagentos.agents.sessions import SessionBusy, history
-from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
+from llmagentos.agents.sessions import SessionBusy, asking, history
+from llmagentos.agents.states import RunEnded, RunPaused
 from llmagentos.api.agents import AgentSpec, Priority
 from llmagentos.api.runs import (
     Answered,
@@ -38,7 +39,7 @@ from llmagentos.api.runs import (
     ToolCalled,
     Turn,
 )
-from llmagentos.core import log, metrics
+from llmagentos.core import log
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from llmagentos.core.events import Hub
@@ -54,8 +55,6 @@ SERVER = "server"
 """The host of agents that are defined in YAML."""
 PROGRAM = "program"
 """The host of runs whose work is a program of somebody else's: nobody can take them over."""
-MAX_DEPTH = 8
-"""Runs that ask for runs that ask for runs: no deeper than this."""
 _REMEMBER = 512
 _QUEUED = 20
 """Queued runs that are looked at for a claim."""
@@ -78,7 +77,7 @@ class Ledger:
         self._known = Known(_REMEMBER)
         self._writing: dict[str, asyncio.Lock] = {}
         self._claiming = asyncio.Lock()
-        self.on_change: list[Changed] = []
+        self.on_change: list[Changed] = [measure]
         self.budgets: Admission = Unlimited()
         self._held_back: dict[str, str] = {}
         """Runs that were not admitted, with the hosts that wanted them."""
@@ -101,7 +100,7 @@ class Ledger:
         `RunEnded` or `RunPaused` when `parent` does not run.
         """
         spec = agent.spec
-        above = await self._asking(parent) if parent is not None else None
+        above = await asking(self._load, parent) if parent is not None else None
         nice = priority if priority is not None else above.priority if above is not None else spec.priority
         if await self._records.unended_count() >= MAX_UNENDED:
             raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
@@ -123,18 +122,6 @@ class Ledger:
         self._publish(run, state, [event])
         self._hub.publish(claims_topic(agent.host), run)
         return summary
-
-    async def _asking(self, parent: str) -> Log:
-        """The state of a run that asks for another one. Raises when it may not."""
-        state = above = await self._load(parent)
-        if state.state is not RunState.RUNNING:
-            kind = RunEnded if state.ended_at is not None else RunPaused if state.paused else InvalidTransition
-            raise kind(f"the run {parent} does not run, so it cannot ask for another one", run=parent)
-        for _ in range(MAX_DEPTH):
-            if above.request.parent is None:
-                return state
-            above = await self._load(above.request.parent)
-        raise Conflict(f"runs ask for runs more than {MAX_DEPTH} deep", run=parent)
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -388,19 +375,12 @@ class Ledger:
         self._publish(run, state, events)
         return state, events
 
-    def _publish(self, run: str, state: Log, events: Iterable[RunEvent]) -> None:
-        events = list(events)
+    def _publish(self, run: str, state: Log, events: Sequence[RunEvent]) -> None:
         for told in self.on_change:
             told(run, state, events)
         for event in events:
             self._hub.publish(run_topic(run), event)
         self._hub.publish("runs", runlog.summary(run, state))
-        if state.answer is not None and state.answer.replaced is not None:
-            metrics.ANSWERS_REPLACED.labels(state.request.agent).inc()
-        if state.ended_at is not None and state.state is not None:
-            took = state.ended_at - (state.started_at or state.ended_at)
-            metrics.RUNS.labels(state.request.agent, state.state.value).inc()
-            metrics.RUN_SECONDS.labels(state.request.agent, state.state.value).observe(max(0.0, took))
 
     async def _load(self, run: str) -> Log:
         known = self._known.get(run)
@@ -418,8 +398,3 @@ class Ledger:
         if run not in self._writing and len(self._writing) > _REMEMBER:
             self._writing = {key: lock for key, lock in self._writing.items() if lock.locked()}
         return self._writing.setdefault(run, asyncio.Lock())
-
-
-def claims_topic(host: str) -> str:
-    """The hub's topic that wakes `host` when there is a run for it."""
-    return f"claims:{host}"

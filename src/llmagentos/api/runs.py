@@ -189,22 +189,8 @@ class Reniced(_Data, frozen=True, tag="reniced"):
     by: str
 
 
-Data = (
-    Created
-    | Claimed
-    | ModelCalled
-    | ModelReplied
-    | ModelUsed
-    | ToolCalled
-    | ToolAnswered
-    | Answered
-    | Failed
-    | Exited
-    | Killed
-    | Paused
-    | Resumed
-    | Reniced
-)
+_Work = Created | Claimed | ModelCalled | ModelReplied | ModelUsed | ToolCalled | ToolAnswered
+Data = _Work | Answered | Failed | Exited | Killed | Paused | Resumed | Reniced
 
 
 class RunEvent(msgspec.Struct, frozen=True):
