@@ -162,7 +162,10 @@ class Loop:
 
     async def _call_tool(self, step: CallTool, log: Log) -> Log:
         if not step.again:
-            log = await self._append(log, ToolCalled(step.call_id, step.name, step.arguments))
+            try:
+                log = await self._append(log, ToolCalled(step.call_id, step.name, step.arguments))
+            except TooManyRequests as error:  # its budget allows no more of them
+                return await self._append(log, self._failed(error))
         begun = time.monotonic()
         with tracing.span(
             f"execute_tool {step.name}", gen_ai__operation__name="execute_tool", gen_ai__tool__name=step.name
