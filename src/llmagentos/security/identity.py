@@ -33,6 +33,7 @@ class Permission(StrEnum):
     REGISTRY_READ = "registry.read"
     REGISTRY_WRITE = "registry.write"  # register, renew, drain instances
     SERVICES_CALL = "services.call"  # exchange an identity for a service token
+    MODELS_LIST = "models.list"  # their names, as OpenAI's API lists them
     MODELS_READ = "models.read"
     MODELS_CALL = "models.call"  # /v1/*
     AGENTS_READ = "agents.read"
@@ -55,6 +56,7 @@ _READ = frozenset(
         Permission.SYSTEM_READ,
         Permission.METRICS_READ,
         Permission.REGISTRY_READ,
+        Permission.MODELS_LIST,
         Permission.MODELS_READ,
         Permission.AGENTS_READ,
         Permission.RUNS_READ,
@@ -86,12 +88,13 @@ GRANTS = MappingProxyType(
                 Permission.REGISTRY_READ,
                 Permission.REGISTRY_WRITE,
                 Permission.SERVICES_CALL,
+                Permission.MODELS_LIST,
                 Permission.MODELS_READ,
                 Permission.MODELS_CALL,
                 Permission.RUNS_EXECUTE,
             }
         ),
-        Kind.RUN: frozenset({Permission.MODELS_CALL}),
+        Kind.RUN: frozenset({Permission.MODELS_LIST, Permission.MODELS_CALL}),
         Kind.JOIN: frozenset({Permission.NODES_JOIN}),
         Kind.METRICS: frozenset({Permission.METRICS_READ}),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmagentos.api.control import NewProgram, begin
 from llmagentos.api.http import HttpClient
 from llmagentos.api.tokens import NewToken
 from llmagentos.core.config import Config
@@ -77,8 +78,11 @@ def test_each_kind_may_what_its_row_says_and_no_more(server: ServerProcess, tmp_
         client = HttpClient()
         for kind in [kind for kind in Kind if kind is not Kind.NODE]:
             async with server.client() as admin:
-                request = {"name": f"a-{kind.value}", "kind": kind.value}
-                token = (await admin.post("/api/v1/tokens", request, NewToken)).token
+                if kind is Kind.RUN:
+                    token = (await begin(admin, NewProgram("a", ["true"], "test"))).token
+                else:
+                    request = {"name": f"a-{kind.value}", "kind": kind.value}
+                    token = (await admin.post("/api/v1/tokens", request, NewToken)).token
             headers = {"Authorization": f"Bearer {token}"}
             for endpoint in endpoints:
                 if endpoint.allow in GRANTS[kind]:

@@ -126,9 +126,16 @@ def _reading(
     async def queues(call: Call) -> list[ModelQueue]:
         return gateway.queues(most=int(call.number("limit", 100, most=_MAX_CALLS)))
 
-    read, use = Permission.MODELS_READ, Permission.MODELS_CALL
+    read = Permission.MODELS_READ
     return [
-        Endpoint("GET", "/v1/models", use, models, returns=ModelList, summary="List models (OpenAI's API)"),
+        Endpoint(
+            "GET",
+            "/v1/models",
+            Permission.MODELS_LIST,
+            models,
+            returns=ModelList,
+            summary="List models (OpenAI's API)",
+        ),
         Endpoint(
             "GET", "/api/v1/models", read, listing, returns=list[ModelInfo], summary="List models and how busy they are"
         ),
