@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
-"""Which module executions go to the fork server, and why others go ansible-core's own way. Pure."""
+"""Which modules go to the fork server and which tasks stay in the runner, and why others do not. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SWITCH = "llmagentos_fork_modules"
-"""The variable with which a playbook turns forks off: for a host, a play or a task."""
+"""The variable that, when false for a host, a play or a task, leaves all to ansible-core's own ways."""
 
 _AT_START = re.compile(r"(PYTHON|LD_|LC_|LANG|OPENSSL_|MALLOC_|GLIBC_|GCONV_)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -35,7 +35,7 @@ class Execution:
 
 
 # The first row that is true counts.
-REASONS: tuple[tuple[Callable[[Execution], bool], str], ...] = (
+NOT_TO_FORK: tuple[tuple[Callable[[Execution], bool], str], ...] = (
     (lambda e: not e.server, "there is no fork server"),
     (lambda e: not e.allowed, f"{SWITCH} is false"),
     (lambda e: e.connection != "local", "the connection is {e.connection}"),
@@ -53,11 +53,41 @@ REASONS: tuple[tuple[Callable[[Execution], bool], str], ...] = (
 
 def reason_not_to_fork(e: Execution) -> str | None:
     """Why this execution goes ansible-core's own way; None when it goes to the fork server."""
-    for holds, text in REASONS:
+    for holds, text in NOT_TO_FORK:
         if holds(e):
             sets = {name: ", ".join(sorted(getattr(e, name))) for name in ("at_start", "unnamed", "overridden")}
             return text.format(e=e, **sets)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a task before it is executed on a host."""
+
+    allowed: bool = True  # the variable `llmagentos_fork_modules`
+    known: bool = True  # one of ansible-core's own actions, of those that keep to themselves
+    own_plugins: bool = True  # no plugins but ansible-core's: beside the playbook, on this machine, of collections
+    connection: object = "local"
+    elsewhere: bool = False  # delegated
+    limited: bool = False  # asynchronous or with a time limit: it may have to be given up
+    debugged: bool = False  # under the task debugger
+
+
+# The first row that is true counts.
+TO_FORK: tuple[tuple[Callable[[Circumstances], bool], str], ...] = (
+    (lambda c: not c.allowed, f"{SWITCH} is false"),
+    (lambda c: not c.known, "its action may need a process of its own"),
+    (lambda c: not c.own_plugins, "there are plugins that are not ansible-core's"),
+    (lambda c: c.connection != "local", "the connection is {c.connection}"),
+    (lambda c: c.elsewhere, "it is delegated"),
+    (lambda c: c.limited, "it is asynchronous or has a time limit"),
+    (lambda c: c.debugged, "it may be debugged"),
+)
+
+
+def reason_to_fork(c: Circumstances) -> str | None:
+    """Why the task gets a process of its own; None when it is executed in the runner."""
+    return next((text.format(c=c) for holds, text in TO_FORK if holds(c)), None)
 
 
 def differs_at_start(began_with: Mapping[str, str], wanted: Mapping[str, str]) -> frozenset[str]:

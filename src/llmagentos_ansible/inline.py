@@ -5,14 +5,15 @@
 ansible-core forks for every task, so that hosts go on side by side and nothing that a task does to objects of
 the process is left behind. A node has one host, and what its own actions touch is known: the task, which is
 finalised, its parents, the host and the variables, so copies are handed in. Whatever may run foreign code in
-this process, or needs a process of its own, is forked as ever; `REASONS` says when.
+this process, or needs a process of its own, is forked as ever: `eligibility.TO_FORK` says when.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +24,13 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins import loader
 from ansible.utils.display import Display
 
-from llmagentos_ansible.eligibility import SWITCH
+from llmagentos_ansible.eligibility import SWITCH, Circumstances, reason_to_fork
 
 # Actions that have a plugin of ansible-core's; all others of ansible.builtin without one go to the module as they are.
 _KNOWN = frozenset({"assert", "command", "copy", "debug", "fail", "set_fact", "shell", "template"})
 _FOREIGN = ("action", "become", "connection", "filter", "lookup", "shell", "test")
+_OF_A_COLLECTION = re.compile(r"ansible_collections\.(?!ansible\.builtin\.)\w+\.\w+\.plugins\.(filter|lookup|test)\.")
 _display = Display()
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What is known of a task before it is executed on a host."""
-
-    allowed: bool = True  # the variable `llmagentos_fork_modules`
-    known: bool = True  # one of ansible-core's own actions, of those that keep to themselves
-    own_plugins: bool = True  # no plugins beside the playbook or on this machine but ansible-core's
-    connection: object = "local"
-    elsewhere: bool = False  # delegated
-    becomes: bool = False
-    limited: bool = False  # asynchronous or with a time limit: it may have to be given up
-    debugged: bool = False  # under the task debugger
-
-
-REASONS: tuple[tuple[Callable[[Circumstances], bool], str], ...] = (
-    (lambda c: not c.allowed, f"{SWITCH} is false"),
-    (lambda c: not c.known, "its action may need a process of its own"),
-    (lambda c: not c.own_plugins, "there are plugins that are not ansible-core's"),
-    (lambda c: c.connection != "local", "the connection is {c.connection}"),
-    (lambda c: c.elsewhere, "it is delegated"),
-    (lambda c: c.becomes, "it becomes a user"),
-    (lambda c: c.limited, "it is asynchronous or has a time limit"),
-    (lambda c: c.debugged, "it may be debugged"),
-)
-
-
-def reason_to_fork(c: Circumstances) -> str | None:
-    """Why the task gets a process of its own; None when it is executed in the runner."""
-    return next((text.format(c=c) for holds, text in REASONS if holds(c)), None)
 
 
 def install() -> None:
@@ -108,7 +79,6 @@ def _circumstances(task: Any, variables: Mapping[str, Any]) -> Circumstances:
         own_plugins=_only_own_plugins(),
         connection=variables.get("ansible_connection", task.connection),
         elsewhere=bool(task.delegate_to),
-        becomes=bool(task.become or variables.get("ansible_become")),
         limited=bool(task.async_val or task.timeout),
         debugged=bool(task.debugger or constants.ENABLE_TASK_DEBUGGER),
     )
@@ -122,9 +92,10 @@ def _known(task: Any) -> bool:
 
 
 def _only_own_plugins() -> bool:
-    """Whether no directory of plugins but ansible-core's has anything: a playbook's, a role's, this machine's."""
+    """Whether no plugins but ansible-core's can come in: a playbook's, a role's, this machine's, a collection's."""
     for kind in _FOREIGN:
         for entry in getattr(loader, f"{kind}_loader")._get_paths_with_context():
             if not entry.internal and "llmagentos" not in entry.path and any(Path(entry.path).glob("*.py")):
                 return False
-    return True
+    # What of a collection is used in a template shows only when it was: from then on it is not used here again.
+    return not any(_OF_A_COLLECTION.match(name) for name in sys.modules)

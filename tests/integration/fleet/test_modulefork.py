@@ -1,0 +1,173 @@
+"""The fork server itself: many modules at once, much data, and each of its processes killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+HEAD = """
+import json, os, signal, socket, sys, threading, time
+from llmagentos_ansible import modulefork, modulerun
+
+def module(file):
+    with open(file, "rb") as opened:
+        opened.seek(0)
+        request = json.load(opened)
+    modulerun._streams()
+    modulerun._ended(lambda: exec(request["script"], {"request": request}))
+
+modulerun.preload = lambda: None
+modulerun.run = module
+server = modulefork.start(())
+
+def run(script, **more):
+    given = dict(environ={}, umask=0, cwd="/", argv0="x", script=script) | more
+    return modulefork.run(server, modulefork.Request(**given))
+
+def children():
+    return [int(pid) for pid in open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()]
+
+def told(*values):
+    print(json.dumps(values))
+"""
+
+
+def harness(script: str, timeout: float = 30) -> Any:
+    """What `script` told, run with a fork server whose modules are plain scripts."""
+    done = subprocess.run([sys.executable, "-c", HEAD + script], capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def ended(pid: int) -> bool:
+    """Gone within a while, or a zombie that nobody collects."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_output_errors_and_status() -> None:
+    code, out, err = harness(
+        "c, o, e = run('import sys; print(1); sys.stderr.write(\"2\"); sys.exit(3)'); told(c, o.decode(), e.decode())"
+    )
+    assert (code, out, err) == (3, "1\n", "2")
+
+
+def test_each_is_a_fork_of_its_own() -> None:
+    script = "import os, sys; print(os.getpid(), hasattr(sys, 'left'), len(os.listdir('/proc/self/fd'))); sys.left = 1"
+    lines = harness(f"told(*(run({script!r})[1].decode().split() for _ in range(5)))")
+    assert len({pid for pid, _, _ in lines}) == 5
+    assert {left for _, left, _ in lines} == {"False"}
+    assert {int(count) for _, _, count in lines} == {4}, "0 to 2 and the directory itself"
+
+
+def test_killed_as_a_shell_says_it() -> None:
+    found = harness(
+        "told(*((c, e.decode()) for c, _, e in (run(f'import os; os.kill(os.getpid(), {n})') for n in (9, 15, 11))))"
+    )
+    assert found == [[137, "Killed\n"], [143, "Terminated\n"], [139, "Segmentation fault\n"]]
+
+
+def test_much_data_both_ways() -> None:
+    script = "import sys; sys.stdout.write(request['params'][::-1]); sys.stderr.write('e' * 3_000_000)"
+    code, out, err = harness(
+        f"given = 'a' * 5_000_000 + 'b'; c, o, e = run({script!r}, params=given)\n"
+        "told(c, o.decode() == given[::-1], len(e))"
+    )
+    assert (code, out, err) == (0, True, 3_000_000)
+
+
+def test_many_at_once() -> None:
+    script = "import time; time.sleep(0.2); print(request['params'])"
+    found, seconds = harness(
+        "found = []; begun = time.monotonic()\n"
+        f"def one(n): found.append(run({script!r}, params=str(n))[1].decode().strip() == str(n))\n"
+        "threads = [threading.Thread(target=one, args=(n,)) for n in range(20)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "told(found, time.monotonic() - begun)"
+    )
+    assert found == [True] * 20
+    assert seconds < 3
+
+
+def test_a_spare_fork_that_is_killed_is_replaced() -> None:
+    found = harness(
+        "run('pass'); (server_pid,) = children(); deadline = time.monotonic() + 5\n"
+        "def spares(): return open(f'/proc/{server_pid}/task/{server_pid}/children').read().split()\n"
+        "while not spares(): assert time.monotonic() < deadline\n"
+        "time.sleep(0.1); [os.kill(int(pid), 9) for pid in spares()]\n"
+        "told(run('print(1)')[1].decode())"
+    )
+    assert found == ["1\n"]
+
+
+def test_a_fork_server_that_is_killed() -> None:
+    """Before a module: it did not begin. While one runs: it may have, so it counts as killed."""
+    before, during = harness(
+        "def kill(): time.sleep(0.3); os.kill(children()[0], 9)\n"
+        "killer = threading.Thread(target=kill); killer.start()\n"
+        "during = run('import time; time.sleep(0.6)')[0]; killer.join()\n"
+        "try: before = run('pass')[0]\n"
+        "except modulefork.NotBegun: before = 'not begun'\n"
+        "told(before, during)"
+    )
+    assert (before, during) == ("not begun", 137)
+
+
+def test_whoever_waits_dies_and_the_module_with_it(tmp_path: Path) -> None:
+    script = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    (pid,) = harness(
+        f"waiter = os.fork()\nif waiter == 0: run({script!r})\n"
+        f"path = {str(tmp_path / 'pid')!r}; deadline = time.monotonic() + 5\n"
+        "while not (os.path.exists(path) and os.path.getsize(path)): assert time.monotonic() < deadline\n"
+        "os.kill(waiter, 9); os.waitpid(waiter, 0); told(int(open(path).read()))"
+    )
+    assert ended(pid)
+
+
+def test_a_task_that_is_given_up_leaves_its_module_running() -> None:
+    """As ansible-core's local connection does when a task's `timeout` is over."""
+    (done,) = harness(
+        "import tempfile; path = tempfile.mktemp()\n"
+        "def alarm(*_): raise TimeoutError\n"
+        "signal.signal(signal.SIGALRM, alarm); signal.setitimer(signal.ITIMER_REAL, 0.4)\n"
+        'try: run(f\'import time; time.sleep(1); open({path!r}, "w").write("done")\')\n'
+        "except TimeoutError: pass\n"
+        "deadline = time.monotonic() + 5\n"
+        "while not os.path.exists(path) and time.monotonic() < deadline: time.sleep(0.05)\n"
+        "told(os.path.exists(path)); os.unlink(path)"
+    )
+    assert done is True
+
+
+def test_it_ends_with_the_run() -> None:
+    (pid,) = harness("run('pass'); told(children()[0])")
+    assert ended(pid)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux shows titles")
+def test_a_title() -> None:
+    script = "import time; from llmagentos_ansible import title\n"
+    script += "title.write('told /a/b'); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script, "-" * 200], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert psutil.Process(process.pid).cmdline()[-2:] == ["told", "/a/b"]
+    finally:
+        process.kill()
+        process.communicate()
