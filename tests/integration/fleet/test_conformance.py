@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +171,24 @@ def test_a_module_returns_the_same(case: str, found: dict[str, Any], expected: d
 
 def shown(result: Any) -> str:
     return json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def test_why_something_goes_another_way_is_said(tmp_path: Path) -> None:
+    cases = {name: CASES[name] for name in ("ping", "become nobody", "environment, of Python's start", "shell module")}
+    bench = Bench(tmp_path, cases, {name: text for name, text in FILES.items() if name == "library/in_shell"})
+    bench.by_us(verbosity=3)
+    reasons = [line.partition("> ")[2] for line in bench.output.splitlines() if "not run in a fork" in line]
+    assert reasons == [
+        "ansible.legacy.command does not run in a fork: it becomes the user nobody",
+        "ansible.legacy.command does not run in a fork: the environment sets what is read at Python's start: "
+        "LC_ALL, PYTHONHASHSEED",
+        "in_shell does not run in a fork: it is no new-style Python module",
+    ]
+    assert f"FORK {ansible_library()}/modules/ping.py" in bench.output
+
+
+def ansible_library() -> str:
+    spec = find_spec("ansible")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent)
