@@ -105,12 +105,23 @@ def _script(script: str) -> None:
         for package in ("ansible", "ansible.module_utils"):  # imported here already, from elsewhere
             path = f"{modlib_path}/{package.replace('.', '/')}"
             sys.modules[package].__path__ = [path, *sys.modules[package].__path__]
+        _lead_into(modlib_path)
         run_module(modlib_path=modlib_path, **rest)
 
     _loader.run_module = from_archive
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     exec(compile(script, sys.argv[0], "exec"), main.__dict__)  # noqa: S102 - what ansible-core gives to an interpreter
+
+
+def _lead_into(archive: str) -> None:
+    """Where ansible-core's code asks for its own place, the archive counts too."""
+    from ansible.module_utils._internal import _deprecator
+    from ansible.module_utils.common import respawn
+
+    respawn._ANSIBLE_PARENT_PATH = Path(archive)
+    installed, known = str(_deprecator._ANSIBLE_MODULE_BASE_PATH), _deprecator._path_as_core_plugininfo
+    _deprecator._path_as_core_plugininfo = lambda path: known(path.replace(f"{archive}/ansible", installed, 1))
 
 
 def _limit(wanted: int) -> None:
