@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmagentos.core.errors import InvalidInput
-from llmagentos.fleet.playbooks.patterns import Selector, UnknownHost
+from llmagentos.fleet.playbooks.patterns import IMPLICIT, Selector, UnknownHost
 
 HOSTS = ["web1", "web2", "web3", "db1", "db2"]
 GROUPS = {
@@ -78,7 +78,7 @@ def test_any_text_selects_known_hosts_or_is_refused(patterns):
         assert error.message
     else:
         assert len(found) == len(set(found))
-        assert set(found) <= {*HOSTS, "localhost"}
+        assert set(found) <= {*HOSTS, *IMPLICIT}
 
 
 @given(st.sampled_from(sorted(GROUPS)), st.sampled_from(sorted(GROUPS)))
