@@ -133,6 +133,8 @@ def runner(home: Path, warm: Warm | None) -> Run:
             time.sleep(0.005)
         if (found := directory.exit()) is None or found.code:
             sys.exit(f"the runner failed: {found}\n{directory.output.read_text()}")
+        while directory.locked():  # its fork server ends a moment after it; the next run is in the same directory
+            time.sleep(0.005)
 
     return run
 
