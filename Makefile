@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
+ON_POSTGRESQL := tests/integration/agents tests/integration/budgets tests/integration/server \
+  tests/integration/fleet/test_jobs.py tests/integration/fleet/test_nodes.py tests/faults/test_runs.py
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast lint format bench docs lock migration clean
 
@@ -18,6 +21,8 @@ test: $(STAMPS)/dev  ## Set up and run all checks and tests
 	@scripts/test-tools.sh
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "Again on PostgreSQL: what keeps something in the database" >&2
+	@LLMAGENTOS_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PYTEST_ARGS) $(ON_POSTGRESQL)
 
 test-fast: $(STAMPS)/dev  ## Unit and shape tests only
 	@$(BIN)/python -m pytest -q tests/unit tests/shape $(PYTEST_ARGS)

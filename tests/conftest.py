@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.server import ServerProcess, StartServer
+
+if TYPE_CHECKING:  # pytest itself imports its plugins
+    from support.postgres import Postgres
 
 pytest_plugins = ["support.node", "support.postgres"]
 
@@ -20,14 +25,23 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers: `start_server(text of llmagentos.yaml, database=URL)`; they end with the test."""
+def new_database(request: pytest.FixtureRequest) -> Callable[[], str | None]:
+    """Makes the database of a server: with LLMAGENTOS_TEST_DATABASE=postgresql one of PostgreSQL, else its SQLite."""
+    if os.environ.get("LLMAGENTOS_TEST_DATABASE") != "postgresql":
+        return lambda: None
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.create
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, new_database: Callable[[], str | None]) -> Iterator[StartServer]:
+    """Starts servers: `start_server(text of llmagentos.yaml)`; they end with the test."""
     started: list[ServerProcess] = []
 
-    def start(config: str = "", *, database: str | None = None) -> ServerProcess:
+    def start(config: str = "") -> ServerProcess:
         directory = tmp_path / f"server{len(started)}"
         directory.mkdir()
-        server = ServerProcess(directory, config, database=database)
+        server = ServerProcess(directory, config, database=new_database())
         started.append(server)
         return server.start()
 

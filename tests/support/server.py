@@ -57,6 +57,7 @@ class ServerProcess:
             LLMAGENTOS_SERVER_ADDRESS=f"127.0.0.1:{self.port}",
             XDG_CONFIG_HOME=str(directory / "config"),
         )
+        self.database = database or f"sqlite:///{self.state / 'llmagentos.db'}"
         if database is not None:
             self.env["LLMAGENTOS_DATABASE"] = database
         self.process: subprocess.Popen[bytes] | None = None

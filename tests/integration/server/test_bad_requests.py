@@ -94,6 +94,8 @@ def test_head_answers_like_get_without_body(server: ServerProcess) -> None:
 
 
 def test_a_full_disk_refuses_new_work_and_loses_nothing(server: ServerProcess) -> None:
+    if not server.database.startswith("sqlite"):
+        pytest.skip("the limit on file sizes set here reaches the server's own files, not PostgreSQL's")
     assert server.process is not None
     pid = server.process.pid
 

@@ -16,6 +16,8 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import GRANTS, Kind
 from llmagentos.server.app import create_app
 from llmagentos.server.endpoint import Endpoint
+from llmagentos.storage.database import Database
+from llmagentos.storage.tables import METADATA
 from support.server import ServerProcess
 
 WITHOUT = {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path:path}")}
@@ -109,14 +111,22 @@ def test_a_revoked_token_ends_at_once(server: ServerProcess) -> None:
     asyncio.run(main())
 
 
+async def _everything(url: str) -> str:
+    """Every row of every table, as text."""
+    database = Database(url)
+    async with database.read() as connection:
+        rows = [str((await connection.execute(table.select())).all()) for table in METADATA.sorted_tables]
+    await database.aclose()
+    return "\n".join(rows)
+
+
 def test_the_database_holds_no_secret(server: ServerProcess) -> None:
     token = server.token
     assert server.stop() == 0
-    stored = (server.state / "llmagentos.db").read_bytes()
-    assert b"lao_admin_" not in stored
-    assert token.rpartition("_")[2].encode() not in stored
+    stored = asyncio.run(_everything(server.database))
+    assert "admin" in stored
+    assert "lao_admin_" not in stored
+    assert token.rpartition("_")[2] not in stored
     assert token not in server.log()
-    assert {path.name: oct(path.stat().st_mode & 0o777) for path in server.state.iterdir()}[
-        "credentials.json"
-    ] == "0o600"
+    assert (server.state / "credentials.json").stat().st_mode & 0o777 == 0o600
     assert server.state.stat().st_mode & 0o777 == 0o700
