@@ -109,7 +109,9 @@ def test_a_spare_fork_that_is_killed_is_replaced() -> None:
         "run('pass'); (server_pid,) = children(); deadline = time.monotonic() + 5\n"
         "def spares(): return open(f'/proc/{server_pid}/task/{server_pid}/children').read().split()\n"
         "while not spares(): assert time.monotonic() < deadline\n"
-        "time.sleep(0.1); [os.kill(int(pid), 9) for pid in spares()]\n"
+        "killed = spares(); [os.kill(int(pid), 9) for pid in killed]\n"
+        "def state(pid): return open(f'/proc/{pid}/stat').read().rpartition(') ')[2][0]\n"
+        "while any(state(pid) != 'Z' for pid in killed): assert time.monotonic() < deadline\n"
         "told(run('print(1)')[1].decode())"
     )
     assert found == ["1\n"]

@@ -1,12 +1,28 @@
+"""Errors cross the wire as themselves, whichever room they come from."""
+
 from __future__ import annotations
+
+import importlib
+import pkgutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llmagentos
 from llmagentos.api import problem
 from llmagentos.core import errors
 from llmagentos.core.errors import LLMAgentOSError
+
+
+def import_every_room() -> None:
+    """So that the tree is whole, whatever else was imported before."""
+    for module in pkgutil.walk_packages(llmagentos.__path__, "llmagentos."):
+        if not module.name.endswith(".__main__") and ".migrations" not in module.name:
+            importlib.import_module(module.name)
+
+
+import_every_room()
 
 
 def leaves(root: type[LLMAgentOSError]) -> list[type[LLMAgentOSError]]:

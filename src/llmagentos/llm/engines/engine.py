@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from llmagentos.api.llm import ChatChunk, ChatRequest, EmbeddingRequest, Embeddings
 from llmagentos.core.errors import InvalidInput, ModelError, TooManyRequests, Unavailable
@@ -48,8 +48,10 @@ class EngineBusy(TooManyRequests):
 
     code = "engine_busy"
 
-    def __init__(self, message: str, *, retry_after: float, down: bool = False) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(
+        self, message: str, *, retry_after: float, hint: str | None = None, down: bool = False, **details: Any
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, hint=hint, **details)
         self.down = down
 
 
