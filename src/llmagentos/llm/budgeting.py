@@ -1,8 +1,8 @@
-"""Budgets of calls and runs: reserved in every ancestor before, settled afterwards, durable both times.
+"""Budgets of calls and runs: reserved in every ancestor before, durably where a hard limit counts, settled afterwards.
 
 A call of a run that is made again after a crash is the same call to the budget: it finds what it held, or
 that it was settled, and is counted once. Calls without a run are never repeated, so what was under way when
-the server died counts as spent in full.
+the server died counts as spent in full where a hard limit counts.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ class Budgeting:
             metrics.BUDGET_REPLAYS.inc()
             return hold  # its record stands already
         self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
+        if not self._limited(place.path) and self._tree.headroom(place.path, "calls") is None:
+            return hold  # nothing can be overspent: what it holds is stored with what it took
         try:
             with tracing.span("reserve_budget", llmagentos__budget=hold.path[-1]):
                 await self.journal.commit()
