@@ -5,8 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-ON_POSTGRESQL := tests/integration/agents tests/integration/budgets tests/integration/server \
-  tests/integration/fleet/test_jobs.py tests/integration/fleet/test_nodes.py tests/faults/test_runs.py
+ON_POSTGRESQL := tests/integration/agents tests/integration/budgets tests/integration/fleet/test_jobs.py tests/faults/test_runs.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast lint format bench docs lock migration clean

@@ -17,7 +17,7 @@ from llmagentos.core.errors import LLMAgentOSError
 from support.server import ServerProcess
 from support.talker import Talker
 
-KILLS = int(os.environ.get("LLMAGENTOS_TEST_KILLS", "24"))
+KILLS = int(os.environ.get("LLMAGENTOS_TEST_KILLS", "10"))
 SEED = int(os.environ.get("LLMAGENTOS_TEST_SEED", "0")) or random.randrange(1, 10**6)
 AT_ONCE = 3
 SEARCH = '{"tool": "shop.search", "arguments": {"query": "kettle"}}'
