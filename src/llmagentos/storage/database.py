@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import MetaData, event
+from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmagentos.core.errors import ConfigError, LLMAgentOSError, Unavailable
+from llmagentos.storage import sqlite
 
 METADATA = MetaData(
     naming_convention={
@@ -66,12 +66,12 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._writer = asyncio.Lock()
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _sqlite_pragmas)
+            sqlite.prepare(self.engine)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for queries."""
-        async with self.engine.connect() as connection:
+        async with sqlite.connect(self.engine) if self.is_sqlite else self.engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -81,7 +81,7 @@ class Database:
             async with self.engine.begin() as connection:
                 yield connection
             return
-        async with self._writer, self.engine.begin() as connection:
+        async with self._writer, sqlite.transaction(self.engine) as connection:
             yield connection
 
     async def create_all(self) -> None:
@@ -105,10 +105,3 @@ def _driver_url(url: str) -> str:
     if scheme == "sqlite" and parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     return parsed.set(drivername=drivers[scheme]).render_as_string(hide_password=False)
-
-
-def _sqlite_pragmas(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
