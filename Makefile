@@ -44,7 +44,7 @@ docs: $(STAMPS)/dev  ## Generate the reference pages from the code
 
 lock:  ## Resolve the dependencies anew and pin them with hashes (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  pyproject.toml --extra server --extra postgres --extra llamacpp --extra embeddings --extra node --extra otlp --group build -o requirements.lock
+	  pyproject.toml --extra server --extra postgres --extra llamacpp --extra embeddings --extra node --extra otlp --extra mcp --group build -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  pyproject.toml --all-extras --group build --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
