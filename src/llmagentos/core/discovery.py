@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llmagentos.core.errors import ConfigError, Unavailable
+from llmagentos.core.files import write_whole
 
 if TYPE_CHECKING:
     import ssl
@@ -93,19 +93,9 @@ def read(path: Path) -> Credentials:
 
 def write(path: Path, credentials: Credentials) -> None:
     """Put `credentials` in the file `path`, readable by its owner only, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca = str(credentials.ca.resolve()) if credentials.ca else None
     content = msgspec.json.format(msgspec.json.encode(_File(credentials.server, credentials.token, ca)), indent=2)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".credentials-")  # 0600 from the start
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, content + b"\n")
 
 
 def user_file(environ: Mapping[str, str] | None = None) -> Path:

@@ -8,8 +8,6 @@ cannot use what it receives against anybody else.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from llmagentos.core.errors import ConfigError, Unauthenticated
+from llmagentos.core.files import write_whole
 from llmagentos.security.identity import Identity, Kind
 
 TTL_S = 3600.0
@@ -132,13 +131,7 @@ def _load_or_create(path: Path) -> Ed25519PrivateKey:
 
 
 def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     pem = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 0600 from the start
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(path)
+    write_whole(path, pem)

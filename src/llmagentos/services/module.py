@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import signal
 import ssl
@@ -19,6 +18,7 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.http import Target
 from llmagentos.api.registry import Registered, Registration, ServiceSpec
 from llmagentos.core import log, metrics, tracing
+from llmagentos.core.addresses import is_loopback
 from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.security.service_tokens import ServiceTokenVerifier
 from llmagentos.services import runtime
@@ -282,7 +282,7 @@ def _checked(value: Any, kind: Any) -> Any:
 
 def _tls(host: str, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
     if certificate is None:
-        if not _loopback(host):
+        if not is_loopback(host):
             raise ConfigError(
                 f"a module on {host!r} would send tokens in clear text over the network",
                 hint="Module(..., certificate=FILE, key=FILE), or 127.0.0.1 behind a proxy and LLMAGENTOS_ADVERTISE",
@@ -294,15 +294,6 @@ def _tls(host: str, certificate: str | None, key: str | None) -> ssl.SSLContext 
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"the module's certificate cannot be used: {error}") from None
     return context
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _advertisable(address: str) -> None:

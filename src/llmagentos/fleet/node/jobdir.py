@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from llmagentos.api.jobs import HostEnd, Stats
+from llmagentos.core.files import write_whole
 from llmagentos.fleet.node import processes
 from llmagentos.fleet.node.phases import Phase, Traces, phase
-from llmagentos.fleet.node.state import write_whole
 
 T = TypeVar("T")
 

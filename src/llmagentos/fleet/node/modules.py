@@ -11,8 +11,8 @@ from llmagentos.api.nodes import ModuleUnit, UnitState
 from llmagentos.core import log, logfile, metrics
 from llmagentos.core.child import Child, ChildSpec
 from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.files import write_whole
 from llmagentos.fleet.node.insist import insist
-from llmagentos.fleet.node.state import write_secret
 from llmagentos.fleet.node.units import Scanner, Wanted
 
 SCAN_S = 0.5
@@ -150,7 +150,7 @@ class Modules:
 
     async def _keep_token(self, name: str) -> None:
         token = await insist(lambda: self._token(name), what="module token")
-        await asyncio.to_thread(write_secret, self._token_file(name), token.encode() + b"\n")
+        await asyncio.to_thread(write_whole, self._token_file(name), token.encode() + b"\n")
 
     def _token_file(self, name: str) -> Path:
         return self._directory / name / "token"

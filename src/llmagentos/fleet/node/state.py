@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from llmagentos.core.errors import ConfigError
+from llmagentos.core.files import write_whole
 from llmagentos.core.state import StateDirectory, StateUnusable
 
 
@@ -88,21 +88,4 @@ class NodeDirectory:
 
     def write_identity(self, identity: Identity) -> None:
         """Keep the identity."""
-        write_secret(self.identity, msgspec.json.encode(identity))
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file for its owner only, in one step that a crash cannot tear."""
-    write_whole(path, content, mode=0o600)
-
-
-def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file in one step: after a crash it has its old content or its new one."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+        write_whole(self.identity, msgspec.json.encode(identity))

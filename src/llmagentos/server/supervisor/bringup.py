@@ -16,6 +16,7 @@ from llmagentos.core.child import Child, ChildFailed, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.discovery import Credentials, read
 from llmagentos.core.errors import LLMAgentOSError, Unavailable
+from llmagentos.core.files import write_whole
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
 from llmagentos.llm.engines import children as engines
@@ -74,7 +75,7 @@ class BringUp:
             self._report.say(tr("warning: {warning}", warning=warning))
         if not (self._state.node / "identity.json").exists():
             made = await client.post("/api/v1/tokens", {"name": "local-node", "kind": "join"}, NewToken)
-            parts.write_secret(parts.join_token(self._state), made.token)
+            write_whole(parts.join_token(self._state), made.token.encode() + b"\n")
         name = self._config.node.name
         self._launch(parts.node(self._state, self._env, server=credentials.server, ca=credentials.ca, name=name))
 

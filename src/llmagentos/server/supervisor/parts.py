@@ -54,10 +54,3 @@ def node(state: StateDirectory, env: Mapping[str, str], *, server: str, ca: Path
 def join_token(state: StateDirectory) -> Path:
     """The file with the one-time token of the local node: never an argument, which every user could read."""
     return state.run / "join.token"
-
-
-def write_secret(path: Path, secret: str) -> None:
-    """A file with `secret` for its owner alone."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
