@@ -6,6 +6,7 @@
     │   ├── Unauthenticated      401  no identity, or one that is not valid
     │   ├── Forbidden            403  a valid identity without the permission
     │   ├── NotFound             404  no such thing (with the nearest that exists)
+    │   ├── MethodNotAllowed     405  the thing exists, but not for this HTTP method
     │   ├── Conflict             409  the thing is in a state that does not allow this
     │   ├── TooLarge             413  body, header or result over its limit
     │   └── TooManyRequests      429  admission refused; `retry_after` says when
@@ -74,6 +75,13 @@ class NotFound(CallerError):
 
     code = "not_found"
     status = 404
+
+
+class MethodNotAllowed(CallerError):
+    """The path exists, but not for this HTTP method."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class Conflict(CallerError):

@@ -206,13 +206,6 @@ class BudgetTree:
             "settled": [[call_id, list(path)] for call_id, path in self._settled.items()],
         }
 
-    @classmethod
-    def restored(cls, snapshot: Mapping[str, Any], clock: Clock, *, max_settled: int = MAX_SETTLED) -> BudgetTree:
-        """The tree that `snapshot` was taken of."""
-        tree = cls(clock, max_settled=max_settled)
-        tree.load(snapshot)
-        return tree
-
     def load(self, snapshot: Mapping[str, Any]) -> None:
         """Take over what `snapshot` says, in an empty tree; accounts without `limits` keep those that were set."""
         for stored in snapshot["accounts"]:

@@ -101,7 +101,3 @@ class LeaseTable:
         for lease in over:
             del self._leases[lease.key]
         return over
-
-    def next_expiry(self) -> float | None:
-        """Monotonic time at which the next lease runs out."""
-        return min((lease.expires for lease in self._leases.values()), default=None)

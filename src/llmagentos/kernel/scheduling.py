@@ -25,9 +25,9 @@ from llmagentos.kernel.calls import (
     Waiting,
 )
 from llmagentos.kernel.lanes import Lane
-from llmagentos.kernel.policy import FCFS, Policy
+from llmagentos.kernel.policy import Policy
 
-__all__ = ["Admission", "Capacity", "FifoScheduler", "Load", "Outcome", "PolicyScheduler", "QueueFull"]
+__all__ = ["Admission", "Capacity", "Load", "Outcome", "PolicyScheduler", "QueueFull"]
 __all__ += ["Running", "Scheduler", "Submission", "Waiting"]
 
 _MAX_HELD_RUNS = 100_000
@@ -236,13 +236,6 @@ class PolicyScheduler:
             calls.discard(call.id)
             if not calls:
                 del self._calls_of[run]
-
-
-class FifoScheduler(PolicyScheduler):
-    """First come, first served, per model."""
-
-    def __init__(self, models: Mapping[str, Capacity]) -> None:
-        super().__init__(models, FCFS)
 
 
 def _runs(call: Submission) -> set[str]:

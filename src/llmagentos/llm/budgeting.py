@@ -136,13 +136,15 @@ class Budgeting:
             await self._finish(hold, measured)
 
     async def _reserve(self, measured: Measured, place: Place, run: str | None, demand: Demand) -> Hold:
-        most_out = self._most_out(place.path, demand)
+        left = {resource: self._tree.headroom(place.path, resource) for resource in ("tokens", "money", "calls")}
+        limited = left["tokens"] is not None or left["money"] is not None  # an answer can run into a hard limit
+        most_out = _most_out(demand, left["tokens"])
         tokens_out = most_out or 0
         cost = self._prices.cost(measured.model, demand.tokens_in, tokens_out, self._clock.time())
         amounts: Amounts = whole({"tokens": demand.tokens_in + tokens_out, "money": cost, "calls": 1})
         earlier = self._again(run, place.step)
         call_id = measured.id if earlier is None else earlier.id
-        capped = most_out if demand.generates and (demand.most_out is not None or self._limited(place.path)) else None
+        capped = most_out if demand.generates and (demand.most_out is not None or limited) else None
         hold = Hold(call_id, place.path, run, place.step, capped, earlier=earlier)
         await self._held(call_id, place.path, run, amounts)
         if run is not None:
@@ -153,7 +155,7 @@ class Budgeting:
             metrics.BUDGET_REPLAYS.inc()
             return hold  # its record stands already
         self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
-        if not self._limited(place.path) and self._tree.headroom(place.path, "calls") is None:
+        if not limited and left["calls"] is None:
             return hold  # nothing can be overspent: what it holds is stored with what it took
         try:
             with tracing.span("reserve_budget", llmagentos__budget=hold.path[-1]):
@@ -162,18 +164,6 @@ class Budgeting:
             self._let_go(hold)
             raise
         return hold
-
-    def _most_out(self, path: Path, demand: Demand) -> int | None:
-        if not demand.generates:
-            return None
-        if demand.most_out is not None:
-            return demand.most_out
-        left = self._tree.headroom(path, "tokens")
-        return ROOM_OUT if left is None else max(_SHORTEST_OUT, min(ROOM_OUT, left - demand.tokens_in))
-
-    def _limited(self, path: Path) -> bool:
-        """Whether what an answer takes can run into a hard limit."""
-        return any(self._tree.headroom(path, resource) is not None for resource in ("tokens", "money"))
 
     def _again(self, run: str | None, step: Step | None) -> CallRecord | None:
         """The call as an earlier host of the run made it."""
@@ -384,3 +374,12 @@ async def _no_step(_: str) -> None:
 
 async def _unpaused(*_: object) -> bool:
     return False
+
+
+def _most_out(demand: Demand, left: int | None) -> int | None:
+    """The longest answer, in tokens, when `left` are left for prompt and answer (None: no hard limit)."""
+    if not demand.generates:
+        return None
+    if demand.most_out is not None:
+        return demand.most_out
+    return ROOM_OUT if left is None else max(_SHORTEST_OUT, min(ROOM_OUT, left - demand.tokens_in))

@@ -19,6 +19,7 @@ from llmagentos.core.errors import (
     Forbidden,
     InvalidInput,
     LLMAgentOSError,
+    MethodNotAllowed,
     NotFound,
     TooLarge,
     Unauthenticated,
@@ -34,13 +35,6 @@ Audit = Callable[[Identity, Endpoint, str, int], Awaitable[None]]
 Errors = Callable[[Request, LLMAgentOSError, Identity | None], Response]
 
 _log = log.get(__name__)
-
-
-class MethodNotAllowed(CallerError):
-    """The route exists, but not for this method."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 class Responder:

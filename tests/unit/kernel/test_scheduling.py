@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llmagentos.kernel.scheduling import Capacity, FifoScheduler, Load, QueueFull, Submission
+from llmagentos.kernel.policy import FCFS
+from llmagentos.kernel.scheduling import Capacity, Load, PolicyScheduler, QueueFull, Submission
 
 MODELS = {"small": Capacity(slots=1, queue=2), "large": Capacity(slots=3, queue=4)}
 
@@ -17,7 +18,7 @@ class Fifo(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = FifoScheduler(MODELS)
+        self.scheduler = PolicyScheduler(MODELS, FCFS)
         self.waiting: dict[str, list[Submission]] = {name: [] for name in MODELS}
         self.running: dict[str, set[str]] = {name: set() for name in MODELS}
         self.now = 0.0
@@ -85,7 +86,7 @@ TestFifo.settings = settings(max_examples=60, stateful_step_count=30, deadline=N
 
 
 def test_a_free_slot_is_no_place_in_the_queue() -> None:
-    scheduler = FifoScheduler({"m": Capacity(slots=2, queue=1)})
+    scheduler = PolicyScheduler({"m": Capacity(slots=2, queue=1)}, FCFS)
     for number in range(3):
         scheduler.submit(Submission(str(number), "m", "me"), 0.0)
     with pytest.raises(QueueFull):
@@ -94,14 +95,14 @@ def test_a_free_slot_is_no_place_in_the_queue() -> None:
 
 
 def test_models_do_not_wait_for_each_other() -> None:
-    scheduler = FifoScheduler({"a": Capacity(1, 9), "b": Capacity(1, 9)})
+    scheduler = PolicyScheduler({"a": Capacity(1, 9), "b": Capacity(1, 9)}, FCFS)
     for call in (Submission("1", "a", "me"), Submission("2", "a", "me"), Submission("3", "b", "me")):
         scheduler.submit(call, 0.0)
     assert {a.call.id for a in scheduler.next(0.0)} == {"1", "3"}
 
 
 def test_the_wait_is_told_and_the_retry_follows_what_calls_take() -> None:
-    scheduler = FifoScheduler({"m": Capacity(1, 1)})
+    scheduler = PolicyScheduler({"m": Capacity(1, 1)}, FCFS)
     scheduler.submit(Submission("1", "m", "me"), 0.0)
     scheduler.next(0.0)
     for number in range(2, 30):
@@ -115,7 +116,7 @@ def test_the_wait_is_told_and_the_retry_follows_what_calls_take() -> None:
 
 
 def test_misuse_is_refused() -> None:
-    scheduler = FifoScheduler({"m": Capacity(1, 1)})
+    scheduler = PolicyScheduler({"m": Capacity(1, 1)}, FCFS)
     scheduler.submit(Submission("1", "m", "me"), 0.0)
     with pytest.raises(ValueError, match="before"):
         scheduler.submit(Submission("1", "m", "me"), 0.0)

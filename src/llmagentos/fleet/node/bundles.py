@@ -15,18 +15,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from llmagentos.core.errors import InvalidInput
+from llmagentos.fleet.playbooks.bundle import BadBundle
 
 MAX_BYTES = 256 * 1024 * 1024
 """Of the unpacked stream."""
 MAX_MEMBERS = 20_000
 _PIECE = 1024 * 1024
-
-
-class BadBundle(InvalidInput):
-    """The archive is not one that this node unpacks."""
-
-    code = "bad_bundle"
 
 
 def unpack(content: bytes, digest: str, target: Path, *, most_bytes: int = MAX_BYTES) -> None:

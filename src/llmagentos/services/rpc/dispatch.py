@@ -14,10 +14,10 @@ import msgspec
 from llmagentos.api import problem
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.errors import (
-    CallerError,
     DeadlineExceeded,
     InvalidInput,
     LLMAgentOSError,
+    MethodNotAllowed,
     ServiceError,
     TooLarge,
     Unauthenticated,
@@ -45,13 +45,6 @@ _LONG_BODY = 1024 * 1024
 
 Page = Callable[[], tuple[str, bytes]]
 """A page of the module itself: content type and body."""
-
-
-class NotAllowed(CallerError):
-    """The path exists, but not for this method."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 @dataclass(slots=True)
@@ -97,7 +90,7 @@ class Dispatcher:
         method, audience = known
         caller = self._caller(request, audience)
         if request.method != b"POST":
-            raise NotAllowed(f"a method is called with POST, not {request.method.decode('latin-1')}")
+            raise MethodNotAllowed(f"a method is called with POST, not {request.method.decode('latin-1')}")
         if self._calls >= self._limits.calls:
             raise Overloaded(f"this instance answers {self._calls} calls already", retry_after=1.0)
         headers = request.headers
@@ -115,7 +108,7 @@ class Dispatcher:
         """A problem document that says that nothing was begun."""
         metrics.SERVICE_REFUSALS.labels(error.code).inc()
         headers = b"WWW-Authenticate: Bearer\r\n" if error.status == 401 else b""
-        if isinstance(error, NotAllowed):
+        if isinstance(error, MethodNotAllowed):
             headers = b"Allow: %b\r\n" % (b"POST" if request and request.path.startswith(_PREFIX) else b"GET")
         if isinstance(error, Unauthenticated | Overloaded | Unavailable):
             headers += _REFUSED
@@ -156,7 +149,7 @@ class Dispatcher:
         if (page := self._pages.get(path)) is not None:
             self._reader(request)
             if request.method not in (b"GET", b"HEAD"):
-                raise NotAllowed(f"{path.decode('latin-1')} is read with GET")
+                raise MethodNotAllowed(f"{path.decode('latin-1')} is read with GET")
             return page
         service, _, method = path.removeprefix(_PREFIX).decode("latin-1").partition("/")
         if not path.startswith(_PREFIX):
