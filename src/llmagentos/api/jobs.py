@@ -15,6 +15,16 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
+from llmagentos.api.job_events import Difference as Difference
+from llmagentos.api.job_events import JobEvent as JobEvent
+from llmagentos.api.job_events import JobRecord as JobRecord
+from llmagentos.api.job_events import LogLine as LogLine
+from llmagentos.api.job_events import PlayStarted as PlayStarted
+from llmagentos.api.job_events import Recap as Recap
+from llmagentos.api.job_events import Stats as Stats
+from llmagentos.api.job_events import Status as Status
+from llmagentos.api.job_events import TaskResult as TaskResult
+from llmagentos.api.job_events import TaskStarted as TaskStarted
 from llmagentos.core.errors import Conflict
 
 MAX_EVENTS = 500
@@ -33,7 +43,6 @@ Text = Annotated[str, Meta(max_length=4096)]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 HostState = Literal["queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"]
 HostEnd = Literal["succeeded", "failed", "unreachable", "interrupted", "cancelled"]
-Status = Literal["ok", "changed", "failed", "skipped", "unreachable", "ignored"]
 
 
 class EventGap(Conflict):
@@ -79,18 +88,6 @@ class BundleInfo(msgspec.Struct, frozen=True):
     size: int
 
 
-class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Ansible's recap of one host: how many tasks ended how."""
-
-    ok: int = 0
-    changed: int = 0
-    unreachable: int = 0
-    failed: int = 0
-    skipped: int = 0
-    rescued: int = 0
-    ignored: int = 0
-
-
 class JobHost(msgspec.Struct, frozen=True):
     """A job on one of its nodes."""
 
@@ -132,79 +129,6 @@ class Job(msgspec.Struct, frozen=True):
     hosts: list[JobHost]
     waiting: list[str] = []
     """Nodes of this job that are away: they get it when they are back."""
-
-
-# --- events -----------------------------------------------------------------------------------
-
-
-class _Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
-    seq: Annotated[int, Meta(ge=1)]
-    at: float
-
-
-class PlayStarted(_Event, frozen=True, tag="play_started", kw_only=True):
-    """`PLAY [name]`."""
-
-    name: str
-
-
-class TaskStarted(_Event, frozen=True, tag="task_started", kw_only=True):
-    """`TASK [name]`, or `RUNNING HANDLER [name]`."""
-
-    name: str
-    action: str = ""
-    handler: bool = False
-
-
-class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One change that `--diff` shows: two texts, or one that was prepared by the task module."""
-
-    before: str = ""
-    after: str = ""
-    before_header: str = ""
-    after_header: str = ""
-    prepared: str = ""
-
-
-class TaskResult(_Event, frozen=True, tag="task_result", kw_only=True):
-    """What a task came to on one host, or one item of its loop."""
-
-    host: str
-    task: str
-    action: str = ""
-    status: Status
-    item: Any = None
-    """The loop's item (label) when this is the result of one; the loop's own result has none."""
-    is_item: bool = False
-    result: dict[str, Any] = {}
-    """As the task module returned it, within `api.bounded.MAX_RESULT_BYTES`, without what `no_log` hides."""
-    diff: list[Difference] = []
-    duration_s: float | None = None
-    delegated_to: str | None = None
-
-
-class LogLine(_Event, frozen=True, tag="log", kw_only=True):
-    """A line that is no result: a warning, a deprecation, an include, an error of the runner."""
-
-    level: Literal["info", "warning", "deprecated", "error"] = "info"
-    text: str
-
-
-class Recap(_Event, frozen=True, tag="recap", kw_only=True):
-    """`PLAY RECAP`."""
-
-    hosts: dict[str, Stats]
-
-
-JobEvent = PlayStarted | TaskStarted | TaskResult | LogLine | Recap
-
-
-class JobRecord(msgspec.Struct, frozen=True):
-    """An event as readers get it. `id` counts within the job, over all its nodes."""
-
-    id: int
-    node: str
-    event: JobEvent
 
 
 # --- a node's own queue -----------------------------------------------------------------------
