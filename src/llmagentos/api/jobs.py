@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
+from llmagentos.api.job_control import Approval, Batch, Decision, Key, Name, Retries, Rollout, Text, Waiting
 from llmagentos.api.job_events import Difference as Difference
 from llmagentos.api.job_events import JobEvent as JobEvent
 from llmagentos.api.job_events import JobRecord as JobRecord
@@ -38,10 +39,10 @@ POLL_S = 25.0
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a bundle's bytes, hexadecimal."""
-Text = Annotated[str, Meta(max_length=4096)]
-
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-HostState = Literal["queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"]
+JobState = Literal["waiting_approval", "waiting", "queued", "running", "succeeded", "failed", "cancelled"]
+HostState = Literal[
+    "held", "queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"
+]
 HostEnd = Literal["succeeded", "failed", "unreachable", "interrupted", "cancelled"]
 
 
@@ -79,6 +80,25 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     verbosity: Annotated[int, Meta(ge=0, le=4)] = 0
     timeout_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 24 * 3600.0
     """A node stops the playbook after this."""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    """In a node's queue the higher ones come first; those of one priority strictly in the order they came."""
+    total_timeout_s: Annotated[float, Meta(gt=0, le=31 * 86_400)] | None = None
+    """What has not ended on some node so long after the job was let run, is stopped there and has failed."""
+    retries: Retries | None = None
+    lock: Name | None = None
+    """Of jobs with the same lock one runs at a time."""
+    window: Name | None = None
+    """Begins only while this maintenance window (configuration: `windows`) is open."""
+    window_end: Literal["finish", "stop"] = "finish"
+    """What becomes of it when the window closes while it runs."""
+    approval: Literal["required"] | None = None
+    approvers: Annotated[list[Text], Meta(max_length=64)] = []
+    """Who may approve, as `kind:name` or `kind:*`; without any, everybody who may approve jobs."""
+    rollout: Rollout | None = None
+    secrets: Annotated[list[Text], Meta(max_length=64)] = []
+    """Names of `extra_vars` that are told to nodes only, and forgotten when the job ends."""
+    idempotency_key: Key | None = None
+    """The same key with the same request is the same job; the header `Idempotency-Key` says the same."""
 
 
 class BundleInfo(msgspec.Struct, frozen=True):
@@ -101,6 +121,10 @@ class JobHost(msgspec.Struct, frozen=True):
     recap: Stats | None = None
     message: str | None = None
     """Why it ended as it did, or what it waits for."""
+    attempt: int = 1
+    batch: int | None = None
+    not_before: float | None = None
+    """When the next attempt may begin."""
 
 
 class JobSummary(msgspec.Struct, frozen=True):
@@ -119,6 +143,10 @@ class JobSummary(msgspec.Struct, frozen=True):
     ended: float | None = None
     exit_code: int | None = None
     """Once ended, as ansible-playbook's: 0, 2 (a host failed) or 4 (one was unreachable); 1 when cancelled."""
+    priority: int = 0
+    waiting_for: Waiting | None = None
+    origin: str | None = None
+    """What made it, when not a person: `schedule:NAME`, `template:NAME`, `job:NUMBER`."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -129,6 +157,10 @@ class Job(msgspec.Struct, frozen=True):
     hosts: list[JobHost]
     waiting: list[str] = []
     """Nodes of this job that are away: they get it when they are back."""
+    batches: list[Batch] = []
+    approval: Approval | None = None
+    message: str | None = None
+    """Why it ended as it did, as far as no node says it."""
 
 
 # --- a node's own queue -----------------------------------------------------------------------
@@ -177,6 +209,8 @@ class NodeJob(msgspec.Struct, frozen=True):
     verbosity: int = 0
     timeout_s: float = 24 * 3600.0
     kind: str = "playbook"
+    attempt: int = 1
+    """From 2 on a new one of the same job, begun from the first task; its events count from 1 again."""
 
 
 class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -258,6 +292,16 @@ async def show(client: ApiClient, job: int) -> Job:
 async def cancel(client: ApiClient, job: int) -> Job:
     """Take a job out of the queues and stop it where it runs."""
     return await client.post(f"{_JOBS}/{job}/cancel", {}, Job)
+
+
+async def approve(client: ApiClient, job: int, reason: str | None = None) -> Job:
+    """Let a job that needs approval run. Raises `Conflict` when somebody else was first, `Forbidden`."""
+    return await client.post(f"{_JOBS}/{job}/approve", Decision(reason), Job)
+
+
+async def deny(client: ApiClient, job: int, reason: str | None = None) -> Job:
+    """Refuse a job that needs approval: it is cancelled. Raises `Conflict` or `Forbidden` as `approve` does."""
+    return await client.post(f"{_JOBS}/{job}/deny", Decision(reason), Job)
 
 
 async def events(client: ApiClient, job: int, *, after: int = 0, limit: int = 1000) -> list[JobRecord]:

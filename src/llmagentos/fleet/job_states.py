@@ -1,11 +1,13 @@
 """What a job can be on a node, and what its nodes make of the whole: one table, and folds over it.
 
-queued ──claim──▶ running ──end──▶ succeeded | failed | unreachable | interrupted | cancelled
-   │                 │ ▲
-   │               cancel claim (again: a node agent that was restarted)
-   │                 ▼
-   └──cancel──▶  cancelling ──end──▶ (the same ends)
-         ╰──────▶ cancelled
+held ──release──▶ queued ──claim──▶ running ──end──▶ succeeded | failed | unreachable | interrupted | cancelled
+ ▲ ▲                │ ▲                │ │ ▲
+ │ └──────hold──────┘ │                │ cancel, expire      claim (again: a node agent that was restarted)
+ │                    │                │ ▼
+ └────────retry───────┼────────────────┘ cancelling ──end──▶ (the same ends)
+                      ╰──cancel──▶ cancelled, expire ──▶ failed (both from held as well)
+
+Held is what its job may not begin yet (approval, window, lock, batch) or what waits for its next attempt.
 """
 
 from __future__ import annotations
@@ -17,22 +19,32 @@ from typing import Literal, cast, get_args
 from llmagentos.api.jobs import HostEnd, HostState, JobState
 from llmagentos.core.errors import Conflict
 
-Change = Literal["claim", "cancel", "remove"] | HostEnd
-"""What can happen: a node takes it up, somebody cancels, the node is removed, or it ends."""
+Change = Literal["release", "hold", "claim", "cancel", "expire", "retry", "remove"] | HostEnd
+"""What can happen: the job lets it run or takes that back, a node takes it up, somebody cancels, its time is over,
+an attempt ended and another one follows, the node is removed, or it ends."""
 
 ENDS: frozenset[str] = frozenset(get_args(HostEnd))
 WORKING: frozenset[str] = frozenset({"running", "cancelling"})
 
 TRANSITIONS: MappingProxyType[tuple[HostState, str], HostState] = MappingProxyType(
     {
+        ("held", "release"): "queued",
+        ("held", "cancel"): "cancelled",
+        ("held", "expire"): "failed",
+        ("held", "remove"): "cancelled",
+        ("queued", "hold"): "held",
         ("queued", "claim"): "running",
         ("queued", "cancel"): "cancelled",
+        ("queued", "expire"): "failed",
         ("queued", "remove"): "cancelled",
         ("running", "claim"): "running",
         ("running", "cancel"): "cancelling",
+        ("running", "expire"): "cancelling",
+        ("running", "retry"): "held",
         ("running", "remove"): "interrupted",
         ("cancelling", "claim"): "cancelling",
         ("cancelling", "cancel"): "cancelling",
+        ("cancelling", "expire"): "cancelling",
         ("cancelling", "remove"): "interrupted",
         **{(cast(HostState, state), end): cast(HostState, end) for state in sorted(WORKING) for end in sorted(ENDS)},
     }
@@ -56,7 +68,9 @@ def step(state: HostState, change: Change) -> HostState:
 def overall(states: Iterable[HostState]) -> JobState:
     """The job's state from those of its nodes."""
     found = set(states)
-    if found <= {"queued"}:
+    if found <= {"held"}:
+        return "waiting"
+    if found <= {"held", "queued"}:
         return "queued"
     if found - ENDS:
         return "running"

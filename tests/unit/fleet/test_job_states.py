@@ -12,17 +12,18 @@ from llmagentos.api.jobs import HostEnd, HostState
 from llmagentos.fleet.job_states import ENDS, TRANSITIONS, WORKING, WrongState, exit_code, overall, step
 
 STATES = list(get_args(HostState))
-CHANGES = ["claim", "cancel", "remove", *get_args(HostEnd)]
+CHANGES = ["release", "hold", "claim", "cancel", "expire", "retry", "remove", *get_args(HostEnd)]
 
 
 def test_every_state_is_in_the_table_or_an_end():
     assert {state for state, _ in TRANSITIONS} == set(STATES) - ENDS
-    assert set(TRANSITIONS.values()) | {"queued"} == set(STATES)
+    assert set(TRANSITIONS.values()) == set(STATES)
+    assert {change for _, change in TRANSITIONS} == set(CHANGES)
 
 
 @given(st.lists(st.sampled_from(CHANGES), max_size=12))
 def test_an_end_is_final_and_only_what_was_claimed_ends(changes):
-    state, claimed = "queued", False
+    state, claimed = "held", False
     for change in changes:
         before = state
         try:
@@ -30,14 +31,17 @@ def test_an_end_is_final_and_only_what_was_claimed_ends(changes):
         except WrongState:
             continue
         assert before not in ENDS
-        claimed = claimed or change == "claim"
-        assert claimed or state in ("queued", "cancelled")
+        claimed = (claimed or change == "claim") and state not in ("held", "queued")
+        assert claimed or state in ("held", "queued", "cancelled") or change == "expire"
     assert (state in WORKING) <= claimed
 
 
 @pytest.mark.parametrize(
     ("states", "state", "code"),
     [
+        (["held", "held"], "waiting", None),
+        (["held", "queued"], "queued", None),
+        (["held", "succeeded"], "running", None),
         (["queued", "queued"], "queued", None),
         (["queued", "running"], "running", None),
         (["succeeded", "queued"], "running", None),
