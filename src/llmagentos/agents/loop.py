@@ -18,8 +18,8 @@ from llmagentos.agents import routing
 from llmagentos.agents.decide import Answer, CallModel, CallTool, Fail, GiveUpTool, Rank, Step, decide
 from llmagentos.agents.log import Log, apply
 from llmagentos.agents.model import Models
-from llmagentos.agents.tools import MAX_RESULT, Tool, Toolset
-from llmagentos.api.agents import AgentSpec
+from llmagentos.agents.tools import Tool, Toolset
+from llmagentos.api.agents import MAX_RESULT, AgentSpec
 from llmagentos.api.runs import (
     Answered,
     Data,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 
-from llmagentos.api.agents import AgentSpec
+from llmagentos.api.agents import AgentSpec, ToolOptions
 from llmagentos.api.registry import MethodSpec
 from llmagentos.core.errors import ConfigError
 from llmagentos.services.context import serving_run
@@ -17,9 +17,7 @@ from llmagentos.services.service import Method
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__llmagentos_tool__"
-
-MAX_RESULT = 256 * 1024
-"""Bytes of JSON that a tool's result may have: it becomes part of the log and of a prompt."""
+PLAIN = ToolOptions()
 
 
 class Services(Protocol):
@@ -54,6 +52,17 @@ class Tool:
     """Calling it twice does the same as once, so an interrupted call is simply made again."""
     invoke: Invoke = field(repr=False, compare=False)
     examples: tuple[str, ...] = ()
+    options: ToolOptions = PLAIN
+
+    def under(self, options: ToolOptions) -> Tool:
+        """The same with `options`. Raises `ConfigError` for retries of what must not be repeated."""
+        idempotent = self.idempotent if options.idempotent is None else options.idempotent
+        if options.retries and not idempotent:
+            raise ConfigError(
+                f"the tool {self.name!r} has retries={options.retries}, but a call of it must not be repeated",
+                hint="`idempotent: true` says that it may",
+            )
+        return replace(self, idempotent=idempotent, options=options)
 
     @property
     def text_parameter(self) -> str | None:
@@ -72,25 +81,35 @@ def _listed(value: Any) -> Sequence[Any]:
 @dataclass(frozen=True, slots=True)
 class _Mark:
     name: str
-    idempotent: bool
-    examples: tuple[str, ...]
+    idempotent: bool = False
+    examples: tuple[str, ...] = ()
+    options: ToolOptions = PLAIN
 
 
 @overload
 def tool(function: F) -> F: ...
 @overload
-def tool(*, name: str | None = None, idempotent: bool = False, examples: Sequence[str] = ()) -> Callable[[F], F]: ...
 def tool(
-    function: F | None = None, *, name: str | None = None, idempotent: bool = False, examples: Sequence[str] = ()
+    *, name: str | None = None, idempotent: bool = False, examples: Sequence[str] = (), **options: Any
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    *,
+    name: str | None = None,
+    idempotent: bool = False,
+    examples: Sequence[str] = (),
+    **options: Any,
 ) -> F | Callable[[F], F]:
     """Marks a function as a tool: its type hints become the schema, its docstring tells the model what it does.
 
     `idempotent` says that an interrupted call may be made again. `examples` are requests that it is for
-    (they guide the choice by embedding).
+    (they guide the choice by embedding). `options` are those of `ToolOptions`: `approval="required"`,
+    `timeout=30`, `retries=2`, `allow=["operator:*"]` and so on. Raises `ConfigError` for one that is none.
     """
 
     def mark(marked: F) -> F:
-        setattr(marked, _MARK, _Mark(name or marked.__name__, idempotent, tuple(examples)))
+        called = name or marked.__name__
+        setattr(marked, _MARK, _Mark(called, idempotent, tuple(examples), _options(called, options)))
         return marked
 
     return mark(function) if function is not None else mark
@@ -98,7 +117,7 @@ def tool(
 
 def function_tool(function: Callable[..., Any]) -> Tool:
     """The tool of a Python function. Raises `ConfigError` for one that cannot be called by name with JSON."""
-    mark = getattr(function, _MARK, None) or _Mark(function.__name__, False, ())
+    mark = getattr(function, _MARK, None) or _Mark(function.__name__)
     method = Method("tool", mark.name, function)
     if method.streams:
         raise ConfigError(f"the tool {mark.name!r} is a generator", hint="return a list")
@@ -114,11 +133,21 @@ def function_tool(function: Callable[..., Any]) -> Tool:
         return msgspec.json.decode(method.encode(result))
 
     idempotent = mark.idempotent or method.spec.idempotent
-    return Tool(mark.name, method.spec.doc, method.spec.parameters, idempotent, invoke, mark.examples)
+    made = Tool(mark.name, method.spec.doc, method.spec.parameters, idempotent, invoke, mark.examples)
+    return made.under(mark.options)
 
 
-async def service_tool(services: Services, where: str, examples: Sequence[str] = ()) -> Tool:
-    """The tool of `service.method`. Raises `NotFound` or `Unavailable` when nobody offers it now."""
+def _options(name: str, given: Mapping[str, Any]) -> ToolOptions:
+    try:
+        return msgspec.convert(dict(given), ToolOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the tool {name!r}: {error}") from None
+
+
+async def service_tool(
+    services: Services, where: str, examples: Sequence[str] = (), options: ToolOptions = PLAIN
+) -> Tool:
+    """The tool of `service.method`. Raises `NotFound` or `Unavailable` when nobody offers it now, `ConfigError`."""
     service, _, method = where.rpartition(".")
     spec = await services.describe(service, method)
     if spec.streams:
@@ -127,7 +156,7 @@ async def service_tool(services: Services, where: str, examples: Sequence[str] =
     async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
         return await services.call(service, method, arguments, timeout=timeout, run_id=run)
 
-    return Tool(where, spec.doc, spec.parameters, spec.idempotent, invoke, tuple(examples))
+    return Tool(where, spec.doc, spec.parameters, spec.idempotent, invoke, tuple(examples)).under(options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +176,7 @@ class Toolset:
 
 async def resolve(spec: AgentSpec, functions: Mapping[str, Tool], services: Services) -> Toolset:
     """The agent's tools, with what the services say of them now."""
-    methods = [await service_tool(services, entry.service, entry.examples) for entry in spec.tools]
+    methods = [await service_tool(services, entry.service, entry.examples, entry) for entry in spec.tools]
     ground: Tool | None = None
     if spec.ground is not None:
         ground = functions.get(spec.ground) or await service_tool(services, spec.ground)

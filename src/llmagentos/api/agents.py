@@ -17,11 +17,50 @@ MethodName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.[A-Za-z_
 Text = Annotated[str, Meta(max_length=20_000)]
 
 Route = Literal["model", "embedding"]
+ToolsBy = Literal["auto", "native", "schema"]
+MAX_RESULT = 256 * 1024
+"""Bytes of JSON that a tool's result may have: it becomes part of the log and of a prompt."""
 Priority = Annotated[int, Meta(ge=-20, le=19)] | Literal["realtime", "interactive", "batch"]
 """Nice value, -20 (first) to 19 (last), or its name."""
 
 
-class ServiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ToolOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How a tool may be called: the same keys for every kind of tool."""
+
+    approval: Annotated[
+        Literal["required"] | None, Meta(description="`required`: a person has to agree before each call")
+    ] = None
+    approval_timeout: Annotated[
+        Annotated[float, Meta(gt=0, le=31_536_000)] | None,
+        Meta(description="Seconds after which a call that nobody answered is denied; else `approvals.timeout_s`"),
+    ] = None
+    timeout: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)] | None,
+        Meta(description="Seconds for one call; without it what is left of the run's time"),
+    ] = None
+    idempotent: Annotated[
+        bool | None, Meta(description="Whether it may be called again without harm; without it as the tool itself says")
+    ] = None
+    retries: Annotated[
+        int, Meta(ge=0, le=10, description="Further tries of a call that failed; only for tools that are idempotent")
+    ] = 0
+    result_bytes: Annotated[
+        int, Meta(ge=64, le=MAX_RESULT, description="Longest result; the rest is cut off, and the model told so")
+    ] = MAX_RESULT
+    allow: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=200)]],
+        Meta(max_length=100, description="Whose runs may use it, e.g. `operator:*` or `admin:ada`; empty: everybody's"),
+    ] = []
+    interrupted: Annotated[
+        Literal["tell", "fail"],
+        Meta(
+            description="When nobody knows whether a call was carried out: tell the model, or fail the run. "
+            "Idempotent tools are called again"
+        ),
+    ] = "tell"
+
+
+class ServiceTool(ToolOptions, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A service's method as a tool. What it does and takes is asked of the registry when a run begins."""
 
     service: Annotated[MethodName, Meta(description="service.method")]
@@ -35,6 +74,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """What one run may use."""
 
     steps: Annotated[int, Meta(ge=1, le=1000, description="Model calls and tool calls")] = 20
+    repeats: Annotated[
+        int,
+        Meta(
+            ge=1, le=1000, description="Calls of one tool with the same arguments; at one more the model is told, once"
+        ),
+    ] = 3
+    parallel: Annotated[
+        int, Meta(ge=1, le=64, description="Tool calls at the same time, when the model asks for several")
+    ] = 8
     tokens: Annotated[int, Meta(ge=1, description="Tokens read and written by the model")] = 50_000
     reply: Annotated[int, Meta(ge=1, description="Tokens of one reply of the model")] = 1024
     timeout: Annotated[float, Meta(gt=0, le=86_400, description="Seconds of work, waiting for a host not counted")] = (
@@ -61,6 +109,13 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         | None
     ) = None
     route: Annotated[Route, Meta(description="What chooses a tool: the model, or similarity by embedding")] = "model"
+    tools_by: Annotated[
+        ToolsBy,
+        Meta(
+            description="How the model asks for tools: `native` with the tool calls of OpenAI's API, `schema` with a "
+            "JSON object that a grammar enforces, for small models; `auto` as the model's own `tools` says"
+        ),
+    ] = "auto"
     threshold: Annotated[
         float, Meta(ge=-1, le=1, description="Least similarity for a choice by embedding; below it the agent asks back")
     ] = 0.82
