@@ -18,7 +18,7 @@ from llmagentos.agents import routing
 from llmagentos.agents.decide import Answer, CallModel, CallTool, Fail, GiveUpTool, Rank, Step, decide
 from llmagentos.agents.log import Log, apply
 from llmagentos.agents.model import Models
-from llmagentos.agents.tools import Tool, Toolset
+from llmagentos.agents.tools import CalledBy, Tool, Toolset
 from llmagentos.api.agents import MAX_RESULT, AgentSpec
 from llmagentos.api.runs import (
     Answered,
@@ -180,7 +180,7 @@ class Loop:
         if tool is None:
             return None, f"there is no tool {step.name!r} any more"
         try:
-            result = await tool.invoke(step.arguments, max(0.001, self._left()), self._run)
+            result = await tool.invoke(step.arguments, max(0.001, self._left()), CalledBy(self._run, step.call_id))
             size = len(msgspec.json.encode(result))
         except ServiceError as error:
             return None, f"{error.remote_type}: {error.message}" if error.remote_type else error.message

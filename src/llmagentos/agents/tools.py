@@ -36,8 +36,16 @@ class Services(Protocol):
     async def describe(self, service: str, method: str) -> MethodSpec: ...
 
 
-Invoke = Callable[[Mapping[str, Any], float, str], Awaitable[Any]]
-"""`await invoke(arguments, timeout, run)` -> the result as plain JSON values."""
+@dataclass(frozen=True, slots=True)
+class CalledBy:
+    """For what a tool is called: after a crash the same call comes again with the same two."""
+
+    run: str
+    call_id: str
+
+
+Invoke = Callable[[Mapping[str, Any], float, CalledBy], Awaitable[Any]]
+"""`await invoke(arguments, timeout, by)` -> the result as plain JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +130,9 @@ def function_tool(function: Callable[..., Any]) -> Tool:
     if method.streams:
         raise ConfigError(f"the tool {mark.name!r} is a generator", hint="return a list")
 
-    async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
+    async def invoke(arguments: Mapping[str, Any], timeout: float, by: CalledBy) -> Any:
         positional, named = method.arguments(msgspec.json.encode(arguments))
-        with serving_run(run):  # services that the function calls know for which run
+        with serving_run(by.run):  # services that the function calls know for which run
             async with asyncio.timeout(timeout):
                 if method.is_async:
                     result = await function(*positional, **named)
@@ -153,8 +161,8 @@ async def service_tool(
     if spec.streams:
         raise ConfigError(f"the tool {where!r} streams", hint="use a method that returns a list")
 
-    async def invoke(arguments: Mapping[str, Any], timeout: float, run: str) -> Any:
-        return await services.call(service, method, arguments, timeout=timeout, run_id=run)
+    async def invoke(arguments: Mapping[str, Any], timeout: float, by: CalledBy) -> Any:
+        return await services.call(service, method, arguments, timeout=timeout, run_id=by.run)
 
     return Tool(where, spec.doc, spec.parameters, spec.idempotent, invoke, tuple(examples)).under(options)
 

@@ -12,7 +12,7 @@ import pytest
 from llmagentos.agents import routing
 from llmagentos.agents.agent import Agent
 from llmagentos.agents.choosing import Call, Ready, Unusable, parse, schema
-from llmagentos.agents.tools import function_tool, tool
+from llmagentos.agents.tools import CalledBy, function_tool, tool
 from llmagentos.api.agents import Limits, ServiceTool
 from llmagentos.core.errors import ConfigError, InvalidInput
 from unit.agents.conftest import tools_of
@@ -46,14 +46,14 @@ def test_a_schema_comes_from_the_type_hints() -> None:
 
 def test_arguments_are_converted_and_results_are_plain() -> None:
     made = function_tool(pack)
-    found = asyncio.run(made.invoke({"box": {"width": 3, "label": "a"}, "count": 2}, 5, "run"))
+    found = asyncio.run(made.invoke({"box": {"width": 3, "label": "a"}, "count": 2}, 5, CalledBy("run", "call-1")))
     assert found == [{"width": 3, "label": "a"}] * 2
-    assert asyncio.run(function_tool(later).invoke({"text": "hi"}, 5, "run")) == "hi"
+    assert asyncio.run(function_tool(later).invoke({"text": "hi"}, 5, CalledBy("run", "call-1"))) == "hi"
 
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(InvalidInput, match="width"):
-        asyncio.run(function_tool(pack).invoke({"box": {"width": "x"}}, 5, "run"))
+        asyncio.run(function_tool(pack).invoke({"box": {"width": "x"}}, 5, CalledBy("run", "call-1")))
 
 
 def test_a_tool_that_never_ends_is_given_up() -> None:
@@ -61,7 +61,7 @@ def test_a_tool_that_never_ends_is_given_up() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(TimeoutError):
-        asyncio.run(function_tool(stuck).invoke({}, 0.01, "run"))
+        asyncio.run(function_tool(stuck).invoke({}, 0.01, CalledBy("run", "call-1")))
 
 
 def test_a_mark_changes_nothing_but_what_is_known() -> None:
