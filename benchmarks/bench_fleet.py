@@ -1,4 +1,4 @@
-"""A job to 1,000 nodes: real server, real protocol, the node agents simulated many to a process. Goal: queued 1 s, done 10 s.
+"""A job to 1,000 simulated nodes: real server, real protocol. Goal: queued in 1 s, all results in 10 s.
 
 A simulated node joins with its own token, sends its heartbeats, and for each job fetches the bundle, sends the
 events of a playbook of three tasks, and its end: each node over a connection of its own, as real ones do.
@@ -141,7 +141,7 @@ async def measure(url: str, token: str, server: psutil.Process, count: int) -> N
         async with AsyncExitStack() as stack:
             tasks = [asyncio.create_task(node.run()) for node in fleet]
             stack.callback(lambda: [task.cancel() for task in tasks])
-            while sum(node.state == "ready" for node in await nodes.listing(admin)) < count:
+            while sum(node.state == "ready" for node in await nodes.listing(admin)) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
             print(f"all ready; server {server.memory_info().rss / 2**20:.0f} MiB")
             for _ in range(JOBS):
