@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Log:
         self._seq = 0
         self.recap: dict[str, dict[str, int]] = {}
         self.failure: str | None = None
+        self.mine: Callable[[str], bool] = lambda _: True  # hosts that are told of here, in a job that spans nodes
 
     def append(self, kind: str, **members: Any) -> None:
         """One event, as `llmagentos.api.jobs` describes it. Over the limits its result and diff are left out."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,22 @@ _OF_A_COLLECTION = re.compile(r"ansible_collections\.(?!ansible\.builtin\.)\w+\.
 _display = Display()
 
 
-def install() -> None:
-    """From now on, for the workers of this process."""
+def install() -> Callable[[Any], None]:
+    """From now on, for the workers of this process. Returns what starts one in a process of its own."""
     start = worker.WorkerProcess.start
 
     def begin(process: Any) -> None:
         if (reason := reason_to_fork(_circumstances(process._task, process._task_vars))) is None:
-            _execute(process)
+            execute(process)
         else:
             _display.vvv(f"task in a process of its own: {reason}", host=process._host.name)
             start(process)
 
     worker.WorkerProcess.start = begin
+    return start  # type: ignore[no-any-return]
 
 
-def _execute(process: Any) -> None:
+def execute(process: Any) -> None:
     """What the worker's process does, with copies of what it would have had for itself."""
     process._task = _with_parents(process._task)
     process._host = copy.copy(process._host)

@@ -35,6 +35,7 @@ from llmagentos_ansible import events, modulefork
 
 OUTPUT_BYTES = 1024 * 1024
 PLUGINS = Path(__file__).parent / "plugins"
+_ERROR, _ANY_HOST = 1, 15  # of ansible-playbook's exit codes: the playbook is wrong; all that hosts can add up to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Spec:
     """What to run."""
 
     playbook: str  # relative to bundle/
-    limit: str  # the inventory name of this machine, and localhost where a play says so
+    limit: str | None  # the inventory name of this machine, and localhost where a play says so
     home: str  # directory of ansible-core's own state on this machine: collections, temporary files
     inventory: Mapping[str, Any]  # as Ansible's YAML inventories: {"all": {"hosts": ..., "children": ...}}
     inventory_directory: str | None = None  # inside bundle/, with its group_vars and host_vars
@@ -52,6 +53,7 @@ class Spec:
     tags: tuple[str, ...] = ()
     skip_tags: tuple[str, ...] = ()
     verbosity: int = 0
+    lockstep: Mapping[str, Any] | None = None  # for a playbook that spans hosts: {"me", "lead", "hosts", "forks"}
 
 
 def main(directory: Path) -> NoReturn:
@@ -112,8 +114,9 @@ def _run(
     from ansible.errors import AnsibleError
     from ansible.utils.display import Display
 
-    from llmagentos_ansible import inline, shortcuts
+    from llmagentos_ansible import delegation, inline, shortcuts
     from llmagentos_ansible.execution import Executor
+    from llmagentos_ansible.lockstep import Lockstep, Members
     from llmagentos_ansible.preload import preload
 
     class Command(PlaybookCLI):  # type: ignore[misc]
@@ -124,13 +127,29 @@ def _run(
 
     Executor(*modules).install()
     shortcuts.install()
-    inline.install()
+    forked = inline.install()
+    if spec.lockstep is not None:
+        members = Members(spec.lockstep["me"], spec.lockstep["lead"], frozenset(spec.lockstep["hosts"]))
+        log.mine = members.mine
+        lockstep = Lockstep(directory, members)
+        lockstep.install(forked, inline.execute)
+        delegation.install(lockstep)
     try:
-        return int(Command(_arguments(directory, spec)).run() or 0)
+        code = int(Command(_arguments(directory, spec)).run() or 0)
+        return code if spec.lockstep is None else _own(code, log.recap)
     except AnsibleError as error:
         Display().error(error)
         log.error(_told(error, directory))
         return int(getattr(error, "_exit_code", 1))
+
+
+def _own(code: int, recap: Mapping[str, Mapping[str, int]]) -> int:
+    """The exit code for this node's hosts alone, of a run that ended for all of the job's."""
+    if any(found["unreachable"] for found in recap.values()):
+        return 4
+    if any(found["failed"] for found in recap.values()):
+        return 2
+    return code if code & _ERROR or code > _ANY_HOST else 0
 
 
 def _told(error: Exception, directory: Path) -> str:
@@ -141,7 +160,9 @@ def _told(error: Exception, directory: Path) -> str:
 
 
 def _arguments(directory: Path, spec: Spec) -> list[str]:
-    given = ["ansible-playbook", "--inventory", str(_inventory(directory, spec)), "--limit", spec.limit, "--forks", "1"]
+    forks = str(spec.lockstep["forks"]) if spec.lockstep else "1"
+    given = ["ansible-playbook", "--inventory", str(_inventory(directory, spec)), "--forks", forks]
+    given += ["--limit", spec.limit] if spec.limit is not None else []
     given += ["--extra-vars", f"@{directory / 'extra-vars.json'}"]
     given += ["--check"] * spec.check + ["--diff"] * spec.diff + ["-" + "v" * spec.verbosity] * bool(spec.verbosity)
     for tag in spec.tags:

@@ -56,8 +56,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._task(task, handler=True)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        hosts = ", ".join(host.name for host in included_file._hosts)
-        self._log.say("info", f"included: {included_file._filename} for {hosts}")
+        hosts = ", ".join(host.name for host in included_file._hosts if self._log.mine(host.name))
+        if hosts:
+            self._log.say("info", f"included: {included_file._filename} for {hosts}")
 
     def v2_playbook_on_vars_prompt(self, varname: str, *_: Any, **__: Any) -> None:
         self._log.say("warning", f"vars_prompt: nobody is here to answer; set it with `-e {varname}=...`")
@@ -86,12 +87,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._result(result, "skipped", item=True)
 
     def v2_runner_retry(self, result: CallbackTaskResult) -> None:
+        if not self._log.mine(result.host.get_name()):
+            return
         left = int(result.result.get("retries", 0)) - int(result.result.get("attempts", 0))
         name = result.task.get_name().strip()
         self._log.say("info", f"FAILED - RETRYING: [{self.host_label(result)}]: {name} ({left} retries left).")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        for host in sorted(stats.processed):
+        for host in filter(self._log.mine, sorted(stats.processed)):
             found = stats.summarize(host)
             found["failed"] = found.pop("failures")
             self._log.recap[host] = found
@@ -103,6 +106,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._log.append("task_started", name=name, action=str(task.action), handler=handler)
 
     def _result(self, result: CallbackTaskResult, status: str, *, item: bool = False) -> None:
+        if not self._log.mine(result.host.get_name()):
+            return
         found = dict(result.result)
         self._warnings(found)
         members: dict[str, Any] = {
