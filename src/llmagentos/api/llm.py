@@ -95,6 +95,14 @@ class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: dict[str, Any] | UnsetType | None = UNSET
+    completion_tokens_details: dict[str, Any] | UnsetType | None = UNSET
+
+    def detail(self, of: Literal["prompt", "completion"], name: str) -> int:
+        """A number of the details that engines tell, e.g. `cached_tokens` of the prompt; 0 without it."""
+        details = self.prompt_tokens_details if of == "prompt" else self.completion_tokens_details
+        value = details.get(name) if isinstance(details, dict) else None
+        return value if isinstance(value, int) else 0
 
 
 class Waits(msgspec.Struct, frozen=True):

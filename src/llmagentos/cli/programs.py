@@ -38,6 +38,9 @@ PATIENCE_S = 30.0
 _RENEWALS = 3
 _SECRET = ("LLMAGENTOS_TOKEN", "LLMAGENTOS_TOKEN_FILE")
 """What the caller may do is not what the program may do."""
+# OpenAI's Agents SDK asks for a model of OpenAI's when its program names none, and sends its traces, with the key it
+# is given, to OpenAI itself: calls are traced here.
+_UNLESS_SET = {"OPENAI_DEFAULT_MODEL": "default", "OPENAI_AGENTS_DISABLE_TRACING": "1"}
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -94,7 +97,7 @@ def environment(
     }
     if bundle is not None and "SSL_CERT_FILE" not in outer:
         given["SSL_CERT_FILE"] = str(bundle)
-    return {name: value for name, value in outer.items() if name not in _SECRET} | given
+    return _UNLESS_SET | {name: value for name, value in outer.items() if name not in _SECRET} | given
 
 
 @contextmanager

@@ -318,6 +318,10 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_days: Days = 30
     jobs_days: Days = 90
     calls_days: Days = 30
+    responses_days: Days = 30
+    responses_kept: Annotated[
+        PositiveInt, Meta(description="Responses (/v1/responses with store) of one caller that are kept, the newest")
+    ] = 10_000
     budgets_days: Annotated[Days, Meta(description="Spending of those without limits that spend nothing more")] = 400
     backups: Annotated[PositiveInt, Meta(description="Database backups kept (one is made before an upgrade)")] = 5
 

@@ -11,10 +11,12 @@ from llmagentos.kernel.policy import POLICIES
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
+from llmagentos.llm.responses.service import Responses
 from llmagentos.security.identity import Identity
-from llmagentos.server.routes import llm
+from llmagentos.server.routes import llm, responses
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.calls import CallRecords
+from llmagentos.storage.responses import ResponseRecords
 
 
 def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
@@ -51,3 +53,8 @@ def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecord
         return await records.newest(limit, run_id=run_id)
 
     parts.endpoints += llm.endpoints(gateway, calls, acts_for, started=base.started)
+
+    retention = base.config.retention
+    kept = ResponseRecords(base.database, base.clock, days=retention.responses_days, most=retention.responses_kept)
+    parts.endpoints += responses.endpoints(Responses(gateway.chat, kept, base.clock), acts_for)
+    parts.prune.append(kept.prune)

@@ -140,6 +140,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_llm_calls_at'), ['at'], unique=False)
         batch_op.create_index(batch_op.f('ix_llm_calls_run_id'), ['run_id'], unique=False)
 
+    op.create_table('llm_responses',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('owner', sa.String(length=300), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('previous', sa.String(length=64), nullable=True),
+    sa.Column('record', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_llm_responses'))
+    )
+    with op.batch_alter_table('llm_responses', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_llm_responses_at'), ['at'], unique=False)
+        batch_op.create_index('ix_llm_responses_owner_at', ['owner', 'at'], unique=False)
+
     op.create_table('node_modules',
     sa.Column('node', sa.String(length=64), nullable=False),
     sa.Column('module', sa.String(length=128), nullable=False),

@@ -1,0 +1,122 @@
+"""Responses of models that may be read again or answered to: a row each, for who asked and nobody else.
+
+A row holds its own input and answer; what came before is the row of `previous`. Rows are kept for
+`retention.responses_days`, of one owner the newest `retention.responses_kept`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Column, Float, Index, String, Table, Text, delete, func, select
+
+from llmagentos.api.responses import Item, ModelResponse
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import InvalidInput
+from llmagentos.storage.database import METADATA, Database
+
+MOST_TURNS = 500
+"""Responses in a row, each the answer to the one before."""
+
+RESPONSES = Table(
+    "llm_responses",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(300), nullable=False),
+    Column("at", Float, nullable=False, index=True),
+    Column("previous", String(64)),
+    Column("record", Text, nullable=False),
+    Index("ix_llm_responses_owner_at", "owner", "at"),
+)
+
+
+class StoredResponse(msgspec.Struct, frozen=True):
+    """A response and what it answers."""
+
+    input: list[Item]
+    response: ModelResponse
+
+
+_DECODER = msgspec.json.Decoder(StoredResponse)
+
+
+class ResponseRecords:
+    """Queries over the responses. `owner` is an identity's text; what belongs to another one is not there."""
+
+    def __init__(self, database: Database, clock: Clock, *, days: float, most: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._days = days
+        self._most = most
+
+    async def add(self, owner: str, stored: StoredResponse) -> None:
+        """Store a response that has ended."""
+        row = {
+            "id": stored.response.id,
+            "owner": owner,
+            "at": self._clock.time(),
+            "previous": stored.response.previous_response_id,
+            "record": msgspec.json.encode(stored).decode(),
+        }
+        async with self._database.write() as connection:
+            await connection.execute(RESPONSES.insert(), row)
+
+    async def get(self, owner: str, response_id: str) -> StoredResponse | None:
+        """One response."""
+        found = await self.chain(owner, response_id, most=1)
+        return found[0] if found else None
+
+    async def chain(self, owner: str, response_id: str, *, most: int = MOST_TURNS + 1) -> list[StoredResponse]:
+        """A response after those that it followed, the first one first; none when it or one of them is gone.
+
+        Raises `InvalidInput` for more than `MOST_TURNS`.
+        """
+        found: list[StoredResponse] = []
+        wanted: str | None = response_id
+        async with self._database.read() as connection:
+            while wanted is not None and len(found) < most:
+                query = select(RESPONSES.c.record).where(RESPONSES.c.id == wanted, RESPONSES.c.owner == owner)
+                record = (await connection.execute(query)).scalar_one_or_none()
+                if record is None:
+                    return []
+                found.append(_DECODER.decode(record))
+                wanted = found[-1].response.previous_response_id
+        if len(found) > MOST_TURNS:
+            raise InvalidInput(
+                f"{response_id!r} follows more than {MOST_TURNS} responses",
+                hint="begin a new conversation, with a summary of this one as its input",
+                param="previous_response_id",
+            )
+        return found[::-1]
+
+    async def remove(self, owner: str, response_id: str) -> bool:
+        """Delete a response; False when there is none."""
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                delete(RESPONSES).where(RESPONSES.c.id == response_id, RESPONSES.c.owner == owner)
+            )
+        return done.rowcount > 0
+
+    async def prune(self) -> int:
+        """Delete what is older than the retention, and of each owner what is over the limit; how many."""
+        oldest = self._clock.time() - self._days * 86_400
+        count = func.count().label("count")
+        async with self._database.read() as connection:
+            rows = await connection.execute(
+                select(RESPONSES.c.owner).group_by(RESPONSES.c.owner).having(count > self._most)
+            )
+            crowded = list(rows.scalars())
+        async with self._database.write() as connection:
+            done = await connection.execute(delete(RESPONSES).where(RESPONSES.c.at < oldest))
+            total = done.rowcount
+            for owner in crowded:
+                kept = (
+                    select(RESPONSES.c.id)
+                    .where(RESPONSES.c.owner == owner)
+                    .order_by(RESPONSES.c.at.desc(), RESPONSES.c.id)
+                    .limit(self._most)
+                )
+                done = await connection.execute(
+                    delete(RESPONSES).where(RESPONSES.c.owner == owner, RESPONSES.c.id.not_in(kept))
+                )
+                total += done.rowcount
+        return total
