@@ -39,8 +39,16 @@ def parse_agent(text: str, source: str) -> AgentSpec:
     try:
         spec: AgentSpec = decode(plain, AgentSpec)
     except ValueError as error:
-        raise InvalidDocument.of(source, [Fault(node.start_mark.line + 1, str(error))]) from None
+        raise InvalidDocument.of(source, [_fault(str(error), checker, node)]) from None
     return spec
+
+
+def _fault(message: str, checker: Checker, node: yaml.Node) -> Fault:
+    """What msgspec says, on the line of the tool that it says it of."""
+    told, _, place = message.partition(" - at `$.tools[")
+    index = place.partition("]")[0]
+    line = checker.lines.get(("tools", int(index))) if index.isdecimal() else None
+    return Fault(line, f"tools: {told}") if line else Fault(node.start_mark.line + 1, message)
 
 
 def _kind_faults(node: yaml.MappingNode) -> list[Fault]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 
-from llmagentos.api.agents import AgentSpec, ToolOptions
+from llmagentos.api.agents import AgentSpec, ToolOptions, ToolUse
 from llmagentos.api.registry import MethodSpec
 from llmagentos.core.errors import ConfigError
 from llmagentos.services.context import serving_run
@@ -18,6 +19,7 @@ from llmagentos.services.service import Method
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__llmagentos_tool__"
 PLAIN = ToolOptions()
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Services(Protocol):
@@ -173,6 +175,8 @@ class Toolset:
 
     tools: tuple[Tool, ...]
     ground: Tool | None
+    forbidden: frozenset[str] = frozenset()
+    """Names of tools that the agent has, but not for the run's caller."""
 
     def get(self, name: str) -> Tool | None:
         """The tool of this name."""
@@ -182,11 +186,38 @@ class Toolset:
         return None
 
 
-async def resolve(spec: AgentSpec, functions: Mapping[str, Tool], services: Services) -> Toolset:
-    """The agent's tools, with what the services say of them now."""
-    methods = [await service_tool(services, entry.service, entry.examples, entry) for entry in spec.tools]
+Source = Callable[[ToolUse], Awaitable[Sequence[Tool]]]
+"""The tools that an entry stands for. Raises `NotFound`, `Unavailable` or `ConfigError`."""
+
+
+async def resolve(
+    spec: AgentSpec, functions: Mapping[str, Tool], services: Services, sources: Mapping[str, Source] = NOTHING
+) -> Toolset:
+    """The agent's tools, with what those who offer them say of them now; `sources` by kind (`ToolUse.kind`)."""
+    found = [tool for entry in spec.tools for tool in await _offered(entry, services, sources)]
     ground: Tool | None = None
     if spec.ground is not None:
         ground = functions.get(spec.ground) or await service_tool(services, spec.ground)
     offered = tuple(known for name, known in functions.items() if name != spec.ground)
-    return Toolset((*offered, *methods), ground)
+    return Toolset(_named_once((*offered, *found)), ground)
+
+
+async def _offered(entry: ToolUse, services: Services, sources: Mapping[str, Source]) -> Sequence[Tool]:
+    if entry.service is not None:
+        return [await service_tool(services, entry.service, entry.examples, entry)]
+    source = sources.get(entry.kind)
+    if source is None:
+        raise ConfigError(
+            f"agents of a module cannot use the tool {entry.source}",
+            hint="define the agent in YAML, with `llmctl apply`: the server carries it out",
+        )
+    return [tool.under(entry) for tool in await source(entry)]
+
+
+def _named_once(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    names: set[str] = set()
+    for tool in tools:
+        if tool.name in names:
+            raise ConfigError(f"two tools are called {tool.name!r}", hint="`name:` or `only:` keeps them apart")
+        names.add(tool.name)
+    return tools

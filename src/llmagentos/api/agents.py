@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -60,14 +60,85 @@ class ToolOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     ] = "tell"
 
 
-class ServiceTool(ToolOptions, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A service's method as a tool. What it does and takes is asked of the registry when a run begins."""
+class ToolUse(ToolOptions, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Something that an agent may call: exactly one of service, mcp, agent, playbook and a2a says what.
 
-    service: Annotated[MethodName, Meta(description="service.method")]
+    What it does and takes is asked of whoever offers it when a run begins.
+    """
+
+    service: Annotated[MethodName | None, Meta(description="service.method")] = None
     examples: Annotated[
         list[Text],
         Meta(max_length=50, description="Requests that this tool is for: they guide the choice by embedding"),
     ] = []
+    mcp: Annotated[
+        AgentName | None, Meta(description="Name of an MCP server (`llmctl mcp`): its tools, as NAME.TOOL")
+    ] = None
+    only: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=128)]],
+        Meta(max_length=200, description="With `mcp`: the server's tools that are meant; without it all of them"),
+    ] = []
+    agent: Annotated[
+        AgentName | None, Meta(description="Name of another agent: a call is a run of it, below this one")
+    ] = None
+    playbook: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=300)] | None,
+        Meta(description="Playbook, counted from the file of the agent: a call is a job"),
+    ] = None
+    bundle: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(description="With `playbook`: the directory that it is in, as uploaded by `llmctl apply`"),
+    ] = None
+    nodes: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=200)]],
+        Meta(max_length=1000, description="With `playbook`: the nodes; without it the model names them"),
+    ] = []
+    vars: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="With `playbook`: variables that the model may set, each with its JSON Schema"),
+    ] = {}
+    a2a: Annotated[
+        Annotated[str, Meta(pattern=r"^(https?://[^\s]{1,500}|[A-Za-z0-9][A-Za-z0-9._-]{0,62})$")] | None,
+        Meta(
+            description="Remote A2A agent: the address where its card is, or its name under `a2a` in llmagentos.yaml "
+            "(with its token). A call is a task of it"
+        ),
+    ] = None
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None,
+        Meta(description="With agent, playbook and a2a: what the model calls the tool"),
+    ] = None
+    doc: Annotated[Text, Meta(description="With agent, playbook and a2a: what it is for, as told to the model")] = ""
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in TOOL_KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a tool is exactly one of {', '.join(TOOL_KINDS)}, not {' and '.join(given) or 'none'}")
+        for key, kinds in _ONLY_WITH.items():
+            if getattr(self, key) and given[0] not in kinds:
+                raise ValueError(f"the key {key!r} is for {' and '.join(kinds)} only")
+
+    @property
+    def kind(self) -> str:
+        """Which of `TOOL_KINDS` it is."""
+        return next(kind for kind in TOOL_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def source(self) -> str:
+        """Where the tool comes from, e.g. `catalogue.find` or `mcp:files`."""
+        return self.service or f"{self.kind}:{getattr(self, self.kind)}"
+
+
+TOOL_KINDS = ("service", "mcp", "agent", "playbook", "a2a")
+_ONLY_WITH = {
+    "only": ("mcp",),
+    "bundle": ("playbook",),
+    "nodes": ("playbook",),
+    "vars": ("playbook",),
+    "name": ("agent", "playbook", "a2a"),
+    "doc": ("agent", "playbook", "a2a"),
+}
+ServiceTool = ToolUse
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -96,7 +167,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     name: Annotated[AgentName, Meta(description="The agent's name")]
     model: Annotated[str, Meta(min_length=1, max_length=200, description="Name of the model")] = "default"
     instructions: Annotated[Text, Meta(description="What the agent is for and how it answers")] = ""
-    tools: Annotated[list[ServiceTool], Meta(max_length=100, description="Methods it may call")] = []
+    tools: Annotated[list[ToolUse], Meta(max_length=100, description="What it may call")] = []
     ground: (
         Annotated[
             str,

@@ -136,4 +136,4 @@ async def _versions(name: str) -> list[AgentInfo]:
 
 def _tools(shown: AgentInfo) -> list[str]:
     ground = [shown.spec.ground] if shown.spec.ground else []
-    return list(dict.fromkeys([*ground, *(tool.service for tool in shown.spec.tools), *shown.functions]))
+    return list(dict.fromkeys([*ground, *(tool.source for tool in shown.spec.tools), *shown.functions]))

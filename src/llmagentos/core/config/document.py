@@ -131,6 +131,8 @@ class Checker:
             return self._dict(node, kind, path)
         if isinstance(kind, inspect.ListType):
             return self._list(node, kind, path)
+        if isinstance(kind, inspect.AnyType):
+            return self._anything(node, kind, path)
         return self._scalar(node, kind, path)
 
     def _struct(self, node: yaml.Node, kind: inspect.StructType, path: Place) -> Any:
@@ -177,6 +179,13 @@ class Checker:
         if kind.min_length and len(node.value) < kind.min_length:
             self._fault(node, f"{_shown(path)} needs at least {kind.min_length} entry")
         return [self._value(item, kind.item_type, (*path, i)) for i, item in enumerate(node.value)]
+
+    def _anything(self, node: yaml.Node, kind: inspect.AnyType, path: Place) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return {key: self._value(value, kind, (*path, key)) for key, _, value in self._entries(node, path)}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, kind, (*path, i)) for i, item in enumerate(node.value)]
+        return _plain(node) if isinstance(node, yaml.ScalarNode) else None
 
     def _union(self, node: yaml.Node, kind: inspect.UnionType, path: Place) -> Any:
         tagged = {c.tag: c for c in kind.types if isinstance(c, inspect.StructType) and c.tag_field}

@@ -103,7 +103,7 @@ async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:
 async def _missing(services: Services, spec: AgentSpec) -> list[str]:
     """Tools that nobody offers now: no fault, they may come up later."""
     warnings = []
-    for where in [*(tool.service for tool in spec.tools), *([spec.ground] if spec.ground else [])]:
+    for where in [*(tool.service for tool in spec.tools if tool.service), *([spec.ground] if spec.ground else [])]:
         service, _, method = where.rpartition(".")
         try:
             await services.describe(service, method)

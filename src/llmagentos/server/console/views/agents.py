@@ -34,7 +34,7 @@ def page(agent: AgentInfo, t: Translate) -> dict[str, Any]:
         "version": agent.version,
         "host": host(agent, t),
         "ground": spec.ground,
-        "tools": [tool.service for tool in spec.tools] + agent.functions,
+        "tools": [tool.source for tool in spec.tools] + agent.functions,
         "instructions": spec.instructions,
         "updated": agent.updated,
         "limits": [
@@ -53,4 +53,4 @@ def host(agent: AgentInfo, t: Translate) -> str:
 
 def _uses(agent: AgentInfo) -> list[str]:
     ground = [agent.spec.ground] if agent.spec.ground else []
-    return list(dict.fromkeys([*ground, *(tool.service for tool in agent.spec.tools), *agent.functions]))
+    return list(dict.fromkeys([*ground, *(tool.source for tool in agent.spec.tools), *agent.functions]))
