@@ -6,7 +6,6 @@ are written for the person who edits the file. Relative paths count from the fil
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,40 +15,16 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.core.addresses import split_address
-from llmagentos.core.discovery import STATE_DIRECTORY, read_secret
+from llmagentos.core.config.outside import A2aAgent, McpServer
+from llmagentos.core.config.values import FilePath, Name
+from llmagentos.core.config.values import SecretRef as SecretRef
+from llmagentos.core.discovery import STATE_DIRECTORY
 from llmagentos.core.errors import ConfigError
 
 PositiveInt = Annotated[int, Meta(ge=1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Days = Annotated[float, Meta(gt=0)]
-FilePath = Annotated[str, Meta(extra={"path": True})]
-"""A path; a relative one counts from the configuration file."""
 
 MIB = 1024 * 1024
-
-
-class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where a secret stands: `{env: NAME}` or `{file: PATH}`. The secret itself is never in the file."""
-
-    env: Annotated[str | None, Meta(description="Name of the environment variable that holds the secret")] = None
-    file: Annotated[FilePath | None, Meta(description="File with the secret on its one line")] = None
-
-    def __post_init__(self) -> None:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("expected exactly one of env and file")
-
-    def read(self, environ: Mapping[str, str] | None = None) -> str:
-        """The secret. Raises `ConfigError` when it is not there."""
-        if self.file is not None:
-            return read_secret(Path(self.file))
-        assert self.env is not None
-        found = (os.environ if environ is None else environ).get(self.env)
-        if not found:
-            raise ConfigError(
-                f"the environment variable {self.env} is not set, but the configuration refers to it",
-                hint=f"export {self.env}=... before `llmctl up`, or use {{file: PATH}}",
-            )
-        return found
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -312,6 +287,22 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A maintenance window: a time in which jobs that name it may begin."""
+
+    cron: Annotated[str, Meta(description="When it opens: minute hour day-of-month month day-of-week")]
+    duration: Annotated[
+        Annotated[str, Meta(pattern=r"^[1-9]\d{0,5}[smhd]$")],
+        Meta(description="How long it stays open, e.g. 2h or 90m"),
+    ]
+    zone: Annotated[str, Meta(description="Time zone of `cron`, e.g. Europe/Berlin")] = "UTC"
+
+    @property
+    def duration_s(self) -> float:
+        """In seconds."""
+        return float(self.duration[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[self.duration[-1]]
+
+
 class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long records are kept after they ended, in days."""
 
@@ -341,12 +332,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plugins: Annotated[list[str], Meta(description="Installed plugins to load, by name")] = []
     modules: Annotated[dict[str, ModuleUnit], Meta(description="Modules on this machine, by name")] = {}
     agents: Annotated[list[FilePath], Meta(description="Files with agents, applied when the server is ready")] = []
+    mcp: Annotated[dict[str, McpServer], Meta(description="MCP servers whose tools agents may use, by name")] = {}
+    a2a: Annotated[dict[str, A2aAgent], Meta(description="Remote A2A agents that agents may call, by name")] = {}
     models: Annotated[dict[str, ModelConfig], Meta(description="Models by name")] = msgspec.field(
         default_factory=default_models
     )
     scheduling: Scheduling = msgspec.field(default_factory=Scheduling)
     budgets: Budgets = msgspec.field(default_factory=Budgets)
     node: Node = msgspec.field(default_factory=Node)
+    windows: Annotated[dict[Name, Window], Meta(description="Maintenance windows that jobs may name")] = {}
     log: Log = msgspec.field(default_factory=Log)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     retention: Retention = msgspec.field(default_factory=Retention)
@@ -360,7 +354,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What the references to secrets lack now, one message each."""
         keys = [m.api_key for m in self.models.values() if isinstance(m, OpenAI)]
         password = self.database.password if isinstance(self.database, Database) else None
-        for reference in [*keys, password]:
+        others: list[McpServer | A2aAgent] = [*self.mcp.values(), *self.a2a.values()]
+        tools = [ref for other in others for ref in other.secrets]
+        for reference in [*keys, password, *tools]:
             try:
                 if reference is not None:
                     reference.read(environ)
