@@ -32,6 +32,7 @@ from llmagentos.api.jobs import Finish, Job, JobEvent, JobSpec, PlayStarted, Rec
 from llmagentos.api.nodes import Facts, Heartbeat, Join
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.core import discovery
+from llmagentos.fleet.node import keys
 
 GOAL_QUEUED_S, GOAL_DONE_S = 1.0, 10.0
 TASKS = 3
@@ -98,7 +99,7 @@ async def enrol(admin: ApiClient, url: str, count: int) -> list[SimulatedNode]:
         name = f"sim{number:05}"
         made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
         async with ApiClient(url, made.token) as joining:
-            joined = await nodes.join(joining, Join(name, name, "sim"))
+            joined = await nodes.join(joining, Join(name, name, "sim", keys.request(keys.generate(), name)))
         node = SimulatedNode(url, joined.token, name)
         await nodes.put_facts(node.client, Facts(hostname=name, version="sim", cpus=2, os="simulated"))
         return node

@@ -22,9 +22,15 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.nodes import NodeSummary
 from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.fleet.node import keys
 from support.server import ServerProcess
 
 READY_S = 15.0
+
+
+def join_request(name: str, hostname: str = "", *, place: str = "") -> nodes.Join:
+    """What a machine that wants to be the node `name` says; its key is thrown away."""
+    return nodes.Join(name, hostname or f"{name}.example", "0.1", keys.request(keys.generate(), name), place)
 
 
 class NodeProcess:

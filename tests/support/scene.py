@@ -13,6 +13,7 @@ from llmagentos.api.agents import AgentSpec, ServiceTool
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.cli.pack import pack
+from support.node import join_request
 from support.server import ServerProcess
 
 HOSTILE = "<script>alert(1)</script>"
@@ -148,7 +149,7 @@ async def _run(
 async def _jobs(server: ServerProcess, admin: ApiClient, scene: Scene) -> None:
     for name in ("web-1", "web-2"):
         async with server.client(await _token(admin, "join", name)) as joining:
-            joined = await nodes.join(joining, nodes.Join(name, f"{name}.example", "0.1.0"))
+            joined = await nodes.join(joining, join_request(name))
         scene.nodes.append(name)
         async with server.client(joined.token) as node:
             await _describe(node, name)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from llmagentos.api.nodes import Label, LabelValue, ModulePattern
+
 Subject = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
 
 
@@ -16,6 +18,12 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     name: Subject
     ttl_s: Annotated[float, Meta(gt=0)] | None = None
+    uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    """Of a join token: how many machines may join with it."""
+    modules: Annotated[list[ModulePattern], Meta(max_length=64)] = []
+    """Of a join token: modules that the nodes may run, by name with `*` and `?`."""
+    labels: Annotated[dict[Label, LabelValue], Meta(max_length=64)] = {}
+    """Of a join token: labels that the nodes get."""
 
 
 class TokenInfo(msgspec.Struct, frozen=True):
@@ -28,6 +36,8 @@ class TokenInfo(msgspec.Struct, frozen=True):
     created_by: str
     expires: float | None = None
     one_time: bool = False
+    uses_left: int | None = None
+    """Of a join token."""
 
 
 class NewToken(msgspec.Struct, frozen=True):

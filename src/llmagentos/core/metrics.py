@@ -158,6 +158,8 @@ NODE_RUNNERS = _counter(
 NODE_EVENTS = _counter("llmagentos_node_events_sent_total", "Events of jobs that the server acknowledged.")
 NODE_MODULES = _gauge("llmagentos_node_modules", "Modules that this node keeps, by state.", "state")
 NODE_MODULE_RESTARTS = _counter("llmagentos_node_module_deaths_total", "Modules that ended without being told to.")
+NODE_TOKENS = _counter("llmagentos_node_tokens_total", "Tokens that this node got for its key.")
+NODE_CERTIFICATES = _counter("llmagentos_node_certificates_total", "Certificates that this node renewed.")
 NODE_HEARTBEATS = _counter(
     "llmagentos_node_heartbeats_total", "Heartbeats by outcome (ok or the error's code).", "outcome"
 )

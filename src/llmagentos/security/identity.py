@@ -18,9 +18,10 @@ class Kind(StrEnum):
     OPERATOR = "operator"  # a person who may run and change things, not tokens
     VIEWER = "viewer"  # a person or program that may only look
     NODE = "node"  # a node agent; subject is the node's name
+    NODE_KEY = "node_key"  # a node's key, by a signed assertion; subject is the node's name
     MODULE = "module"  # a module process; subject is the module's name
     RUN = "run"  # a program that is a run; subject is the run's id
-    JOIN = "join"  # a one-time right to become a node
+    JOIN = "join"  # a right to become a node, for as many machines as it says
     METRICS = "metrics"  # a Prometheus server
 
 
@@ -45,6 +46,7 @@ class Permission(StrEnum):
     NODES_WRITE = "nodes.write"
     NODES_JOIN = "nodes.join"
     NODE_WORK = "node.work"  # a node's own queue, results, facts, module tokens
+    NODE_PROVE = "node.prove"  # exchange an assertion for a node's token
     JOBS_READ = "jobs.read"
     BUDGETS_READ = "budgets.read"
     BUDGETS_WRITE = "budgets.write"
@@ -83,6 +85,7 @@ GRANTS = MappingProxyType(
         },
         Kind.VIEWER: _READ,
         Kind.NODE: frozenset({Permission.NODE_WORK}),
+        Kind.NODE_KEY: frozenset({Permission.NODE_PROVE}),
         Kind.MODULE: frozenset(
             {
                 Permission.REGISTRY_READ,

@@ -68,6 +68,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     app.router.default = dispatch.Dispatch({}, unknown)
     app.router.redirect_slashes = False
     app.state.hub = base.hub
+    app.state.node_ca = base.node_ca.path
     app.state.endpoints = tuple(parts.endpoints)
     return app
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -15,6 +17,7 @@ from llmagentos.core.config import Config, load
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.state import StateDirectory
 from llmagentos.server.app import create_app
+from llmagentos.server.peers import Protocol
 
 GRACE_S = 3
 _log = log.get(__name__)
@@ -37,15 +40,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def uvicorn_config(app: Starlette, config: Config) -> uvicorn.Config:
-    """How uvicorn serves `app`: TLS when configured, bounded connections, a short grace at the end."""
+def uvicorn_config(app: Starlette, config: Config, node_ca: Path) -> uvicorn.Config:
+    """How uvicorn serves `app`: TLS when configured, bounded connections, a short grace at the end.
+
+    Over TLS nodes present certificates of the CA `node_ca`; nobody else is asked for one that they would have.
+    """
     tls = config.server.tls
     return uvicorn.Config(
         app,
         host=config.server.host,
         port=config.server.port,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -56,6 +62,8 @@ def uvicorn_config(app: Starlette, config: Config) -> uvicorn.Config:
         limit_concurrency=config.server.limits.connections,
         ssl_certfile=tls.cert if tls else None,
         ssl_keyfile=tls.key if tls else None,
+        ssl_ca_certs=str(node_ca) if tls else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL if tls else ssl.CERT_NONE,
     )
 
 
@@ -69,7 +77,7 @@ def main() -> int:
         state = StateDirectory(config.state_path)
         state.prepare()
         app = create_app(config, state)
-        server = Server(app, uvicorn_config(app, config))
+        server = Server(app, uvicorn_config(app, config, app.state.node_ca))
         uvicorn_loop = server.config.get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(server.serve())

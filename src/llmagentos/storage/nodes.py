@@ -1,15 +1,16 @@
-"""Nodes: who joined, what they are, when they were last heard, which modules they got tokens for."""
+"""Nodes: who joined, what they are, when they were last heard, which modules they may have tokens for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Column, Float, String, Table, Text, delete, insert, select, update
+from sqlalchemy import BigInteger, Column, Float, String, Table, Text, delete, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
-from llmagentos.api.nodes import Facts, Heartbeat
+from llmagentos.api.nodes import Availability, Facts, Grant, Heartbeat, Trouble, Upgrade
 from llmagentos.core.clock import Clock
 from llmagentos.storage.database import METADATA, Database
 
@@ -22,6 +23,13 @@ NODES = Table(
     Column("facts", Text, nullable=False),  # api.nodes.Facts as JSON
     Column("heartbeat", Text, nullable=False),  # api.nodes.Heartbeat as JSON
     Column("clock_offset", Float, nullable=False),
+    Column("availability", String(16), nullable=False),
+    Column("labels", Text, nullable=False),  # JSON: text by name
+    Column("place", String(64), nullable=False),  # a digest of the machine and its start, from where it last spoke
+    Column("counter", BigInteger, nullable=False),  # of its last assertion
+    Column("revoked", Float),
+    Column("trouble", Text),  # api.nodes.Trouble as JSON
+    Column("upgrade", Text),  # api.nodes.Upgrade as JSON
 )
 
 NODE_MODULES = Table(
@@ -30,6 +38,15 @@ NODE_MODULES = Table(
     Column("node", String(64), primary_key=True),
     Column("module", String(128), primary_key=True),
     Column("granted", Float, nullable=False),
+)
+
+NODE_GRANTS = Table(
+    "node_grants",
+    METADATA,
+    Column("node", String(64), primary_key=True),
+    Column("pattern", String(128), primary_key=True),  # a module's name, with * and ?
+    Column("at", Float, nullable=False),
+    Column("by", String(300), nullable=False),
 )
 
 
@@ -43,6 +60,13 @@ class NodeRecord:
     facts: Facts
     heartbeat: Heartbeat
     clock_offset: float
+    availability: Availability
+    labels: dict[str, str]
+    place: str
+    counter: int
+    revoked: float | None
+    trouble: Trouble | None
+    upgrade: Upgrade | None
 
 
 class NodeRecords:
@@ -52,8 +76,8 @@ class NodeRecords:
         self._database = database
         self._clock = clock
 
-    async def add(self, name: str, facts: Facts) -> bool:
-        """A new node; False when there is one of this name."""
+    async def add(self, name: str, facts: Facts, *, place: str, labels: dict[str, str]) -> bool:
+        """A new node that runs at `place`; False when there is one of this name."""
         now = self._clock.time()
         try:
             async with self._database.write() as connection:
@@ -65,6 +89,10 @@ class NodeRecords:
                         facts=msgspec.json.encode(facts).decode(),
                         heartbeat="{}",
                         clock_offset=0.0,
+                        availability="open",
+                        labels=msgspec.json.encode(labels).decode(),
+                        place=place,
+                        counter=0,
                     )
                 )
         except IntegrityError:
@@ -75,13 +103,55 @@ class NodeRecords:
         """Replace a node's facts; whether there is such a node."""
         return await self._update(name, facts=msgspec.json.encode(facts).decode())
 
-    async def beat(self, name: str, heartbeat: Heartbeat) -> bool:
-        """Keep a sign of life; whether there is such a node."""
+    async def beat(self, name: str, heartbeat: Heartbeat) -> NodeRecord | None:
+        """Keep a sign of life; the node as it is then, None when there is no such node."""
         now = self._clock.time()
-        offset = heartbeat.time - now if heartbeat.time else 0.0
+        values = {
+            "seen": now,
+            "heartbeat": msgspec.json.encode(heartbeat).decode(),
+            "clock_offset": heartbeat.time - now if heartbeat.time else 0.0,
+        }
+        async with self._database.write() as connection:
+            done = await connection.execute(update(NODES).where(NODES.c.name == name).values(**values))
+            if done.rowcount != 1:
+                return None
+            row = (await connection.execute(select(NODES).where(NODES.c.name == name))).one()
+        return _record(row)
+
+    async def rejoin(self, name: str, facts: Facts, *, place: str) -> bool:
+        """A node that was revoked joined again: its labels, jobs and grants stay."""
+        now = self._clock.time()
+        content = msgspec.json.encode(facts).decode()
         return await self._update(
-            name, seen=now, heartbeat=msgspec.json.encode(heartbeat).decode(), clock_offset=offset
+            name, joined=now, seen=now, facts=content, place=place, counter=0, revoked=None, trouble=None
         )
+
+    async def set_labels(self, name: str, labels: dict[str, str]) -> bool:
+        """Replace a node's labels; whether there is such a node."""
+        return await self._update(name, labels=msgspec.json.encode(labels).decode())
+
+    async def set_availability(self, name: str, availability: Availability) -> bool:
+        """Keep whether it takes jobs; whether there is such a node."""
+        return await self._update(name, availability=availability)
+
+    async def set_trouble(self, name: str, trouble: Trouble | None) -> bool:
+        """Keep what is wrong with its identity; whether there is such a node."""
+        return await self._update(name, trouble=_json(trouble))
+
+    async def set_upgrade(self, name: str, upgrade: Upgrade | None) -> bool:
+        """Keep which version its node agent shall be, and how that stands; whether there is such a node."""
+        return await self._update(name, upgrade=_json(upgrade))
+
+    async def revoke(self, name: str) -> bool:
+        """Remember that its identity no longer counts; whether there is such a node."""
+        return await self._update(name, revoked=self._clock.time())
+
+    async def spoke(self, name: str, *, place: str, counter: int) -> bool:
+        """Remember from where it spoke, and the number of its assertion; False when a higher one came meanwhile."""
+        fresh = (NODES.c.name == name) & (NODES.c.counter < counter)
+        async with self._database.write() as connection:
+            done = await connection.execute(update(NODES).where(fresh).values(place=place, counter=counter))
+        return done.rowcount == 1
 
     async def _update(self, name: str, **values: object) -> bool:
         async with self._database.write() as connection:
@@ -108,10 +178,36 @@ class NodeRecords:
         """Forget a node; whether there was one."""
         async with self._database.write() as connection:
             await connection.execute(delete(NODE_MODULES).where(NODE_MODULES.c.node == name))
+            await connection.execute(delete(NODE_GRANTS).where(NODE_GRANTS.c.node == name))
             done = await connection.execute(delete(NODES).where(NODES.c.name == name))
         return done.rowcount == 1
 
-    async def grant_module(self, node: str, module: str, *, most: int) -> bool:
+    async def grant(self, node: str, patterns: Iterable[str], *, by: str, most: int) -> bool:
+        """Let `node` have tokens for the modules that `patterns` match; False when it has `most` of them already."""
+        mine = NODE_GRANTS.c.node == node
+        async with self._database.write() as connection:
+            known = {row.pattern for row in await connection.execute(select(NODE_GRANTS.c.pattern).where(mine))}
+            new = [pattern for pattern in dict.fromkeys(patterns) if pattern not in known]
+            if len(known) + len(new) > most:
+                return False
+            now = self._clock.time()
+            for pattern in new:
+                await connection.execute(insert(NODE_GRANTS).values(node=node, pattern=pattern, at=now, by=by[:300]))
+        return True
+
+    async def deny(self, node: str, pattern: str) -> bool:
+        """Take a grant back; whether there was one."""
+        mine = (NODE_GRANTS.c.node == node) & (NODE_GRANTS.c.pattern == pattern)
+        async with self._database.write() as connection:
+            return (await connection.execute(delete(NODE_GRANTS).where(mine))).rowcount == 1
+
+    async def grants(self, node: str) -> list[Grant]:
+        """Which modules `node` may have tokens for."""
+        query = select(NODE_GRANTS).where(NODE_GRANTS.c.node == node).order_by(NODE_GRANTS.c.pattern)
+        async with self._database.read() as connection:
+            return [Grant(row.pattern, row.by, row.at) for row in await connection.execute(query)]
+
+    async def used_module(self, node: str, module: str, *, most: int) -> bool:
         """Remember that `node` got a token for `module`; False when it has `most` others already."""
         mine = NODE_MODULES.c.node == node
         async with self._database.write() as connection:
@@ -139,4 +235,15 @@ def _record(row: Row[tuple[object, ...]]) -> NodeRecord:
         msgspec.json.decode(found["facts"], type=Facts),
         msgspec.json.decode(found["heartbeat"], type=Heartbeat),
         found["clock_offset"],
+        found["availability"],
+        msgspec.json.decode(found["labels"], type=dict[str, str]),
+        found["place"],
+        found["counter"],
+        found["revoked"],
+        msgspec.json.decode(found["trouble"], type=Trouble) if found["trouble"] else None,
+        msgspec.json.decode(found["upgrade"], type=Upgrade) if found["upgrade"] else None,
     )
+
+
+def _json(value: object | None) -> str | None:
+    return msgspec.json.encode(value).decode() if value is not None else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Boolean, Column, Float, String, Table, delete, insert, or_, select, update
+import msgspec
+from sqlalchemy import Boolean, Column, Float, Integer, String, Table, Text, case, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from llmagentos.core.clock import Clock
@@ -27,7 +28,18 @@ TOKENS = Table(
     Column("created_by", String(300), nullable=False),
     Column("expires", Float),
     Column("used", Float),  # when a one-time token was used up
+    Column("uses_left", Integer),  # of a one-time token: how often it still works
+    Column("binding", String(64)),  # thumbprint of the TLS client certificate that it works with (RFC 8705)
+    Column("scope", Text),  # of a join token: `Scope` as JSON
 )
+
+
+class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a join token brings the nodes that join with it."""
+
+    modules: list[str] = []
+    """Modules that they may have tokens for, as patterns."""
+    labels: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,8 @@ class TokenRecord:
     created_by: str
     expires: float | None
     used: float | None
+    uses_left: int | None = None
+    binding: str | None = None
 
     @property
     def identity(self) -> Identity:
@@ -64,12 +78,17 @@ class TokenRecords:
         by: str,
         ttl: float | None = None,
         one_time: bool = False,
+        uses: int = 1,
+        scope: Scope | None = None,
         session_of: str | None = None,
+        binding: str | None = None,
     ) -> tuple[str, TokenRecord]:
-        """A new token, returned this once, and its record; `ttl` in seconds."""
+        """A new token, returned this once, and its record; `ttl` in seconds. A one-time token works `uses` times."""
         secret = tokens.mint(kind)
         now = self._clock.time()
-        record = TokenRecord(new_id(), kind, subject, one_time, now, by, now + ttl if ttl else None, None)
+        left = uses if one_time else None
+        expires = now + ttl if ttl else None
+        record = TokenRecord(new_id(), kind, subject, one_time, now, by, expires, None, left, binding)
         async with self._database.write() as connection:
             await connection.execute(
                 insert(TOKENS).values(
@@ -83,6 +102,9 @@ class TokenRecords:
                     created=now,
                     created_by=by,
                     expires=record.expires,
+                    uses_left=left,
+                    binding=binding,
+                    scope=msgspec.json.encode(scope).decode() if scope is not None else None,
                 )
             )
         return secret, record
@@ -105,13 +127,20 @@ class TokenRecords:
         expired = record.expires is not None and record.expires <= self._clock.time()
         return not expired and record.used is None
 
-    async def consume(self, token_id: str) -> bool:
-        """Use up a one-time token; False when somebody was first."""
+    async def consume(self, token_id: str) -> Scope | None:
+        """Use a one-time token; what it brings, or None when it was used up."""
         now = self._clock.time()
+        left = TOKENS.c.uses_left
         unused = TOKENS.c.used.is_(None) & or_(TOKENS.c.expires.is_(None), TOKENS.c.expires > now)
+        one = (TOKENS.c.id == token_id) & unused & (left > 0)
         async with self._database.write() as connection:
-            done = await connection.execute(update(TOKENS).where(TOKENS.c.id == token_id, unused).values(used=now))
-        return done.rowcount == 1
+            done = await connection.execute(
+                update(TOKENS).where(one).values(uses_left=left - 1, used=case((left <= 1, now), else_=None))
+            )
+            if done.rowcount != 1:
+                return None
+            scope = (await connection.execute(select(TOKENS.c.scope).where(TOKENS.c.id == token_id))).scalar()
+        return msgspec.json.decode(scope, type=Scope) if scope else Scope()
 
     async def all(self) -> list[TokenRecord]:
         """Every bearer token that can still be used, oldest first."""
@@ -137,12 +166,14 @@ class TokenRecords:
                 .values(expires=self._clock.time() + ttl)
             )
 
-    async def revoke_subject(self, kind: Kind, subject: str) -> int:
-        """Forget every token of one node, module or person; how many."""
+    async def revoke_subject(self, kind: Kind, subject: str, *, keep: int = 0) -> int:
+        """Forget every token of one node, module or person, but for the `keep` newest; how many."""
+        theirs = (TOKENS.c.kind == kind.value) & (TOKENS.c.subject == subject)
+        query = select(TOKENS.c.id).where(theirs).order_by(TOKENS.c.created.desc()).offset(keep).limit(10_000)
         async with self._database.write() as connection:
-            done = await connection.execute(
-                delete(TOKENS).where(TOKENS.c.kind == kind.value, TOKENS.c.subject == subject)
-            )
+            old = [row.id for row in await connection.execute(query)] if keep else None
+            which = theirs if old is None else TOKENS.c.id.in_(old)
+            done = await connection.execute(delete(TOKENS).where(which))
         return done.rowcount
 
     async def revoke_made_by(self, by: str, *, subject: str | None = None, keep: int = 0) -> int:
@@ -175,4 +206,6 @@ def _record(row: Row[tuple[object, ...]]) -> TokenRecord:
         found["created_by"],
         found["expires"],
         found["used"],
+        found["uses_left"],
+        found["binding"],
     )

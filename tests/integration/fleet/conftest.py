@@ -13,6 +13,7 @@ from llmagentos.api import jobs, nodes
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.cli.pack import pack
+from support.node import join_request
 from support.server import ServerProcess
 
 PLAYBOOK = """\
@@ -57,7 +58,7 @@ async def joined(server: ServerProcess, name: str) -> AsyncIterator[FakeNode]:
     async with server.client() as admin:
         made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
     async with server.client(made.token) as joining:
-        answer = await nodes.join(joining, nodes.Join(name, f"{name}.example", "0.1"))
+        answer = await nodes.join(joining, join_request(name))
     async with server.client(answer.token) as client:
         await nodes.put_facts(client, nodes.Facts(hostname=name, version="0.1", os="Debian 12", cpus=2))
         await nodes.beat(client, nodes.Heartbeat(load=[0.1, 0.2, 0.3], time=time.time()))

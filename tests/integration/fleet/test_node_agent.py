@@ -190,7 +190,7 @@ def test_a_removed_node_ends_and_says_what_to_do(server: ServerProcess, node: No
     asyncio.run(main())
     assert node.process is not None
     assert node.process.wait(20) != 0
-    assert "no longer knows the node 'web1'" in node.log()
+    assert "no longer the node 'web1'" in node.log()
     assert "hint: to join again" in node.log()
 
 

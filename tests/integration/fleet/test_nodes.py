@@ -10,6 +10,7 @@ from llmagentos.api import nodes
 from llmagentos.api.system import SystemInfo
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from support.node import join_request
 
 pytestmark = pytest.mark.anyio
 
@@ -19,10 +20,10 @@ async def test_a_join_token_works_once(server):
         made = await admin.post("/api/v1/tokens", TokenRequest("join", "any"), NewToken)
     async with server.client(made.token) as joining:
         with pytest.raises(InvalidInput):
-            await nodes.join(joining, nodes.Join("self", "h", "0.1"))
-        await nodes.join(joining, nodes.Join("n1", "h", "0.1"))
+            await nodes.join(joining, join_request("self"))
+        await nodes.join(joining, join_request("n1"))
         with pytest.raises(Unauthenticated):
-            await nodes.join(joining, nodes.Join("n2", "h", "0.1"))
+            await nodes.join(joining, join_request("n2"))
 
 
 async def test_a_taken_name_is_refused_and_the_token_stays_good(server, join):
@@ -30,8 +31,8 @@ async def test_a_taken_name_is_refused_and_the_token_stays_good(server, join):
         made = await admin.post("/api/v1/tokens", TokenRequest("join", "any"), NewToken)
         async with server.client(made.token) as joining:
             with pytest.raises(Conflict, match="'n1'"):
-                await nodes.join(joining, nodes.Join("n1", "h", "0.1"))
-            await nodes.join(joining, nodes.Join("n2", "h", "0.1"))
+                await nodes.join(joining, join_request("n1"))
+            await nodes.join(joining, join_request("n2"))
 
 
 async def test_a_join_whose_answer_was_lost_can_be_made_again(server):
@@ -39,7 +40,7 @@ async def test_a_join_whose_answer_was_lost_can_be_made_again(server):
         for _ in range(2):
             made = await admin.post("/api/v1/tokens", TokenRequest("join", "any"), NewToken)
             async with server.client(made.token) as joining:
-                answer = await nodes.join(joining, nodes.Join("n1", "h", "0.1"))
+                answer = await nodes.join(joining, join_request("n1"))
         async with server.client(answer.token) as node:
             await nodes.beat(node, nodes.Heartbeat())
         assert [found.name for found in await nodes.listing(admin)] == ["n1"]
@@ -61,6 +62,7 @@ async def test_what_a_node_tells_is_shown(server, join):
 
 async def test_module_tokens_are_of_kind_module_and_end_with_their_successors(server, join):
     async with server.client() as admin, join(server, "n1") as node:
+        await nodes.allow(admin, "n1", "cat*")
         tokens = [await nodes.module_token(node.client, "catalogue") for _ in range(3)]
         assert all(token.startswith("lao_module_") for token in tokens)
         assert (await nodes.show(admin, "n1")).module_names == ["catalogue"]

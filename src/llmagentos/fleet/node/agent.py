@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmagentos.api import nodes
-from llmagentos.api.client import ApiClient
 from llmagentos.core import log
-from llmagentos.core.discovery import Credentials
 from llmagentos.core.errors import Unauthenticated
 from llmagentos.core.state import StateDirectory
 from llmagentos.fleet.node import modules
@@ -23,6 +21,7 @@ from llmagentos.fleet.node.endpoint import serving
 from llmagentos.fleet.node.join import identity
 from llmagentos.fleet.node.modules import Modules
 from llmagentos.fleet.node.queue import Queue
+from llmagentos.fleet.node.session import Session
 from llmagentos.fleet.node.state import Identity, NodeDirectory
 from llmagentos.fleet.node.warm import Warm
 
@@ -61,8 +60,7 @@ async def run(options: Options) -> None:
 
 async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop: asyncio.Event) -> None:
     ca = options.ca.absolute() if options.ca is not None else None
-    credentials = Credentials(options.server, who.token, ca)
-    async with ApiClient(options.server, who.token, tls=credentials.tls()) as client:
+    async with Session(directory, who, options.server, ca) as client:
         kept = Modules(
             directory.units,
             directory.modules,
@@ -76,17 +74,16 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
         }
         warm = Warm(directory.ansible, directory.root / "warm.log")
         queue = Queue(client, directory.jobs, home=directory.ansible, variables=variables, warm=warm)
-        beats = Beats(client, directory.root, modules=kept.status)
+        beats = Beats(client, directory.root, modules=kept.status, heed=lambda beat: kept.heed(beat.drain))
         with log.bind(node=who.name), serving(directory, options.metrics) as url:
             _log.info("node agent runs", server=options.server, metrics=url)
             try:
-                loops = (queue.run(), beats.run(), kept.run(), warm.run())
+                loops = (queue.run(), beats.run(), kept.run(), warm.run(), client.keep())
                 await _until(stop, *(asyncio.create_task(loop) for loop in loops))
             except Unauthenticated as error:
-                raise Unauthenticated(
-                    f"the server no longer knows the node {who.name!r}: {error.message}",
-                    hint=f"to join again: stop this, delete {directory.identity}, start it with a new join token",
-                ) from None
+                hint = f"to join again: stop this, delete {directory.identity}, start it with a new join token"
+                told = f"this machine is no longer the node {who.name!r}: {error.message}"
+                raise type(error)(told, hint=hint) from None
             finally:
                 if queue.job is not None:
                     _log.warning("a playbook runs on; the next node agent collects its end", job_id=str(queue.job))

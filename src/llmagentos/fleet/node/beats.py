@@ -13,7 +13,7 @@ import psutil
 
 from llmagentos.api import nodes
 from llmagentos.api.client import ApiClient
-from llmagentos.api.nodes import Facts, Heartbeat, ModuleUnit
+from llmagentos.api.nodes import Beat, Facts, Heartbeat, ModuleUnit
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.fleet.node import facts
@@ -26,12 +26,20 @@ _log = log.get(__name__)
 
 
 class Beats:
-    """Tells the server how this node is; `modules` says what runs."""
+    """Tells the server how this node is; `modules` says what runs, `heed` gets what the server wants."""
 
-    def __init__(self, client: ApiClient, state: Path, *, modules: Callable[[], list[ModuleUnit]]) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        state: Path,
+        *,
+        modules: Callable[[], list[ModuleUnit]],
+        heed: Callable[[Beat], None],
+    ) -> None:
         self._client = client
         self._state = state
         self._modules = modules
+        self._heed = heed
         self._told: Facts | None = None
         self._told_modules: list[ModuleUnit] = []
         self._away = False
@@ -73,6 +81,7 @@ class Beats:
         )
         answer = await nodes.beat(self._client, heartbeat)
         self._told_modules = modules
+        self._heed(answer)
         return answer.interval_s
 
     def _outcome(self, outcome: str, error: Exception | None = None) -> None:

@@ -14,14 +14,19 @@ import psutil
 from llmagentos.api.nodes import Facts
 
 MAX_ADDRESSES = 64
+MAX_GPUS = 64
 
 
 def collect(state: Path) -> Facts:
     """The facts of this machine; `state` is on the disk that counts."""
+    system = _release()
     return Facts(
         hostname=socket.gethostname()[:255],
         version=_version("llmagentos"),
-        os=_os()[:255],
+        os=system.get("PRETTY_NAME", platform.platform())[:255],
+        os_id=system.get("ID", platform.system().lower())[:255],
+        os_like=system.get("ID_LIKE", "")[:255],
+        os_version=system.get("VERSION_ID", "")[:255],
         kernel=f"{platform.system()} {platform.release()}"[:255],
         architecture=platform.machine(),
         cpus=_cpus(),
@@ -29,6 +34,7 @@ def collect(state: Path) -> Facts:
         disk_bytes=psutil.disk_usage(str(state)).total,
         python=platform.python_version(),
         ansible=_version("ansible-core"),
+        gpus=_gpus(),
         addresses=_addresses(),
         boot=psutil.boot_time() // 60 * 60,  # it wobbles with the clock: minutes are enough to see a reboot
         user=_user(),
@@ -47,11 +53,24 @@ def _cpus() -> int:
         return os.cpu_count() or 1
 
 
-def _os() -> str:
+def _release() -> dict[str, str]:
     try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
-    except OSError:
-        return platform.platform()
+        return platform.freedesktop_os_release()
+    except OSError:  # not Linux, or a very bare one
+        return {}
+
+
+def _gpus() -> list[str]:
+    """NVIDIA's accelerators, by their driver's own list: cheap, and there without any library."""
+    found = []
+    for card in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        try:
+            lines = card.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("Model:")), "NVIDIA")
+        found.append(model[:255])
+    return found[:MAX_GPUS]
 
 
 def _version(package: str) -> str:

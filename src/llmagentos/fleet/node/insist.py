@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from llmagentos.api.nodes import Cloned
 from llmagentos.core import log
 from llmagentos.core.errors import CallerError, LLMAgentOSError, TooManyRequests
 from llmagentos.core.lifecycle import Backoff
@@ -17,8 +18,8 @@ _log = log.get(__name__)
 
 
 def passing(error: Exception) -> bool:
-    """Whether the same call may succeed later: the server is away, overloaded or broken."""
-    return not isinstance(error, CallerError) or isinstance(error, TooManyRequests)
+    """Whether the same call may succeed later: the server is away, overloaded or broken, or takes us for a copy."""
+    return not isinstance(error, CallerError) or isinstance(error, TooManyRequests | Cloned)
 
 
 async def insist(call: Callable[[], Awaitable[T]], *, what: str) -> T:

@@ -1,4 +1,4 @@
-"""Becoming a node: a one-time token is exchanged for an identity."""
+"""Becoming a node: with a join token, this machine's new key gets a certificate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from llmagentos.api import nodes
 from llmagentos.api.client import ApiClient
-from llmagentos.api.nodes import Join
+from llmagentos.api.nodes import Join, Joined
 from llmagentos.core import log
 from llmagentos.core.discovery import Credentials, read_secret
 from llmagentos.core.errors import ConfigError, Unauthenticated
+from llmagentos.core.files import write_whole
+from llmagentos.fleet.node import keys
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.state import Identity, NodeDirectory
 
@@ -37,11 +39,14 @@ async def identity(
             hint="make a token with `llmctl token create --kind join NAME` and give it with --token-file",
         )
     secret = await asyncio.to_thread(_secret, token)
-    joined = await _join(Credentials(server, secret, ca), name or default_name())
+    key = keys.generate()
+    joined = await _join(Credentials(server, secret, ca), name or default_name(), key, keys.place(directory.root))
+    who = Identity(joined.name, server)
     _forget(directory)
-    await asyncio.to_thread(directory.write_identity, joined)
-    _log.info("joined", node=joined.name, server=server)
-    return joined
+    await asyncio.to_thread(write_whole, directory.credential, keys.pem(key, joined.certificate))
+    await asyncio.to_thread(directory.write_identity, who)  # last: with it this machine is a node
+    _log.info("joined", node=who.name, server=server)
+    return who
 
 
 def _secret(token: Path) -> str:
@@ -54,20 +59,21 @@ def default_name() -> str:
     return found[:63] or "node"
 
 
-async def _join(credentials: Credentials, name: str) -> Identity:
-    request = Join(name, socket.gethostname()[:255], version("llmagentos"))
+async def _join(credentials: Credentials, name: str, key: keys.PrivateKey, place: str) -> Joined:
+    request = Join(name, socket.gethostname()[:255], version("llmagentos"), keys.request(key, name), place)
     async with ApiClient(credentials.server, credentials.token, tls=credentials.tls()) as client:
         try:
-            joined = await insist(lambda: nodes.join(client, request), what="join")
+            return await insist(lambda: nodes.join(client, request), what="join")
         except Unauthenticated as error:
             raise Unauthenticated(
                 f"the join token was not accepted: {error.message}",
-                hint="it works once and for a limited time: make another with `llmctl token create --kind join NAME`",
+                hint="it is good for a limited time and number of machines:"
+                " make another with `llmctl token create --kind join NAME`",
             ) from None
-    return Identity(joined.name, credentials.server, joined.token)
 
 
 def _forget(directory: NodeDirectory) -> None:
     """Jobs of a server that this machine no longer belongs to: numbers start again at the new one."""
     for path in directory.jobs.iterdir():
         shutil.rmtree(path, ignore_errors=True)
+    directory.counter.unlink(missing_ok=True)

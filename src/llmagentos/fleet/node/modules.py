@@ -16,6 +16,8 @@ from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.units import Scanner, Wanted
 
 SCAN_S = 0.5
+ALLOWED_S = 10.0
+"""How often a module that the node may not run is asked for again: somebody may allow it."""
 STOP_S = 4.0
 """Grace of a module before it is killed: below what `llmctl down` grants the node agent."""
 LOG_BYTES = 10 * 1024 * 1024
@@ -33,7 +35,13 @@ class Module:
         self._child = Child(spec, say=self._say, changed=self._changed) if spec is not None else None
         self._token = token
         self._waiting: str | None = None
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` ended it."""
+        return self._stopped
 
     def start(self) -> None:
         """Run it until `stop`, in the background."""
@@ -44,6 +52,8 @@ class Module:
         """SIGTERM, then SIGKILL to its group after `STOP_S`."""
         if self._child is None or self._task is None:
             return
+        self._stopped = True
+        self._waiting = None
         self._child.stop()
         try:
             async with asyncio.timeout(STOP_S):
@@ -66,12 +76,18 @@ class Module:
 
     async def _run(self, child: Child) -> None:
         self._waiting = "waiting for its token"
-        try:
-            await self._token()
-        except LLMAgentOSError as error:
-            _log.error("no token for the module", module=self.wanted.name, error=str(error))
-            self._waiting = f"the server gives it no token: {error}"
-            return
+        refused = False
+        while True:
+            try:
+                await self._token()
+            except LLMAgentOSError as error:
+                if not refused:
+                    _log.error("no token for the module", module=self.wanted.name, error=str(error))
+                refused = True
+                self._waiting = f"the server gives it no token: {error}" + (f" ({error.hint})" if error.hint else "")
+                await asyncio.sleep(ALLOWED_S)
+            else:
+                break
         self._waiting = None
         await child.run()
 
@@ -96,12 +112,16 @@ class Modules:
         self._environ = dict(environ)
         self._kept: dict[str, Module] = {}
         self._seen: dict[str, str] = {}
+        self._draining = False
 
     async def run(self) -> None:
         """Keep them until cancelled; `stop` ends them."""
         while True:
             try:
-                await self._reconcile(await asyncio.to_thread(self._scanner.scan))
+                if self._draining:
+                    await self._drain()
+                else:
+                    await self._reconcile(await asyncio.to_thread(self._scanner.scan))
                 await asyncio.to_thread(self._keep_logs_small, [*self._kept])
             except OSError as error:  # a full disk must not end the modules that run
                 _log.error("modules.d cannot be looked after", error=str(error))
@@ -115,6 +135,19 @@ class Modules:
         """Stop all, at the same time."""
         await asyncio.gather(*(module.stop() for module in self._kept.values()))
 
+    def heed(self, drain: bool) -> None:
+        """Whether the node is to be drained: its modules are stopped, one after the other, the last started first."""
+        if drain != self._draining:
+            _log.info("modules are stopped: the node is drained" if drain else "modules run again: drained no more")
+            self._draining = drain
+            self._seen = {}
+
+    async def _drain(self) -> None:
+        for name, module in reversed([*self._kept.items()]):
+            if self._draining and not module.stopped:
+                _log.info("module is stopped", module=name)
+                await module.stop()
+
     def status(self) -> list[ModuleUnit]:
         """What the heartbeat says."""
         return [module.status() for _, module in sorted(self._kept.items())]
@@ -124,7 +157,11 @@ class Modules:
         settled = [name for name in wanted if self._seen.get(name) == wanted[name].version]
         self._seen = {name: each.version for name, each in wanted.items()}
         gone = [name for name in self._kept if name not in wanted]
-        changed = [name for name in settled if name in self._kept and self._kept[name].wanted != wanted[name]]
+        changed = [
+            name
+            for name in settled
+            if name in self._kept and (self._kept[name].wanted != wanted[name] or self._kept[name].stopped)
+        ]
         await asyncio.gather(*(self._kept[name].stop() for name in gone + changed))
         for name in gone:
             _log.info("module removed", module=name)

@@ -13,11 +13,10 @@ from llmagentos.core.state import StateDirectory, StateUnusable
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who this node is, to which server. Kept 0600."""
+    """Who this node is, to which server."""
 
     name: str
     server: str
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,16 @@ class NodeDirectory:
     def identity(self) -> Path:
         """The node's `Identity`."""
         return self.root / "identity.json"
+
+    @property
+    def credential(self) -> Path:
+        """The node's key and certificate, 0600."""
+        return self.root / "credential.pem"
+
+    @property
+    def counter(self) -> Path:
+        """The end of the numbers that its assertions may have used."""
+        return self.root / "counter"
 
     @property
     def jobs(self) -> Path:

@@ -8,9 +8,11 @@ from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.security.service_tokens import TTL_S, ServiceTokenIssuer, module_audience, service_audience
 from llmagentos.server.auth import Authenticator
 from llmagentos.server.endpoint import Call, Endpoint
-from llmagentos.storage.tokens import TokenRecord, TokenRecords
+from llmagentos.storage.tokens import Scope, TokenRecord, TokenRecords
 
 JOIN_TTL_S = 3600.0
+SHARED_JOIN_TTL_S = 7 * 86_400.0
+"""The longest life of a join token for more than one machine: it lies around in more places."""
 
 
 def endpoints(records: TokenRecords, authenticator: Authenticator, issuer: ServiceTokenIssuer) -> list[Endpoint]:
@@ -20,8 +22,17 @@ def endpoints(records: TokenRecords, authenticator: Authenticator, issuer: Servi
         request: TokenRequest = call.body
         kind = _kind(request.kind)
         joins = kind is Kind.JOIN
+        _check_join(request, joins)
         ttl = request.ttl_s if request.ttl_s is not None or not joins else JOIN_TTL_S
-        secret, record = await records.create(kind, request.name, by=str(call.identity), ttl=ttl, one_time=joins)
+        secret, record = await records.create(
+            kind,
+            request.name,
+            by=str(call.identity),
+            ttl=ttl,
+            one_time=joins,
+            uses=request.uses,
+            scope=Scope(request.modules, request.labels) if joins else None,
+        )
         return NewToken(secret, _info(record))
 
     async def listing(_: Call) -> list[TokenInfo]:
@@ -81,8 +92,18 @@ def issue_service_token(issuer: ServiceTokenIssuer, identity: Identity, request:
     return ServiceToken(issuer.issue(identity, audience), TTL_S)
 
 
+def _check_join(request: TokenRequest, joins: bool) -> None:
+    if not joins and (request.uses != 1 or request.modules or request.labels):
+        raise InvalidInput("uses, modules and labels are for tokens of kind join")
+    if request.uses > 1 and (request.ttl_s or 0.0) > SHARED_JOIN_TTL_S:
+        raise InvalidInput(
+            f"a join token for {request.uses} machines may live for {SHARED_JOIN_TTL_S / 86400:g} days at most",
+            hint="make another one when this one has expired",
+        )
+
+
 def _kind(text: str) -> Kind:
-    offered = [kind.value for kind in Kind if kind not in (Kind.NODE, Kind.RUN)]
+    offered = [kind.value for kind in Kind if kind not in (Kind.NODE, Kind.NODE_KEY, Kind.RUN)]
     if text not in offered:
         raise InvalidInput(
             f"cannot make a token of kind {text!r}: expected one of {', '.join(offered)}",
@@ -100,4 +121,5 @@ def _info(record: TokenRecord) -> TokenInfo:
         record.created_by,
         record.expires,
         record.one_time,
+        record.uses_left,
     )

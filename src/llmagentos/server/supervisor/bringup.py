@@ -74,7 +74,8 @@ class BringUp:
         for warning in units.write(self._state.node, self._config.modules):
             self._report.say(tr("warning: {warning}", warning=warning))
         if not (self._state.node / "identity.json").exists():
-            made = await client.post("/api/v1/tokens", {"name": "local-node", "kind": "join"}, NewToken)
+            wanted = {"name": "local-node", "kind": "join", "modules": ["*"]}  # it is the operator's own machine
+            made = await client.post("/api/v1/tokens", wanted, NewToken)
             write_whole(parts.join_token(self._state), made.token.encode() + b"\n")
         name = self._config.node.name
         self._launch(parts.node(self._state, self._env, server=credentials.server, ca=credentials.ca, name=name))

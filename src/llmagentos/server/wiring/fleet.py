@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from llmagentos.api.nodes import NodeState
 from llmagentos.core import log, metrics
 from llmagentos.fleet.jobs import Jobs
-from llmagentos.fleet.nodes import Nodes, Presence
-from llmagentos.server.routes import jobs as job_routes
+from llmagentos.fleet.nodes import Nodes
 from llmagentos.server.routes import nodes as node_routes
+from llmagentos.server.wiring import jobs as job_wiring
+from llmagentos.server.wiring import nodes as node_wiring
 from llmagentos.server.wiring.foundation import Foundation, Parts
-from llmagentos.storage.blobs import Blobs
-from llmagentos.storage.jobs import JobRecords
-from llmagentos.storage.nodes import NodeRecords
 
 WATCH_S = 2.0
 
@@ -30,26 +28,9 @@ class Fleet:
 
 
 def wire(base: Foundation, parts: Parts) -> Fleet:
-    presence = Presence(base.clock)
-    nodes = Nodes(
-        NodeRecords(base.database, base.clock),
-        base.token_records,
-        presence,
-        base.hub,
-        base.clock,
-        forget_tokens=base.authenticator.forget,
-    )
-    jobs = Jobs(
-        JobRecords(base.database, base.clock),
-        Blobs(base.state.root / "blobs"),
-        base.hub,
-        base.clock,
-        nodes=nodes.names,
-        away=presence.away,
-    )
-
-    async def prune() -> None:
-        await jobs.prune(base.config.retention.jobs_days)
+    machines = node_wiring.wire(base, parts, lambda: jobs)
+    nodes = machines.nodes
+    jobs = job_wiring.wire(base, parts, machines)
 
     async def watch() -> None:
         """Announces nodes that go away and feeds the gauges."""
@@ -62,10 +43,8 @@ def wire(base: Foundation, parts: Parts) -> Fleet:
                 _log.warning("looking after nodes failed", error=str(error))
             await asyncio.sleep(WATCH_S)
 
-    limits = base.config.server.limits
-    parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes)
-    parts.endpoints += node_routes.endpoints(nodes, queue_lengths=jobs.queue_lengths, drop_queue=jobs.drop_node)
-    parts.start += [nodes.start, jobs.start]
+    parts.endpoints += node_routes.endpoints(
+        nodes, machines.enrolment, queue_lengths=jobs.queue_lengths, drop_queue=jobs.drop_node
+    )
     parts.background.append(watch)
-    parts.prune.append(prune)
     return Fleet(jobs, nodes)

@@ -18,6 +18,7 @@ from llmagentos.core.clock import SystemClock
 from llmagentos.core.config import Config
 from llmagentos.core.events import Hub
 from llmagentos.core.state import StateDirectory
+from llmagentos.security.certificates import CertificateAuthority
 from llmagentos.security.identity import Identity
 from llmagentos.security.service_tokens import ServiceTokenIssuer
 from llmagentos.server.auth import Authenticator
@@ -55,7 +56,8 @@ class Foundation:
         self.hub = Hub()
         self.database = Database(config.database_url())
         self.token_records = TokenRecords(self.database, self.clock)
-        self.authenticator = Authenticator(self.token_records, self.clock)
+        self.authenticator = Authenticator(self.token_records, self.clock, tls=config.server.tls is not None)
+        self.node_ca = CertificateAuthority(state.keys)
         self.issuer = ServiceTokenIssuer(state.keys / "service-token.pem")
         self.audit = AuditRecords(self.database, self.clock)
         self.started = self.clock.time()

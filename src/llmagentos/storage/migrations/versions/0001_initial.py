@@ -152,6 +152,26 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_llm_responses_at'), ['at'], unique=False)
         batch_op.create_index('ix_llm_responses_owner_at', ['owner', 'at'], unique=False)
 
+    op.create_table('node_certificates',
+    sa.Column('serial', sa.String(length=40), nullable=False),
+    sa.Column('node', sa.String(length=64), nullable=False),
+    sa.Column('pem', sa.Text(), nullable=False),
+    sa.Column('thumbprint', sa.String(length=64), nullable=False),
+    sa.Column('issued', sa.Float(), nullable=False),
+    sa.Column('expires', sa.Float(), nullable=False),
+    sa.Column('revoked', sa.Float(), nullable=True),
+    sa.PrimaryKeyConstraint('serial', name=op.f('pk_node_certificates'))
+    )
+    with op.batch_alter_table('node_certificates', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_node_certificates_node'), ['node'], unique=False)
+
+    op.create_table('node_grants',
+    sa.Column('node', sa.String(length=64), nullable=False),
+    sa.Column('pattern', sa.String(length=128), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('by', sa.String(length=300), nullable=False),
+    sa.PrimaryKeyConstraint('node', 'pattern', name=op.f('pk_node_grants'))
+    )
     op.create_table('node_modules',
     sa.Column('node', sa.String(length=64), nullable=False),
     sa.Column('module', sa.String(length=128), nullable=False),
@@ -165,6 +185,13 @@ def upgrade() -> None:
     sa.Column('facts', sa.Text(), nullable=False),
     sa.Column('heartbeat', sa.Text(), nullable=False),
     sa.Column('clock_offset', sa.Float(), nullable=False),
+    sa.Column('availability', sa.String(length=16), nullable=False),
+    sa.Column('labels', sa.Text(), nullable=False),
+    sa.Column('place', sa.String(length=64), nullable=False),
+    sa.Column('counter', sa.BigInteger(), nullable=False),
+    sa.Column('revoked', sa.Float(), nullable=True),
+    sa.Column('trouble', sa.Text(), nullable=True),
+    sa.Column('upgrade', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_nodes'))
     )
     op.create_table('runs',
@@ -205,6 +232,9 @@ def upgrade() -> None:
     sa.Column('created_by', sa.String(length=300), nullable=False),
     sa.Column('expires', sa.Float(), nullable=True),
     sa.Column('used', sa.Float(), nullable=True),
+    sa.Column('uses_left', sa.Integer(), nullable=True),
+    sa.Column('binding', sa.String(length=64), nullable=True),
+    sa.Column('scope', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_tokens')),
     sa.UniqueConstraint('digest', name=op.f('uq_tokens_digest'))
     )

@@ -1,0 +1,72 @@
+"""Nodes and their identities, without what they work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmagentos.api.jobs import Job, JobSummary
+from llmagentos.fleet.enrolment import Enrolment
+from llmagentos.fleet.job_states import WORKING
+from llmagentos.fleet.jobs import Jobs
+from llmagentos.fleet.nodes import Nodes
+from llmagentos.fleet.placed import Placed
+from llmagentos.fleet.presence import Presence
+from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.storage.certificates import CertificateRecords
+from llmagentos.storage.nodes import NodeRecords
+
+NEWEST = 20
+"""Jobs of a node among which the one that it works on is looked for: it is one of the first that have not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What the fleet is wired from."""
+
+    nodes: Nodes
+    enrolment: Enrolment
+    presence: Presence
+
+
+def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
+    """`jobs` are made afterwards: they need the nodes' names."""
+    presence = Presence(base.clock)
+    records = NodeRecords(base.database, base.clock)
+
+    async def listing(*, limit: int, node: str | None = None) -> list[JobSummary]:
+        return await jobs().listing(limit=limit, node=node)
+
+    async def show(job: int) -> Job:
+        return await jobs().show(job)
+
+    async def content(digest: str) -> bytes | None:
+        return await jobs().bundle_content(digest)
+
+    async def busy(node: str) -> bool:
+        for summary in await listing(limit=NEWEST, node=node):
+            if summary.state == "running" and _works(await show(summary.id), node):
+                return True
+        return False
+
+    enrolment = Enrolment(
+        records,
+        CertificateRecords(base.database, base.clock),
+        base.token_records,
+        base.node_ca,
+        presence,
+        base.hub,
+        base.clock,
+        days=base.config.server.node_certificate_days,
+        forget_tokens=base.authenticator.forget,
+        placed=Placed(listing, show, content).by,
+    )
+    base.authenticator.accept(enrolment.identify)
+    nodes = Nodes(records, enrolment, presence, base.hub, base.clock, busy=busy)
+    parts.start.append(nodes.start)
+    parts.prune.append(enrolment.prune)
+    return Machines(nodes, enrolment, presence)
+
+
+def _works(job: Job, node: str) -> bool:
+    return any(host.node == node and host.state in WORKING for host in job.hosts)
