@@ -1,52 +1,36 @@
-"""Jobs: checked, queued on their nodes, handed out in order, followed to their end.
+"""Jobs as people see them: checked, made, listed, cancelled, approved.
 
-Each node works through its own queue strictly in order, one job at a time. A claim is a lease with a
-fencing token: what comes with an older token is refused, so that a node agent that was replaced
-cannot write. A node that claims again while its job runs (it was restarted, or was away) gets the
-same job with a new token and goes on from what it knows; the job is never handed out as new.
+Each node works through its own queue (`job_queues`), strictly in order within a priority. What is to
+wait for more than its turn (approval, window, lock, batch, next attempt) is held until `job_driver`
+lets it into the queues.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from llmagentos.api.bounded import fit
-from llmagentos.api.jobs import (
-    Ack,
-    BundleInfo,
-    Claimed,
-    EventGap,
-    Finish,
-    HostState,
-    Job,
-    JobEvent,
-    JobHost,
-    JobRecord,
-    JobSpec,
-    JobState,
-    JobSummary,
-    LogLine,
-    NodeJob,
-    Recap,
-    TaskResult,
-)
-from llmagentos.core import log, metrics, tracing
+from llmagentos.api.job_control import Approval, JobChange
+from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobSpec, JobSummary
+from llmagentos.core import log, tracing
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, NotFound, TooLarge
+from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from llmagentos.core.events import Hub
-from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, exit_code, overall, step
-from llmagentos.fleet.playbooks.plan import Plan, plan
-from llmagentos.kernel.leases import LeaseTable
+from llmagentos.fleet.job_checks import Wanted, check
+from llmagentos.fleet.job_gates import skipped
+from llmagentos.fleet.job_queues import NodeQueues
+from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
+from llmagentos.fleet.job_views import summary, whole
+from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.storage.blobs import Blobs
-from llmagentos.storage.jobs import ENDED, HostRow, JobRecords, JobRow
+from llmagentos.storage.job_changes import Changes, Seen
+from llmagentos.storage.job_tables import ENDED, HostRow, JobRow, to_json
+from llmagentos.storage.jobs import JobRecords, KeyTaken, NewJob
 
-LEASE_S = 30.0
-MAX_EVENTS_PER_HOST = 50_000
-"""Further ones of a node are left out of the job, but for the recap; a line says so."""
 MAX_SPEC_BYTES = 1024 * 1024
 MAX_QUEUE = 1000
 """Jobs that may wait on one node."""
@@ -54,8 +38,37 @@ MAX_QUEUE = 1000
 _log = log.get(__name__)
 
 
+class KeyReused(Conflict):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What made a job when it is no person's request; `urgent`: before all others in the queues."""
+
+    name: str
+    parent: int | None = None
+    urgent: bool = False
+    nodes: frozenset[str] | None = None
+    """Only these of the nodes that the playbook names."""
+
+
+URGENT = 1000
+"""Above every priority that can be asked for."""
+
+
+async def _always(_: str) -> bool:
+    return True
+
+
 class Jobs:
-    """All jobs. `nodes` names the nodes there are, `away` says whether one is not answering."""
+    """All jobs.
+
+    `nodes` names the nodes there are, `away` says whether one is not answering, `is_open` whether it takes new
+    jobs; `windows` are the ones that are known.
+    """
 
     def __init__(
         self,
@@ -66,24 +79,22 @@ class Jobs:
         *,
         nodes: Callable[[], Awaitable[list[str]]],
         away: Callable[[str], bool],
+        is_open: Callable[[str], Awaitable[bool]] = _always,
+        windows: Collection[str] = (),
     ) -> None:
         self._records = records
         self._blobs = blobs
         self._hub = hub
-        self._clock = clock
         self._nodes = nodes
         self._away = away
-        self._leases = LeaseTable(clock, LEASE_S)
+        self._windows = windows
+        self._clock = clock
+        self.writer = JobWriter(records, hub, clock, away=away)
+        self.queues = NodeQueues(records, self.writer, hub, clock, is_open=is_open)
 
     async def start(self) -> None:
-        """Take up the leases that storage remembers: each lives for one full term from now."""
-        self._leases.advance(await self._records.highest_fence())
-        for node, queue in (await self._records.queues()).items():
-            for host in queue:
-                if host.state in WORKING:
-                    self._leases.restore(_key(host.job, node), node, host.fence)
-
-    # --- people -------------------------------------------------------------------------------
+        """Take up what storage remembers."""
+        await self.queues.start()
 
     async def keep_bundle(self, digest: str, content: bytes) -> BundleInfo:
         """Store a playbook's directory."""
@@ -97,33 +108,89 @@ class Jobs:
             raise NotFound(f"there is no bundle {digest}", hint=f"PUT /api/v1/bundles/{digest}")
         return BundleInfo(digest, size)
 
-    async def submit(self, spec: JobSpec, by: str) -> Job:
-        """Check a playbook and queue it on its nodes. Raises `InvalidInput` with file:line when it cannot run."""
-        size = len(msgspec.json.encode(spec))
-        if size > MAX_SPEC_BYTES:
+    async def bundle_content(self, digest: str) -> bytes | None:
+        """The bytes of a bundle."""
+        return await self._blobs.get(digest)
+
+    async def submit(self, spec: JobSpec, by: str, origin: Origin | None = None) -> Job:
+        """Check a playbook and queue it on its nodes. Raises `InvalidInput` with file:line when it cannot run.
+
+        A key that was used for the same request leads to its job; for another one `KeyReused` is raised.
+        """
+        encoded = msgspec.json.encode(spec)
+        if len(encoded) > MAX_SPEC_BYTES:
             raise TooLarge(
-                f"variables and inventories of {size} bytes are too much for one job: at most {MAX_SPEC_BYTES}",
+                f"variables and inventories of {len(encoded)} bytes are too much for one job: at most {MAX_SPEC_BYTES}",
                 hint="put them into files beside the playbook: vars_files, group_vars",
             )
-        await self.bundle(spec.bundle)
-        content = await self._blobs.get(spec.bundle)
-        assert content is not None
-        with tracing.span("check playbook", llmagentos__playbook=spec.playbook):
-            planned: Plan = await asyncio.to_thread(plan, spec, content, await self._nodes())
-        await self._require_room(planned.hosts)
-        row = await self._records.create(spec, planned.hosts, planned.inventory, local=planned.local, by=by)
-        for node in planned.hosts:
-            self._hub.publish(f"queue:{node}", row.id)
+        request = hashlib.sha256(encoded).hexdigest() if spec.idempotency_key is not None else None
+        if (known := await self._known(spec, by, request)) is not None:
+            return known
+        wanted = await self._checked(spec)
+        nodes = [host for host in wanted.hosts if origin is None or origin.nodes is None or host in origin.nodes]
+        if not nodes:
+            raise InvalidInput(f"{spec.playbook} is for none of the nodes at hand")
+        await self._require_room(nodes)
+        new = NewJob(
+            spec=spec,
+            nodes=nodes,
+            inventory=wanted.inventory,
+            local=wanted.local,
+            by=by,
+            driven=wanted.driven,
+            batches=wanted.batches,
+            origin=origin.name if origin is not None else None,
+            parent=origin.parent if origin is not None else None,
+            request=request,
+            priority=URGENT if origin is not None and origin.urgent else None,
+        )
+        try:
+            row = await self._records.create(new)
+        except KeyTaken:  # asked for twice at once
+            known = await self._known(spec, by, request)
+            assert known is not None
+            return known
+        return await self._made(row, new)
+
+    async def _made(self, row: JobRow, new: NewJob) -> Job:
+        if not new.driven:
+            for node in new.nodes:
+                self._hub.publish(f"queue:{node}", row.id)
         with log.bind(job_id=str(row.id)):
-            _log.info("job queued", playbook=spec.playbook, nodes=len(planned.hosts), by=by)
+            _log.info("job queued", playbook=row.name, nodes=len(new.nodes), by=row.created_by, state=row.state)
         job = await self.show(row.id)
         self._hub.publish("jobs", job.summary)
         return job
 
+    async def _known(self, spec: JobSpec, by: str, request: str | None) -> Job | None:
+        if spec.idempotency_key is None:
+            return None
+        row = await self._records.by_key(by, spec.idempotency_key)
+        if row is None:
+            return None
+        if row.request != request:
+            raise KeyReused(
+                f"the idempotency key {spec.idempotency_key!r} belongs to another request: job {row.id}",
+                hint="a new request needs a new key",
+                job=row.id,
+            )
+        return await self.show(row.id)
+
+    async def _checked(self, spec: JobSpec) -> Wanted:
+        await self.bundle(spec.bundle)
+        content = await self._blobs.get(spec.bundle)
+        assert content is not None
+        with tracing.span("check playbook", llmagentos__playbook=spec.playbook):
+            return await asyncio.to_thread(check, spec, content, await self._nodes(), self._windows)
+
+    async def check(self, spec: JobSpec) -> None:
+        """Whether it could be queued now. Raises what `submit` raises for a playbook that cannot run."""
+        await self._checked(spec)
+
     async def _require_room(self, nodes: Sequence[str]) -> None:
-        queues = await self._records.queues()
+        lengths = await self._records.lengths(held=True)
         for node in nodes:
-            if len(queues.get(node, ())) >= MAX_QUEUE:
+            if lengths.get(node, 0) >= MAX_QUEUE:
                 raise Conflict(
                     f"the queue of node {node!r} is full: {MAX_QUEUE} jobs wait",
                     hint="`llmctl jobs` lists them, `llmctl job cancel N` takes one out",
@@ -133,35 +200,26 @@ class Jobs:
         """Jobs, newest first."""
         rows = await self._records.listing(limit=limit, before=before, node=node)
         hosts = await self._records.hosts(row.id for row in rows)
-        return [_summary(row, hosts.get(row.id, [])) for row in rows]
+        return [summary(row, hosts.get(row.id, [])) for row in rows]
 
     async def show(self, job: int) -> Job:
         """One job. Raises `NotFound`."""
         row = await self._require(job)
         hosts = (await self._records.hosts([job])).get(job, [])
-        return self._job(row, hosts, await self._ahead(job, hosts))
+        batches = await self._records.batches(job) if row.driven else []
+        return whole(Seen(row, hosts, batches), await self._ahead(job, hosts), self._away)
 
     async def _ahead(self, job: int, hosts: list[HostRow]) -> dict[str, int]:
+        found: dict[str, int] = {}
         waiting = [host.node for host in hosts if host.state == "queued"]
-        if not waiting:
-            return {}
-        queues = await self._records.queues()
-        return {node: sum(host.job < job for host in queues.get(node, ())) for node in waiting}
-
-    async def cancel(self, job: int, by: str) -> Job:
-        """Take the job out of the queues and tell nodes to stop it where it runs. Raises `WrongState` once ended."""
-        row = await self._require(job)
-        if row.state in ENDED:
-            raise WrongState(f"job {job} has ended: {row.state}")
-
-        def decide(hosts: list[HostRow]) -> dict[str, dict[str, Any]]:
-            return {
-                host.node: self._entering(step(host.state, "cancel"), message=f"cancelled by {by}")
-                for host in hosts
-                if host.state not in ENDS
-            }
-
-        return await self._change(job, decide)
+        if len(waiting) == 1:
+            queues = {waiting[0]: await self._records.queue(waiting[0])}
+        else:
+            queues = await self._records.queues() if waiting else {}
+        for node in waiting:
+            order = [host.job for host in queues.get(node, ())]
+            found[node] = order.index(job) if job in order else 0
+        return found
 
     async def _require(self, job: int) -> JobRow:
         row = await self._records.find(job)
@@ -169,222 +227,91 @@ class Jobs:
             raise NotFound(f"there is no job {job}", hint="`llmctl jobs` lists them")
         return row
 
+    async def cancel(self, job: int, by: str) -> Job:
+        """Take the job out of the queues and tell nodes to stop it where it runs. Raises `WrongState` once ended."""
+        row = await self._require(job)
+        if row.state in ENDED:
+            raise WrongState(f"job {job} has ended: {row.state}")
+        cancelled = await self.writer.change(job, by, lambda seen: self._ending(seen, f"cancelled by {by}"))
+        for child in await self._records.children(job):
+            if child.state not in ENDED:
+                await self.writer.change(
+                    child.id, by, lambda seen: self._ending(seen, f"job {job} was cancelled by {by}")
+                )
+        return cancelled
+
+    def _ending(self, seen: Seen, message: str) -> Changes:
+        changes = Changes(batches=skipped(seen))
+        for host in seen.hosts:
+            if host.state not in ENDS:
+                changes.hosts[host.node] = self.writer.entering(step(host.state, "cancel"), message=message)
+        return changes
+
+    async def decide(self, job: int, by: str, *, approved: bool, reason: str | None = None) -> Job:
+        """Approve a job or deny it: the first word counts.
+
+        Raises `Conflict` when there is nothing to decide any more, `Forbidden` when `by` is none of its approvers.
+        """
+        row = await self._require(job)
+        if row.spec.approvers and not _named(by, row.spec.approvers):
+            raise Forbidden(
+                f"{by} may not approve job {job}", hint=f"these may: {', '.join(row.spec.approvers)}", job=job
+            )
+
+        def say(seen: Seen) -> Changes:
+            asked = seen.row.approval
+            if asked is None:
+                raise WrongState(f"job {job} needs no approval")
+            if asked.state != "waiting":
+                raise WrongState(f"job {job} was {asked.state} by {asked.by} before", by=asked.by)
+            if seen.row.state in ENDED:
+                raise WrongState(f"job {job} has ended: {seen.row.state}")
+            said = Approval("approved" if approved else "denied", by, self._clock.time(), reason)
+            because = f": {reason}" if reason else ""
+            changes = Changes() if approved else self._ending(seen, f"denied by {by}{because}")
+            changes.job = {"approval": to_json(said), "waiting": None}
+            if not approved:
+                changes.job["message"] = f"denied by {by}{because}"
+            return changes
+
+        decided = await self.writer.change(job, by, say)
+        with log.bind(job_id=str(job)):
+            _log.info("job approved" if approved else "job denied", by=by)
+        return decided
+
     async def events(self, job: int, *, after: int, limit: int) -> list[JobRecord]:
         """Stored events after the id `after`."""
-        return await self._records.events(job, after=after, limit=limit)
+        return await self._records.log.after(job, after=after, limit=limit)
 
     async def last_events(self, job: int, *, limit: int) -> list[JobRecord]:
         """The newest events, oldest first."""
-        return await self._records.last_events(job, limit=limit)
+        return await self._records.log.last(job, limit=limit)
 
-    # --- nodes --------------------------------------------------------------------------------
+    async def history(self, job: int, *, after: int, limit: int) -> list[JobChange]:
+        """Who changed what and when, after the change `after`, oldest first. Raises `NotFound`."""
+        await self._require(job)
+        return await self._records.changes.history(job, after=after, limit=limit)
 
-    async def claim(self, node: str, *, wait: float) -> Claimed:
-        """The node's next job, waiting up to `wait` seconds for one."""
-        end = self._clock.monotonic() + wait
-        with self._hub.subscribe(f"queue:{node}") as wakes:
-            while True:
-                taken = await self._take(node)
-                left = end - self._clock.monotonic()
-                if taken is not None or left <= 0:
-                    return Claimed(taken, LEASE_S)
-                try:
-                    await wakes.next(left)
-                except (TimeoutError, StopAsyncIteration):
-                    return Claimed(None, LEASE_S)
-
-    async def _take(self, node: str) -> NodeJob | None:
-        while queue := await self._records.queue(node):
-            first = queue[0]
-            lease = self._leases.grant(_key(first.job, node), node)
-
-            def decide(hosts: list[HostRow], token: int = lease.token) -> dict[str, dict[str, Any]]:
-                host = _mine(hosts, node)
-                started = host.started if host.started is not None else self._clock.time()
-                return {node: {"state": step(host.state, "claim"), "fence": token, "started": started}}
-
-            try:
-                with tracing.span("claim job", llmagentos__job=first.job, llmagentos__node=node):
-                    job = await self._change(first.job, decide)
-            except WrongState:  # cancelled between the two steps: look again
-                self._leases.release(lease.key, lease.token)
-                continue
-            with log.bind(job_id=str(first.job), node=node):
-                _log.info("job claimed", fence=lease.token, resumed=first.state != "queued")
-            return await self._node_job(job, first, lease.token)
-        return None
-
-    async def _node_job(self, job: Job, before: HostRow, fence: int) -> NodeJob:
-        row = await self._require(before.job)
-        spec = job.spec
-        now = next(host.state for host in job.hosts if host.node == before.node)
-        return NodeJob(
-            job=row.id,
-            fence=fence,
-            host=before.node,
-            bundle=spec.bundle,
-            playbook=spec.playbook,
-            inventory=await self._records.inventory(row.id),
-            resumed=before.state != "queued",
-            next_seq=before.next_seq,
-            cancel=now == "cancelling",
-            local=row.local,
-            extra_vars=spec.extra_vars,
-            check=spec.check,
-            diff=spec.diff,
-            tags=spec.tags,
-            skip_tags=spec.skip_tags,
-            verbosity=spec.verbosity,
-            timeout_s=spec.timeout_s,
-        )
-
-    async def renew(self, node: str, job: int, fence: int) -> Ack:
-        """Keep a job. Raises `LeaseLost` when it has to be claimed again."""
-        self._leases.renew(_key(job, node), fence)
-        return await self._ack(node, job)
-
-    async def append(self, node: str, job: int, fence: int, events: Sequence[JobEvent]) -> Ack:
-        """Append events; those known already are skipped. Raises `LeaseLost`, or `EventGap` when some are missing."""
-        self._leases.renew(_key(job, node), fence)
-        shortened = [fit(event) for event in events]
-        _, records = await self._records.append(job, node, lambda host: _new(host, shortened))
-        for record in records:
-            self._hub.publish(f"job:{job}", record)
-            if isinstance(record.event, TaskResult):
-                metrics.TASK_RESULTS.labels(record.event.status).inc()
-        return await self._ack(node, job)
-
-    async def _ack(self, node: str, job: int) -> Ack:
-        host = _mine((await self._records.hosts([job])).get(job, []), node)
-        return Ack(host.next_seq, host.state == "cancelling", LEASE_S)
-
-    async def finish(self, node: str, job: int, end: Finish) -> None:
-        """The job ended on this node. Said again with the same token it changes nothing."""
-        host = _mine((await self._records.hosts([job])).get(job, []), node)
-        if host.state in ENDS and host.fence == end.fence:
-            return
-        self._leases.check(_key(job, node), end.fence)
-
-        def decide(hosts: list[HostRow]) -> dict[str, dict[str, Any]]:
-            mine = _mine(hosts, node)
-            recap = msgspec.json.encode(end.recap).decode() if end.recap else None
-            after = step(mine.state, end.status)
-            message = (mine.message if after == "cancelled" else None) or end.message
-            return {node: self._entering(after, message=message, exit_code=end.exit_code, recap=recap)}
-
-        with (
-            tracing.span("finish job", llmagentos__job=job, llmagentos__node=node, llmagentos__status=end.status),
-            log.bind(job_id=str(job), node=node),
-        ):
-            await self._change(job, decide)
-            _log.info("job ended on node", status=end.status, exit_code=end.exit_code)
-        self._leases.release(_key(job, node), end.fence)
-        self._hub.publish(f"queue:{node}", job)
-
-    async def may_read(self, node: str, digest: str) -> bool:
-        """Whether a job in the node's queue needs this bundle."""
-        for host in await self._records.queue(node):
-            row = await self._records.find(host.job)
-            if row is not None and row.spec.bundle == digest:
-                return True
-        return False
-
-    async def bundle_content(self, digest: str) -> bytes | None:
-        """The bytes of a bundle."""
-        return await self._blobs.get(digest)
-
-    async def drop_node(self, node: str) -> None:
-        """End everything in the queue of a node that was removed."""
-        for host in await self._records.queue(node):
-
-            def decide(hosts: list[HostRow]) -> dict[str, dict[str, Any]]:
-                mine = _mine(hosts, node)
-                if mine.state in ENDS:
-                    return {}
-                return {node: self._entering(step(mine.state, "remove"), message="the node was removed")}
-
-            await self._change(host.job, decide)
-            self._leases.drop(_key(host.job, node))
-
-    async def prune(self, days: float) -> None:
-        """Delete jobs that ended more than `days` days ago, and bundles that no job refers to."""
+    async def prune(self, days: float, *, bundles: Collection[str] = ()) -> None:
+        """Delete jobs that ended more than `days` days ago, and what no job refers to and is not in `bundles`."""
         deleted = 1
         while deleted:
             deleted = await self._records.prune(days=days)
-        await self._blobs.prune(await self._records.bundles())
+        await self._blobs.prune({*await self._records.bundles(), *bundles})
 
     async def queue_lengths(self) -> dict[str, int]:
         """Jobs that are queued or running, by node."""
-        return {node: len(queue) for node, queue in (await self._records.queues()).items()}
+        return await self._records.lengths()
 
-    # --- changes ------------------------------------------------------------------------------
+    async def works(self, node: str) -> bool:
+        """Whether the node works on a job now."""
+        return any(host.state in WORKING for host in await self._records.queue(node))
 
-    def _entering(self, state: HostState, **values: Any) -> dict[str, Any]:
-        return {"state": state, **values} | ({"ended": self._clock.time()} if state in ENDS else {})
-
-    async def _change(self, job: int, decide: Callable[[list[HostRow]], dict[str, dict[str, Any]]]) -> Job:
-        row, hosts, ended = await self._records.change(job, decide, _conclude)
-        changed = self._job(row, hosts, {})
-        self._hub.publish("jobs", changed.summary)
-        self._hub.publish(f"job:{job}", changed)
-        if ended and row.ended is not None:
-            metrics.JOBS_ENDED.labels(row.state).inc()
-            metrics.JOB_DURATION.observe(row.ended - row.created)
-            with log.bind(job_id=str(job)):
-                _log.info("job ended", state=row.state, exit_code=row.exit_code)
-        return changed
-
-    def _job(self, row: JobRow, hosts: list[HostRow], ahead: dict[str, int]) -> Job:
-        shown = [
-            JobHost(h.node, h.state, ahead.get(h.node, 0), h.started, h.ended, h.exit_code, h.recap, h.message)
-            for h in hosts
-        ]
-        waiting = [host.node for host in hosts if host.state not in ENDS and self._away(host.node)]
-        return Job(_summary(row, hosts), row.spec, shown, waiting)
+    async def drop_node(self, node: str) -> None:
+        """End everything in the queue of a node that was removed."""
+        await self.queues.drop_node(node)
 
 
-def _conclude(hosts: list[HostRow]) -> tuple[JobState, int | None]:
-    states = [host.state for host in hosts]
-    return overall(states), exit_code(states)
-
-
-def _summary(row: JobRow, hosts: list[HostRow]) -> JobSummary:
-    return JobSummary(
-        id=row.id,
-        name=row.name,
-        state=row.state,
-        created=row.created,
-        created_by=row.created_by,
-        nodes=[host.node for host in hosts],
-        modes=[mode for mode in ("check", "diff") if getattr(row.spec, mode)],
-        started=row.started,
-        ended=row.ended,
-        exit_code=row.exit_code,
-    )
-
-
-def _new(host: HostRow, events: Sequence[JobEvent]) -> tuple[int, list[JobEvent]]:
-    """The node's next number, and of `events` those to keep."""
-    fresh = [event for event in events if event.seq >= host.next_seq]
-    for expected, event in enumerate(fresh, host.next_seq):
-        if event.seq != expected:
-            raise EventGap(f"event {event.seq} came, but {expected} is the next", next_seq=host.next_seq)
-    kept: list[JobEvent] = []
-    for event in fresh:
-        if event.seq <= MAX_EVENTS_PER_HOST or isinstance(event, Recap):
-            kept.append(event)
-        elif event.seq == MAX_EVENTS_PER_HOST + 1:
-            text = f"over {MAX_EVENTS_PER_HOST} events: further ones are not kept"
-            kept.append(LogLine(seq=event.seq, at=event.at, level="warning", text=text))
-    return host.next_seq + len(fresh), kept
-
-
-def _mine(hosts: list[HostRow], node: str) -> HostRow:
-    for host in hosts:
-        if host.node == node:
-            return host
-    raise NotFound(f"this job is not for node {node!r}")
-
-
-def _key(job: int, node: str) -> str:
-    return f"{job}:{node}"
+def _named(by: str, names: Sequence[str]) -> bool:
+    kind = by.partition(":")[0]
+    return by in names or f"{kind}:*" in names

@@ -1,168 +1,151 @@
-"""Jobs: what was asked, its state on each node, and the events that came back.
+"""Jobs: what was asked, and its state on each node.
 
-A node's queue is the rows of `job_hosts` with its name that have not ended, by job id: there is no
-second copy to keep in step.
+A node's queue is the rows of `job_hosts` with its name that were let run and have not ended, by
+priority and job id: there is no second copy to keep in step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    Float,
-    Index,
-    Integer,
-    String,
-    Table,
-    Text,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.engine import Row
+from sqlalchemy import Select, case, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmagentos.api.jobs import HostState, Inventory, JobEvent, JobRecord, JobSpec, JobState, Stats
+from llmagentos.api.job_control import Approval, Batch
+from llmagentos.api.jobs import Inventory, JobSpec, JobState
 from llmagentos.core.clock import Clock
-from llmagentos.storage.database import METADATA, Database
-
-ENDED = ("succeeded", "failed", "cancelled")
-PAGE_BYTES = 8 * 1024 * 1024
-"""About as much as is read of a job's events at once."""
-SLICE = 50
-_OPEN = ("queued", "running", "cancelling")
-
-JOBS = Table(
-    "jobs",
-    METADATA,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("name", Text, nullable=False),
-    Column("bundle", String(64), nullable=False),
-    Column("spec", Text, nullable=False),  # api.jobs.JobSpec as JSON
-    Column("inventory", Text, nullable=False),  # api.jobs.Inventory as JSON
-    Column("local", Boolean, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("created", Float, nullable=False, index=True),
-    Column("created_by", String(300), nullable=False),
-    Column("started", Float),
-    Column("ended", Float, index=True),
-    Column("exit_code", Integer),
-    Column("last_event", Integer, nullable=False),
-    sqlite_autoincrement=True,
+from llmagentos.core.errors import Conflict
+from llmagentos.storage.database import Database
+from llmagentos.storage.job_changes import JobChanges
+from llmagentos.storage.job_events import JobEvents
+from llmagentos.storage.job_tables import (
+    ALL,
+    BATCHES,
+    ENDED,
+    HISTORY,
+    HOSTS,
+    JOBS,
+    OPEN,
+    HostRow,
+    JobRow,
+    batch_row,
+    host_row,
+    job_row,
+    to_json,
 )
+from llmagentos.storage.shares import ShareRecords
 
-HOSTS = Table(
-    "job_hosts",
-    METADATA,
-    Column("job", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
-    Column("node", String(64), primary_key=True),
-    Column("position", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("fence", BigInteger, nullable=False),
-    Column("next_seq", Integer, nullable=False),
-    Column("started", Float),
-    Column("ended", Float),
-    Column("exit_code", Integer),
-    Column("recap", Text),  # api.jobs.Stats as JSON
-    Column("message", Text),
-    Index(None, "node", "state", "job"),
-)
-
-EVENTS = Table(
-    "job_events",
-    METADATA,
-    Column("job", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("node", String(64), nullable=False),
-    Column("event", Text, nullable=False),  # api.jobs.JobEvent as JSON
-)
+_WORKING = ("running", "cancelling")
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as stored. Times are seconds since the epoch."""
+class KeyTaken(Conflict):
+    """There is a job with this idempotency key already."""
 
-    id: int
-    name: str
+    code = "key_taken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to store. `batches` are its nodes by batch; with any, or `driven`, nothing is queued yet."""
+
     spec: JobSpec
+    nodes: Sequence[str]
+    inventory: Inventory
     local: bool
-    state: JobState
-    created: float
-    created_by: str
-    started: float | None
-    ended: float | None
-    exit_code: int | None
-    last_event: int
-
-
-@dataclass(frozen=True, slots=True)
-class HostRow:
-    """A job on one node, as stored."""
-
-    job: int
-    node: str
-    state: HostState
-    fence: int
-    next_seq: int
-    started: float | None
-    ended: float | None
-    exit_code: int | None
-    recap: Stats | None
-    message: str | None
+    by: str
+    driven: bool = False
+    batches: Sequence[Sequence[str]] = ()
+    origin: str | None = None
+    parent: int | None = None
+    request: str | None = None
+    priority: int | None = None
+    """Its place in the queues, when not the spec's."""
 
 
 class JobRecords:
-    """Queries over the jobs."""
+    """Queries over the jobs; `changes` changes them, `log` has what nodes told, `shares` what they tell each other."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.changes = JobChanges(database, clock)
+        self.log = JobEvents(database)
+        self.shares = ShareRecords(database, clock)
 
-    async def create(
-        self, spec: JobSpec, nodes: Sequence[str], inventory: Inventory, *, local: bool, by: str
-    ) -> JobRow:
-        """A new job, queued on `nodes`."""
-        now = self._clock.time()
-        async with self._database.write() as connection:
-            done = await connection.execute(
-                insert(JOBS).values(
-                    name=spec.playbook,
-                    bundle=spec.bundle,
-                    spec=_json(spec),
-                    inventory=_json(inventory),
-                    local=local,
-                    state="queued",
-                    created=now,
-                    created_by=by,
-                    last_event=0,
-                )
+    async def create(self, new: NewJob) -> JobRow:
+        """A new job: queued on its nodes, or held there. Raises `KeyTaken`."""
+        try:
+            async with self._database.write() as connection:
+                return await self._create(connection, new)
+        except IntegrityError:
+            raise KeyTaken("there is a job with this idempotency key already") from None
+
+    async def _create(self, connection: AsyncConnection, new: NewJob) -> JobRow:
+        spec, now = new.spec, self._clock.time()
+        approval = Approval() if spec.approval is not None else None
+        state: JobState = "waiting_approval" if approval is not None else "waiting" if new.driven else "queued"
+        done = await connection.execute(
+            insert(JOBS).values(
+                name=spec.playbook,
+                bundle=spec.bundle,
+                spec=to_json(spec),
+                inventory=to_json(new.inventory),
+                local=new.local,
+                state=state,
+                created=now,
+                created_by=new.by,
+                last_event=0,
+                last_change=1,
+                priority=spec.priority,
+                driven=new.driven,
+                lock=spec.lock,
+                released=None if new.driven else now,
+                approval=to_json(approval) if approval is not None else None,
+                origin=new.origin,
+                parent=new.parent,
+                key=spec.idempotency_key,
+                request=new.request,
             )
-            key = done.inserted_primary_key
-            assert key is not None
-            job = int(key[0])
+        )
+        key = done.inserted_primary_key
+        assert key is not None
+        job = int(key[0])
+        await self._create_hosts(connection, job, new)
+        line = {"at": now, "by": new.by, "what": "job", "after": state, "attempt": 1, "message": new.origin}
+        await connection.execute(insert(HISTORY).values(job=job, id=1, **line))
+        return job_row((await connection.execute(select(JOBS).where(JOBS.c.id == job))).one())
+
+    async def _create_hosts(self, connection: AsyncConnection, job: int, new: NewJob) -> None:
+        batch_of = {node: number for number, nodes in enumerate(new.batches, 1) for node in nodes}
+        priority = new.spec.priority if new.priority is None else new.priority
+        common: dict[str, object] = {"job": job, "priority": priority, "state": "held" if new.driven else "queued"}
+        common |= {"fence": 0, "next_seq": 1, "attempt": 1, "expired": False}
+        rows = [common | {"node": node, "position": i, "batch": batch_of.get(node)} for i, node in enumerate(new.nodes)]
+        await connection.execute(insert(HOSTS), rows)
+        kinds = ["batch"] * len(new.batches)
+        if new.spec.rollout is not None and new.spec.rollout.rollback is not None:
+            kinds.append("rollback")
+        if kinds:
+            waiting = {"job": job, "state": "waiting", "at": self._clock.time()}
             await connection.execute(
-                insert(HOSTS),
-                [
-                    {"job": job, "node": node, "position": i, "state": "queued", "fence": 0, "next_seq": 1}
-                    for i, node in enumerate(nodes)
-                ],
+                insert(BATCHES), [waiting | {"number": number, "kind": kind} for number, kind in enumerate(kinds, 1)]
             )
-        return JobRow(job, spec.playbook, spec, local, "queued", now, by, None, None, None, 0)
 
     async def find(self, job: int) -> JobRow | None:
         """One job."""
+        return await self._one(select(JOBS).where(JOBS.c.id == job))
+
+    async def by_key(self, by: str, key: str) -> JobRow | None:
+        """The job that `by` asked for with the idempotency key `key`."""
+        return await self._one(select(JOBS).where(JOBS.c.created_by == by, JOBS.c.key == key))
+
+    async def _one(self, query: Select[tuple[object, ...]]) -> JobRow | None:
         async with self._database.read() as connection:
-            row = (await connection.execute(select(JOBS).where(JOBS.c.id == job))).first()
-        return _job(row) if row is not None else None
+            row = (await connection.execute(query)).first()
+        return job_row(row) if row is not None else None
 
     async def inventory(self, job: int) -> Inventory:
         """The inventory of a job that exists."""
@@ -177,8 +160,27 @@ class JobRecords:
             query = query.where(JOBS.c.id < before)
         if node is not None:
             query = query.where(JOBS.c.id.in_(select(HOSTS.c.job).where(HOSTS.c.node == node)))
+        return await self._several(query)
+
+    async def driven(self, *, limit: int) -> list[JobRow]:
+        """Jobs that something more than their queues decides on, in the order in which they may take a lock."""
+        open_ = JOBS.c.state.in_(("waiting", "queued", "running"))
+        query = select(JOBS).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(limit)
+        return await self._several(query)
+
+    async def children(self, parent: int) -> list[JobRow]:
+        """The jobs that check a job's batches or roll it back."""
+        return await self._several(select(JOBS).where(JOBS.c.parent == parent).order_by(JOBS.c.id))
+
+    async def _several(self, query: Select[tuple[object, ...]]) -> list[JobRow]:
         async with self._database.read() as connection:
-            return [_job(row) for row in await connection.execute(query)]
+            return [job_row(row) for row in await connection.execute(query)]
+
+    async def batches(self, job: int) -> list[Batch]:
+        """The batches of a job."""
+        async with self._database.read() as connection:
+            query = select(BATCHES).where(BATCHES.c.job == job).order_by(BATCHES.c.number)
+            return [batch_row(row) for row in await connection.execute(query)]
 
     async def hosts(self, jobs: Iterable[int]) -> dict[int, list[HostRow]]:
         """The nodes of each of `jobs`, in the order of the inventory."""
@@ -186,114 +188,41 @@ class JobRecords:
         found: dict[int, list[HostRow]] = {}
         async with self._database.read() as connection:
             for row in await connection.execute(query):
-                found.setdefault(row.job, []).append(_host(row))
+                found.setdefault(row.job, []).append(host_row(row))
         return found
 
-    async def queue(self, node: str) -> list[HostRow]:
-        """What `node` has to do, in order."""
-        query = select(HOSTS).where(HOSTS.c.node == node, HOSTS.c.state.in_(_OPEN)).order_by(HOSTS.c.job)
+    async def host(self, job: int, node: str) -> HostRow | None:
+        """A job on one node."""
         async with self._database.read() as connection:
-            return [_host(row) for row in await connection.execute(query)]
+            row = (await connection.execute(select(HOSTS).where(HOSTS.c.job == job, HOSTS.c.node == node))).first()
+        return host_row(row) if row is not None else None
+
+    async def queue(self, node: str, *, held: bool = False) -> list[HostRow]:
+        """What `node` has to do, in order: what it works on, then by priority; with `held` what may not run yet."""
+        states = (*OPEN, "held") if held else OPEN
+        query = _in_order(select(HOSTS).where(HOSTS.c.node == node, HOSTS.c.state.in_(states)))
+        async with self._database.read() as connection:
+            return [host_row(row) for row in await connection.execute(query)]
 
     async def queues(self) -> dict[str, list[HostRow]]:
-        """The queue of every node that has one."""
-        query = select(HOSTS).where(HOSTS.c.state.in_(_OPEN)).order_by(HOSTS.c.job)
+        """The queue of every node that has one, in order."""
         found: dict[str, list[HostRow]] = {}
         async with self._database.read() as connection:
-            for row in await connection.execute(query):
-                found.setdefault(row.node, []).append(_host(row))
+            for row in await connection.execute(_in_order(select(HOSTS).where(HOSTS.c.state.in_(OPEN)))):
+                found.setdefault(row.node, []).append(host_row(row))
         return found
+
+    async def lengths(self, *, held: bool = False) -> dict[str, int]:
+        """How much is in each node's queue; with `held` also what may not run yet."""
+        states = (*OPEN, "held") if held else OPEN
+        query = select(HOSTS.c.node, func.count()).where(HOSTS.c.state.in_(states)).group_by(HOSTS.c.node)
+        async with self._database.read() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
     async def highest_fence(self) -> int:
         """The greatest fencing token ever given."""
         async with self._database.read() as connection:
             return (await connection.execute(select(func.max(HOSTS.c.fence)))).scalar() or 0
-
-    async def change(
-        self,
-        job: int,
-        decide: Callable[[list[HostRow]], dict[str, dict[str, Any]]],
-        conclude: Callable[[list[HostRow]], tuple[JobState, int | None]],
-    ) -> tuple[JobRow, list[HostRow], bool]:
-        """Change a job's hosts in one transaction: `decide` names new values by node, `conclude` the job's own.
-
-        Returns the job, its hosts, and whether this was what ended it. Raises what `decide` raises, and
-        then nothing has changed.
-        """
-        async with self._database.write() as connection:
-            row = _job((await connection.execute(select(JOBS).where(JOBS.c.id == job).with_for_update())).one())
-            hosts = await self._hosts_of(connection, job)
-            changes = decide(hosts)
-            for node, values in changes.items():
-                mine = (HOSTS.c.job == job) & (HOSTS.c.node == node)
-                await connection.execute(update(HOSTS).where(mine).values(**values))
-            if changes:
-                hosts = await self._hosts_of(connection, job)
-            values = self._conclusion(row, *conclude(hosts))
-            if values:
-                await connection.execute(update(JOBS).where(JOBS.c.id == job).values(**values))
-                row = _job((await connection.execute(select(JOBS).where(JOBS.c.id == job))).one())
-        return row, hosts, "ended" in values
-
-    def _conclusion(self, before: JobRow, state: JobState, exit_code: int | None) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        if state != before.state:
-            values["state"] = state
-        if state != "queued" and before.started is None:
-            values["started"] = self._clock.time()
-        if state in ENDED and before.ended is None:
-            values |= {"ended": self._clock.time(), "exit_code": exit_code}
-        return values
-
-    async def _hosts_of(self, connection: AsyncConnection, job: int) -> list[HostRow]:
-        query = select(HOSTS).where(HOSTS.c.job == job).order_by(HOSTS.c.position)
-        return [_host(row) for row in await connection.execute(query)]
-
-    async def append(
-        self, job: int, node: str, decide: Callable[[HostRow], tuple[int, Sequence[JobEvent]]]
-    ) -> tuple[int, list[JobRecord]]:
-        """Append events of `node`; `decide` names the next expected number and what to keep of them.
-
-        Returns the node's next number and what was kept, as readers get it.
-        """
-        mine = (HOSTS.c.job == job) & (HOSTS.c.node == node)
-        async with self._database.write() as connection:
-            locked = select(JOBS.c.last_event).where(JOBS.c.id == job).with_for_update()
-            last = int((await connection.execute(locked)).scalar_one())
-            host = _host((await connection.execute(select(HOSTS).where(mine))).one())
-            next_seq, kept = decide(host)
-            records = [JobRecord(last + i, node, event) for i, event in enumerate(kept, 1)]
-            if next_seq != host.next_seq:
-                await connection.execute(update(HOSTS).where(mine).values(next_seq=next_seq))
-            if records:
-                rows = [{"job": job, "id": r.id, "node": node, "event": _json(r.event)} for r in records]
-                await connection.execute(insert(EVENTS), rows)
-                await connection.execute(update(JOBS).where(JOBS.c.id == job).values(last_event=last + len(records)))
-        return next_seq, records
-
-    async def events(self, job: int, *, after: int, limit: int) -> list[JobRecord]:
-        """Events after the id `after`: at most `limit`, and fewer when they are large."""
-        return await self._page(job, EVENTS.c.id > after, EVENTS.c.id.asc(), limit)
-
-    async def last_events(self, job: int, *, limit: int) -> list[JobRecord]:
-        """The newest events, oldest first: at most `limit`, and fewer when they are large."""
-        return (await self._page(job, EVENTS.c.id > 0, EVENTS.c.id.desc(), limit))[::-1]
-
-    async def _page(
-        self, job: int, wanted: ColumnElement[bool], order: ColumnElement[int], limit: int
-    ) -> list[JobRecord]:
-        found: list[JobRecord] = []
-        size = 0
-        query = select(EVENTS).where(EVENTS.c.job == job, wanted).order_by(order)
-        async with self._database.read() as connection:
-            while len(found) < limit and size < PAGE_BYTES:
-                slice_ = min(SLICE, limit - len(found))
-                rows = (await connection.execute(query.offset(len(found)).limit(slice_))).all()
-                size += sum(len(row.event) for row in rows)
-                found += [JobRecord(row.id, row.node, msgspec.json.decode(row.event, type=JobEvent)) for row in rows]
-                if len(rows) < slice_:
-                    break
-        return found
 
     async def bundles(self) -> set[str]:
         """Every bundle that some job refers to."""
@@ -301,47 +230,16 @@ class JobRecords:
             return {row.bundle for row in await connection.execute(select(JOBS.c.bundle).distinct())}
 
     async def prune(self, *, days: float) -> int:
-        """Delete jobs that ended more than `days` days ago, with their events; how many."""
+        """Delete jobs that ended more than `days` days ago, with all that belongs to them; how many."""
         limit = self._clock.time() - days * 86_400
-        old = select(JOBS.c.id).where(JOBS.c.ended < limit).order_by(JOBS.c.id).limit(500)
+        old = select(JOBS.c.id).where(JOBS.c.ended < limit, JOBS.c.state.in_(ENDED)).order_by(JOBS.c.id).limit(500)
         async with self._database.write() as connection:
             ids = [row.id for row in await connection.execute(old)]
-            for table in (EVENTS.c.job, HOSTS.c.job, JOBS.c.id):
-                await connection.execute(delete(table.table).where(table.in_(ids)))
+            for column in ALL:
+                await connection.execute(delete(column.table).where(column.in_(ids)))
         return len(ids)
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _job(row: Row[Any]) -> JobRow:
-    return JobRow(
-        row.id,
-        row.name,
-        msgspec.json.decode(row.spec, type=JobSpec),
-        row.local,
-        row.state,
-        row.created,
-        row.created_by,
-        row.started,
-        row.ended,
-        row.exit_code,
-        row.last_event,
-    )
-
-
-def _host(row: Row[Any]) -> HostRow:
-    recap = msgspec.json.decode(row.recap, type=Stats) if row.recap else None
-    return HostRow(
-        row.job,
-        row.node,
-        row.state,
-        row.fence,
-        row.next_seq,
-        row.started,
-        row.ended,
-        row.exit_code,
-        recap,
-        row.message,
-    )
+def _in_order(query: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
+    first = case((HOSTS.c.state.in_(_WORKING), 0), else_=1)
+    return query.order_by(first, HOSTS.c.priority.desc(), HOSTS.c.job)

@@ -17,10 +17,11 @@ from llmagentos.cli.pack import pack
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, NotFound, TooLarge
 from llmagentos.core.events import Hub
-from llmagentos.fleet import jobs as fleet_jobs
+from llmagentos.fleet import job_queues
 from llmagentos.fleet.job_states import ENDS
-from llmagentos.fleet.jobs import LEASE_S, Jobs
-from llmagentos.storage import jobs as stored_jobs
+from llmagentos.fleet.job_queues import LEASE_S
+from llmagentos.fleet.jobs import Jobs
+from llmagentos.storage import job_events
 from llmagentos.storage import tables
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.database import Database
@@ -91,7 +92,7 @@ class Queues(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES))
     def claim(self, node):
-        job = self.run(self.world.jobs.claim(node, wait=0)).job
+        job = self.run(self.world.jobs.queues.claim(node, wait=0)).job
         if node in self.held:
             self.stale.append((node, self.held.pop(node)))
         if job is None:
@@ -114,7 +115,7 @@ class Queues(RuleBasedStateMachine):
         first = max(1, known + 1 - again)
         events = [LogLine(seq=seq, at=0.0, text=f"{node} {seq}") for seq in range(first, known + count + 1)]
         try:
-            ack = self.run(self.world.jobs.append(node, job.job, job.fence, events))
+            ack = self.run(self.world.jobs.queues.append(node, job.job, job.fence, events))
         except Conflict:
             assert not self.live(node) or self.ended(node, job.job)
         else:
@@ -128,7 +129,7 @@ class Queues(RuleBasedStateMachine):
             return
         job = self.held[node]
         try:
-            self.run(self.world.jobs.finish(node, job.job, Finish(job.fence, end, 0)))
+            self.run(self.world.jobs.queues.finish(node, job.job, Finish(job.fence, end, 0)))
         except Conflict:
             assert not self.live(node)
         else:
@@ -139,7 +140,7 @@ class Queues(RuleBasedStateMachine):
     def an_old_holder_writes(self, data):
         node, job = data.draw(st.sampled_from(self.stale))
         try:
-            self.run(self.world.jobs.append(node, job.job, job.fence, [LogLine(seq=999, at=0.0, text="no")]))
+            self.run(self.world.jobs.queues.append(node, job.job, job.fence, [LogLine(seq=999, at=0.0, text="no")]))
         except Conflict:
             return
         raise AssertionError("an old fence wrote")
@@ -210,15 +211,15 @@ TestQueues = Queues.TestCase
 
 
 def test_events_over_the_limit_are_left_out_but_for_the_recap(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet_jobs, "MAX_EVENTS_PER_HOST", 2)
+    monkeypatch.setattr(job_queues, "MAX_EVENTS_PER_HOST", 2)
 
     async def main() -> None:
         world = World(tmp_path)
         await world.begin()
         sent = (await world.jobs.submit(world.spec("a"), "me")).summary.id
-        job = (await world.jobs.claim("a", wait=0)).job
+        job = (await world.jobs.queues.claim("a", wait=0)).job
         events = [LogLine(seq=seq, at=0.0, text="x") for seq in range(1, 6)]
-        ack = await world.jobs.append("a", sent, job.fence, [*events, Recap(seq=6, at=0.0, hosts={})])
+        ack = await world.jobs.queues.append("a", sent, job.fence, [*events, Recap(seq=6, at=0.0, hosts={})])
         assert ack.next_seq == 7
         kept = [record.event for record in await world.jobs.events(sent, after=0, limit=10)]
         assert [event.seq for event in kept] == [1, 2, 3, 6]
@@ -229,15 +230,15 @@ def test_events_over_the_limit_are_left_out_but_for_the_recap(tmp_path, monkeypa
 
 
 def test_events_are_read_in_bounded_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_jobs, "PAGE_BYTES", 3000)
-    monkeypatch.setattr(stored_jobs, "SLICE", 2)
+    monkeypatch.setattr(job_events, "PAGE_BYTES", 3000)
+    monkeypatch.setattr(job_events, "SLICE", 2)
 
     async def main() -> None:
         world = World(tmp_path)
         await world.begin()
         sent = (await world.jobs.submit(world.spec("a"), "me")).summary.id
-        job = (await world.jobs.claim("a", wait=0)).job
-        await world.jobs.append("a", sent, job.fence, [LogLine(seq=n, at=0.0, text="x" * 1000) for n in range(1, 10)])
+        job = (await world.jobs.queues.claim("a", wait=0)).job
+        await world.jobs.queues.append("a", sent, job.fence, [LogLine(seq=n, at=0.0, text="x" * 1000) for n in range(1, 10)])
         assert [record.id for record in await world.jobs.events(sent, after=3, limit=100)] == [4, 5, 6, 7]
         assert [record.id for record in await world.jobs.events(sent, after=7, limit=100)] == [8, 9]
         assert [record.id for record in await world.jobs.last_events(sent, limit=3)] == [7, 8, 9]

@@ -1,41 +1,33 @@
-"""Jobs: submitted, listed, followed, cancelled; and a node's own queue."""
+"""Jobs: submitted, listed, followed, cancelled, approved."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
+import msgspec
 from starlette.responses import Response
 
-from llmagentos.api.jobs import (
-    Ack,
-    BundleInfo,
-    Claim,
-    Claimed,
-    Events,
-    Fence,
-    Finish,
-    Job,
-    JobRecord,
-    JobSpec,
-    JobSummary,
-)
+from llmagentos.api.job_control import MAX_HISTORY, MAX_KEY, Decision, JobChange
+from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobSpec, JobSummary
 from llmagentos.core.errors import Forbidden, InvalidInput
 from llmagentos.core.events import Hub, Subscription
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.sse import Event, stream
-from llmagentos.storage.jobs import ENDED
+from llmagentos.storage.job_tables import ENDED
 
 PAGE = 1000
 """Events read at once."""
 PACE_S = 0.05
+K = TypeVar("K", bound=JobSpec)
 
 
 def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
     """`jobs` decides and stores; `bundle_bytes` is the largest bundle that is taken."""
-    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub), *_queue(jobs)]
+    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub)]
 
 
 def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
@@ -69,7 +61,7 @@ def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
 
 def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
     async def submit(call: Call) -> Job:
-        return await jobs.submit(call.body, str(call.identity))
+        return await jobs.submit(keyed(call, call.body), str(call.identity))
 
     async def listing(call: Call) -> list[JobSummary]:
         before = int(call.number("before", 0, most=2**53)) or None
@@ -77,21 +69,34 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
         return await jobs.listing(limit=limit, before=before, node=call.query.get("node"))
 
     async def show(call: Call) -> Job:
-        return await jobs.show(_id(call))
+        return await jobs.show(job_number(call))
 
     async def cancel(call: Call) -> Job:
-        return await jobs.cancel(_id(call), str(call.identity))
+        return await jobs.cancel(job_number(call), str(call.identity))
 
     async def events(call: Call) -> Response | list[JobRecord]:
-        job, after = _id(call), int(call.number("after", 0, most=2**53))
+        job, after = job_number(call), int(call.number("after", 0, most=2**53))
         await jobs.show(job)
         if call.flag("follow"):
             last = call.request.headers.get("last-event-id", "")
             return stream(_follow(jobs, hub, job, int(last) if last.isdigit() else after))
         return await jobs.events(job, after=after, limit=int(call.number("limit", PAGE, most=PAGE)))
 
+    async def history(call: Call) -> list[JobChange]:
+        after, limit = call.number("after", 0, most=2**31), call.number("limit", MAX_HISTORY, most=MAX_HISTORY)
+        return await jobs.history(job_number(call), after=int(after), limit=int(limit))
+
     read, write = Permission.JOBS_READ, Permission.JOBS_WRITE
     return [
+        Endpoint(
+            "GET",
+            "/api/v1/jobs/{id}/history",
+            read,
+            history,
+            returns=list[JobChange],
+            summary="Who changed a job, its nodes and batches, and when",
+        ),
+        *(_decision(jobs, word, approved=word == "approve") for word in ("approve", "deny")),
         Endpoint(
             "POST",
             "/api/v1/jobs",
@@ -115,6 +120,34 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
             streams=True,
         ),
     ]
+
+
+def _decision(jobs: Jobs, word: str, *, approved: bool) -> Endpoint:
+    async def decide(call: Call) -> Job:
+        return await jobs.decide(job_number(call), str(call.identity), approved=approved, reason=call.body.reason)
+
+    return Endpoint(
+        "POST",
+        f"/api/v1/jobs/{{id}}/{word}",
+        Permission.JOBS_APPROVE,
+        decide,
+        body=Decision,
+        returns=Job,
+        summary=f"{word.capitalize()} a job that needs approval before it starts",
+        audited=True,
+    )
+
+
+def keyed(call: Call, spec: K) -> K:
+    """`spec` with the idempotency key of the header. Raises `InvalidInput` when both say different ones."""
+    header = call.request.headers.get("idempotency-key")
+    if header is None or header == spec.idempotency_key:
+        return spec
+    if spec.idempotency_key is not None:
+        raise InvalidInput(f"the header Idempotency-Key says {header[:80]!r}, the request {spec.idempotency_key!r}")
+    if not 0 < len(header) <= MAX_KEY:
+        raise InvalidInput(f"an idempotency key has 1 to {MAX_KEY} characters, not {len(header)}")
+    return msgspec.structs.replace(spec, idempotency_key=header)
 
 
 async def _follow(jobs: Jobs, hub: Hub, job: int, after: int) -> AsyncIterator[Event]:
@@ -149,58 +182,6 @@ async def _woken(wakes: Subscription) -> bool:
         return False
 
 
-def _queue(jobs: Jobs) -> list[Endpoint]:
-    async def claim(call: Call) -> Claimed:
-        return await jobs.claim(node_name(call.identity), wait=call.body.wait)
-
-    async def renew(call: Call) -> Ack:
-        return await jobs.renew(node_name(call.identity), _id(call), call.body.fence)
-
-    async def append(call: Call) -> Ack:
-        return await jobs.append(node_name(call.identity), _id(call), call.body.fence, call.body.events)
-
-    async def finish(call: Call) -> None:
-        await jobs.finish(node_name(call.identity), _id(call), call.body)
-
-    async def download(call: Call) -> Response:
-        node, digest = node_name(call.identity), call.path["digest"]
-        content = await jobs.bundle_content(digest) if await jobs.may_read(node, digest) else None
-        if content is None:
-            raise Forbidden(f"no job in the queue of node {node!r} needs the bundle {digest}")
-        return Response(content, media_type="application/gzip")
-
-    work, queue = Permission.NODE_WORK, "/api/v1/nodes/self/queue"
-    return [
-        Endpoint(
-            "POST",
-            f"{queue}/claim",
-            work,
-            claim,
-            body=Claim,
-            returns=Claimed,
-            summary="The calling node's next job; waits for one",
-        ),
-        Endpoint("PUT", f"{queue}/{{id}}/lease", work, renew, body=Fence, returns=Ack, summary="Keep a claimed job"),
-        Endpoint(
-            "POST",
-            f"{queue}/{{id}}/events",
-            work,
-            append,
-            body=Events,
-            returns=Ack,
-            summary="Append events of a claimed job",
-        ),
-        Endpoint("POST", f"{queue}/{{id}}/finish", work, finish, body=Finish, summary="Report a claimed job's end"),
-        Endpoint(
-            "GET",
-            "/api/v1/nodes/self/bundles/{digest}",
-            work,
-            download,
-            summary="A bundle that a job in the calling node's queue needs",
-        ),
-    ]
-
-
 def node_name(identity: Identity) -> str:
     """The node that calls. Raises `Forbidden` for anybody else: only a node has a queue."""
     if identity.kind is not Kind.NODE:
@@ -208,7 +189,8 @@ def node_name(identity: Identity) -> str:
     return identity.subject
 
 
-def _id(call: Call) -> int:
+def job_number(call: Call) -> int:
+    """The job in the path. Raises `InvalidInput`."""
     text = call.path["id"]
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise InvalidInput(f"{text[:80]!r} is not a job's number", hint="`llmctl jobs` lists them")
