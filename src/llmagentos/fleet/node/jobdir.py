@@ -66,6 +66,14 @@ class JobDirectory:
     def output(self) -> Path:
         return self.root / "output.log"
 
+    @property
+    def shares(self) -> Path:
+        return self.root / "shares.jsonl"
+
+    @property
+    def peers(self) -> Path:
+        return self.root / "peers.jsonl"
+
     def prepare(self) -> None:
         """Make the directory, for the owner only, and drop what an earlier, unbegun attempt left."""
         self.root.mkdir(exist_ok=True, mode=0o700)
@@ -116,7 +124,7 @@ class JobDirectory:
     def mark_reported(self) -> None:
         """The server has all of it: the files that may hold secrets go, the rest stays for a while."""
         write_whole(self.root / "reported", b"")
-        for name in ("spec.json", "extra-vars.json", "inventory.json"):
+        for name in ("spec.json", "extra-vars.json", "inventory.json", "shares.jsonl", "peers.jsonl"):
             (self.root / name).unlink(missing_ok=True)
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
 
@@ -143,9 +151,24 @@ class JobDirectory:
             os.close(descriptor)
 
 
+def directory(jobs: Path, job: int, attempt: int = 1) -> JobDirectory:
+    """Where an attempt of a job is kept: `12`, and `12.2` for the second one."""
+    return JobDirectory(jobs / (str(job) if attempt == 1 else f"{job}.{attempt}"))
+
+
+def _kept(jobs: Path) -> list[tuple[tuple[int, int], Path]]:
+    """All attempts of all jobs, in order."""
+    parts = [(path.name.partition("."), path) for path in jobs.iterdir()]
+    return sorted(
+        ((int(job), int(attempt or "1")), path)
+        for (job, dot, attempt), path in parts
+        if job.isdecimal() and (attempt.isdecimal() if dot else True)
+    )
+
+
 def prune(jobs: Path, keep: int) -> None:
     """Remove the directories of reported jobs but for the `keep` newest."""
-    found = sorted((path for path in jobs.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    found = [path for _, path in _kept(jobs)]
     reported = [path for path in found if (path / "reported").exists()]
     for path in reported[: max(0, len(reported) - keep)]:
         shutil.rmtree(path, ignore_errors=True)
@@ -155,8 +178,7 @@ def running(jobs: Path) -> list[int]:
     """The jobs whose playbook runs now, with or without a node agent."""
     if not jobs.is_dir():
         return []
-    numbers = sorted(int(path.name) for path in jobs.iterdir() if path.name.isdecimal())
-    return [number for number in numbers if JobDirectory(jobs / str(number)).phase() is Phase.RUNNING]
+    return [job for (job, _), path in _kept(jobs) if JobDirectory(path).phase() is Phase.RUNNING]
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -12,8 +12,8 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import NodeJob
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.errors import Conflict, NotFound
+from llmagentos.fleet.node import jobdir
 from llmagentos.fleet.node.insist import insist
-from llmagentos.fleet.node.jobdir import JobDirectory, prune
 from llmagentos.fleet.node.warm import Warm
 from llmagentos.fleet.node.work import Work
 
@@ -39,7 +39,7 @@ class Queue:
 
     async def run(self) -> None:
         """Claim and work, for ever. Raises `Unauthenticated` once the node was removed."""
-        prune(self._directory, KEEP)
+        jobdir.prune(self._directory, KEEP)
         while True:
             claimed = await insist(lambda: jobs.claim(self._client), what="claim")
             if claimed.job is None:
@@ -48,10 +48,10 @@ class Queue:
             with log.bind(job_id=str(self.job)), tracing.span("job", job=self.job, playbook=claimed.job.playbook):
                 await self._work(claimed.job, claimed.lease_s)
             self.job = None
-            prune(self._directory, KEEP)
+            jobdir.prune(self._directory, KEEP)
 
     async def _work(self, job: NodeJob, lease_s: float) -> None:
-        directory = JobDirectory(self._directory / str(job.job))
+        directory = jobdir.directory(self._directory, job.job, job.attempt)
         _log.info("job claimed", resumed=job.resumed, next_seq=job.next_seq)
         work = Work(self._client, job, directory, home=str(self._home), variables=self._variables, warm=self._warm)
         try:
