@@ -53,6 +53,7 @@ class Spec:
     tags: tuple[str, ...] = ()
     skip_tags: tuple[str, ...] = ()
     verbosity: int = 0
+    start_at_task: str | None = None
     lockstep: Mapping[str, Any] | None = None  # for a playbook that spans hosts: {"me", "lead", "hosts", "forks"}
 
 
@@ -131,6 +132,7 @@ def _run(
     if spec.lockstep is not None:
         members = Members(spec.lockstep["me"], spec.lockstep["lead"], frozenset(spec.lockstep["hosts"]))
         log.mine = members.mine
+        Display().vvv(f"in step with the other nodes: {', '.join(spec.lockstep['reasons'])}")
         lockstep = Lockstep(directory, members)
         lockstep.install(forked, inline.execute)
         delegation.install(lockstep)
@@ -165,6 +167,7 @@ def _arguments(directory: Path, spec: Spec) -> list[str]:
     given += ["--limit", spec.limit] if spec.limit is not None else []
     given += ["--extra-vars", f"@{directory / 'extra-vars.json'}"]
     given += ["--check"] * spec.check + ["--diff"] * spec.diff + ["-" + "v" * spec.verbosity] * bool(spec.verbosity)
+    given += ["--start-at-task", spec.start_at_task] if spec.start_at_task is not None else []
     for tag in spec.tags:
         given += ["--tags", tag]
     for tag in spec.skip_tags:

@@ -26,6 +26,7 @@ from llmagentos.api.job_events import Stats as Stats
 from llmagentos.api.job_events import Status as Status
 from llmagentos.api.job_events import TaskResult as TaskResult
 from llmagentos.api.job_events import TaskStarted as TaskStarted
+from llmagentos.api.plays import Span
 from llmagentos.core.errors import Conflict
 
 MAX_EVENTS = 500
@@ -78,6 +79,12 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     tags: Annotated[list[Text], Meta(max_length=256)] = []
     skip_tags: Annotated[list[Text], Meta(max_length=256)] = []
     verbosity: Annotated[int, Meta(ge=0, le=4)] = 0
+    start_at_task: Text | None = None
+    """Name or pattern of the task to begin with."""
+    forks: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Nodes at a time, for each task; all when nothing is said."""
+    lockstep: bool | None = None
+    """Whether nodes go task by task together, as with ansible-playbook; when nothing is said, if the playbook needs it."""
     timeout_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 24 * 3600.0
     """A node stops the playbook after this."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
@@ -181,6 +188,8 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     hostvars: dict[str, dict[str, Any]] = {}
     directory: str | None = None
     """Path inside the bundle with `group_vars` and `host_vars` that belong to the inventory."""
+    span: Span | None = None
+    """Set when plays span nodes."""
 
 
 class NodeJob(msgspec.Struct, frozen=True):
@@ -207,6 +216,7 @@ class NodeJob(msgspec.Struct, frozen=True):
     tags: list[str] = []
     skip_tags: list[str] = []
     verbosity: int = 0
+    start_at_task: str | None = None
     timeout_s: float = 24 * 3600.0
     kind: str = "playbook"
     attempt: int = 1

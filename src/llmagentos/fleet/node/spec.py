@@ -18,9 +18,11 @@ def runner_spec(job: NodeJob, *, home: str, variables: Mapping[str, Any]) -> dic
 
     Raises `InvalidInput` for paths that lead out of the bundle.
     """
+    span = job.inventory.span
+    limit: str | None = f"{job.host},localhost" if job.local else job.host
     return {
         "playbook": _relative(job.playbook),
-        "limit": f"{job.host},localhost" if job.local else job.host,
+        "limit": limit if span is None else span.limit,
         "home": home,
         "inventory": inventory(job.inventory, job.host, variables),
         "inventory_directory": None if job.inventory.directory is None else _relative(job.inventory.directory),
@@ -30,15 +32,20 @@ def runner_spec(job: NodeJob, *, home: str, variables: Mapping[str, Any]) -> dic
         "tags": job.tags,
         "skip_tags": job.skip_tags,
         "verbosity": job.verbosity,
+        "start_at_task": job.start_at_task,
+        "lockstep": None
+        if span is None
+        else {"me": job.host, "lead": span.lead, "hosts": span.nodes, "forks": span.forks, "reasons": span.reasons},
     }
 
 
 def inventory(given: Inventory, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """The inventory as Ansible's YAML inventories have it. Raises `InvalidInput` for groups that contain themselves."""
-    names = {host, *given.hostvars, *(name for group in given.groups.values() for name in group.hosts)}
-    hosts = {name: {**given.hostvars.get(name, {}), "ansible_connection": _ELSEWHERE} for name in sorted(names)}
-    hosts[host]["ansible_connection"] = "local"
     top = given.groups.get("all")
+    groups = [*([top] if top else []), *given.groups.values()]
+    names = dict.fromkeys([*(name for group in groups for name in group.hosts), *given.hostvars, host])
+    hosts = {name: {**given.hostvars.get(name, {}), "ansible_connection": _ELSEWHERE} for name in names}
+    hosts[host]["ansible_connection"] = "local"
     children: dict[str, Any] = {}
     for name, group in given.groups.items():
         if name in ("all", "ungrouped"):

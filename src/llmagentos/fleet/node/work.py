@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from llmagentos.api import jobs
@@ -13,6 +13,7 @@ from llmagentos.api.jobs import Ack, Finish, HostEnd, NodeJob, Stats
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.node import bundles
+from llmagentos.fleet.node.exchange import Exchange
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
 from llmagentos.fleet.node.phases import Phase
@@ -51,21 +52,24 @@ class Work:
         self._variables = variables
         self._runner = Runner(directory, warm)
         self._tail = EventTail(directory.events, job.next_seq)
+        self._exchange = Exchange(client, job, directory) if job.inventory.span is not None else None
         self._cancel = job.cancel
         self._over = False
 
     async def run(self, lease_s: float) -> None:
         """Do it. Raises `Conflict` when the lease was lost (claim again), `NotFound` when the job is gone."""
-        keeper = asyncio.create_task(self._keep(lease_s))
-        work = asyncio.create_task(self._to_the_end())
+        running: list[Coroutine[Any, Any, None]] = [self._keep(lease_s), self._to_the_end()]
+        if self._exchange is not None:
+            running.append(self._exchange.run())
+        tasks = [asyncio.create_task(each) for each in running]
         try:
-            done, _ = await asyncio.wait((keeper, work), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            keeper.cancel()
-            work.cancel()
-            await asyncio.gather(keeper, work, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, lease_s: float) -> None:
         while True:
@@ -153,6 +157,8 @@ class Work:
     async def _report(self) -> None:
         while await self._send():
             continue
+        if self._exchange is not None:
+            await self._exchange.send()
         end = ending(self._job, self._directory.exit(), self._directory.stopped())
         await self._finish(end)
         await asyncio.to_thread(self._directory.mark_reported)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ MAX_FILES = 20_000
 MAX_UNPACKED = 512 * 1024 * 1024
 _KEPT_SUFFIXES = (".yml", ".yaml", ".json", ".cfg")
 _KEPT_BYTES = 1024 * 1024 + 1
+_TEMPLATE_BYTES = 256 * 1024
+_OF_OTHERS = re.compile(rb"\{[{%][^\0]*\b(?:hostvars|play_hosts|ansible_(?:play|current|failed)_\w+)\b")
 
 
 class BadBundle(InvalidInput):
@@ -28,7 +31,9 @@ class BadBundle(InvalidInput):
 
 
 class Files(Mapping[str, bytes]):
-    """Paths of all files; the content only of YAML, JSON and configuration files (others read as empty)."""
+    """Paths of all files; the content only of YAML, JSON and configuration files and of templates that name other
+    hosts (others read as empty).
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = dict(files)
@@ -64,10 +69,15 @@ def read(content: bytes) -> Files:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> bytes:
-    if not path.endswith(_KEPT_SUFFIXES):
-        return b""
     file = archive.extractfile(member)
-    return file.read(_KEPT_BYTES) if file is not None else b""
+    if file is None:
+        return b""
+    if path.endswith(_KEPT_SUFFIXES):
+        return file.read(_KEPT_BYTES)
+    if member.size > _TEMPLATE_BYTES:
+        return b""
+    content = file.read()
+    return content if _OF_OTHERS.search(content) else b""
 
 
 def _safe(member: tarfile.TarInfo) -> str:

@@ -72,6 +72,10 @@ class Reader:
         self._extra_vars = extra_vars
         self._seen: set[tuple[str, str]] = set()
         self._left = MAX_YAML_BYTES
+        self.read: set[str] = set()
+        """Files that were read."""
+        self.absent: list[tuple[str, int, str]] = []
+        """File, line and name of each role that is not in the bundle."""
 
     def playbook(self, path: str, *, depth: int = 0) -> list[Play]:
         """All plays of a playbook and of those it imports."""
@@ -93,6 +97,7 @@ class Reader:
 
     def _load(self, path: str) -> Node | None:
         content = self._files[path]
+        self.read.add(path)
         self._left -= len(content)
         if self._left < 0:
             fail(path, 1, f"over {MAX_YAML_BYTES} bytes of YAML in one playbook are too many")
@@ -233,7 +238,7 @@ class Reader:
         elif short in _ROLE_TASKS and isinstance(content, MappingNode):
             role = scalar(get(content, "name")) or scalar(get(content, "role"))
             if role is not None:
-                self._role(place, role)
+                self._role(place, role, line_of(content))
 
     def _task_file(self, place: _Place, module: str, named: str | None, node: Node, handler: bool) -> None:
         words = (named or "").split()
@@ -269,12 +274,14 @@ class Reader:
                 entry = scalar(get(each, "role")) or scalar(get(each, "name"))
             if not entry:
                 fail(place.file, line_of(each), f"expected a role's name, found {kind(each)}")
-            self._role(place, entry)
+            self._role(place, entry, line_of(each))
 
-    def _role(self, place: _Place, name: str) -> None:
+    def _role(self, place: _Place, name: str, line: int) -> None:
         """Check a role that came along; another may be installed on the node."""
+        known = False
         for root in (posixpath.join(place.base, "roles", name), posixpath.join(place.base, name), f"roles/{name}"):
             directory = posixpath.normpath(root)
+            known = known or any(path.startswith(f"{directory}/") for path in self._files)
             for section in ("tasks", "handlers"):
                 for suffix in (".yml", ".yaml"):
                     path = f"{directory}/{section}/main{suffix}"
@@ -283,6 +290,8 @@ class Reader:
                             path, place.base, directory, True if place.collections else self._meta(directory)
                         )
                         self._task_list(inside, section == "handlers")
+        if not known:
+            self.absent.append((place.file, line, name))
 
     def _meta(self, directory: str) -> bool:
         """Whether the role searches collections for short names."""

@@ -6,9 +6,11 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from llmagentos.api.jobs import Inventory, JobSpec
 from llmagentos.core.errors import InvalidInput, nearest
-from llmagentos.fleet.playbooks import bundle
+from llmagentos.fleet.playbooks import bundle, spanning, spans
 from llmagentos.fleet.playbooks.check import Play, Reader
 from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
@@ -39,21 +41,30 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
         raise InvalidInput(
             f"there is no playbook {spec.playbook!r} in the bundle", hint=f"did you mean {close!r}?" if close else None
         )
-    plays = Reader(files, vocabulary(), spec.extra_vars).playbook(path)
+    reader = Reader(files, vocabulary(), spec.extra_vars)
+    plays = reader.playbook(path)
     builder = read(spec.inventory) if spec.inventory else of_nodes(nodes)
-    hosts, local = _targets(plays, builder, spec.limit)
+    wants = spanning.needs(files, frozenset(reader.read))
+    hosts, local = _targets(plays, builder, spec.limit, wants.makes_groups)
     _require_nodes(hosts, builder, nodes)
     directories = [source.directory for source in spec.inventory if source.directory is not None]
-    return Plan(hosts, builder.wire(directories[0] if directories else None), local)
+    inventory = builder.wire(directories[0] if directories else None)
+    span = spans.of(spec, files, reader, plays, wants, hosts, builder, frozenset(nodes))
+    if span is not None:
+        inventory = msgspec.structs.replace(inventory, span=span)
+        return Plan(span.nodes, inventory, local)
+    return Plan(hosts, inventory, local)
 
 
-def _targets(plays: Sequence[Play], builder: Builder, limit: str | None) -> tuple[list[str], bool]:
+def _targets(
+    plays: Sequence[Play], builder: Builder, limit: str | None, makes_groups: bool
+) -> tuple[list[str], bool]:
     selector = Selector(list(builder.hosts), builder.groups())
     allowed = set(builder.hosts) if limit is None else set(_limited(selector, limit))
     wanted: set[str] = set()
     local = False
     for play in plays:
-        found = set(builder.hosts if play.hosts is None else _selected(selector, play))
+        found = set(builder.hosts if play.hosts is None else _selected(selector, play, makes_groups))
         local = local or bool((found & IMPLICIT) - builder.hosts.keys())
         wanted |= found & allowed
     if local and not wanted & builder.hosts.keys():
@@ -64,10 +75,12 @@ def _targets(plays: Sequence[Play], builder: Builder, limit: str | None) -> tupl
     return targets, local
 
 
-def _selected(selector: Selector, play: Play) -> list[str]:
+def _selected(selector: Selector, play: Play, makes_groups: bool) -> list[str]:
     try:
         return selector.select(play.hosts or ())
     except UnknownHost as error:
+        if makes_groups:  # it may come to be while the playbook runs
+            return []
         raise UnknownHost(f"{play.file}:{play.line}: {error.message}", hint=error.hint, **error.details) from None
     except InvalidInput as error:
         fail(play.file, play.line, error.message, hint=error.hint)
