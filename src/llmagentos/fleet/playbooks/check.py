@@ -80,7 +80,7 @@ class Reader:
     def playbook(self, path: str, *, depth: int = 0) -> list[Play]:
         """All plays of a playbook and of those it imports."""
         root = self._load(path)
-        if root is None or is_null(root):
+        if root is None or is_null(root) or (isinstance(root, SequenceNode) and not root.value):
             fail(path, 1, "the playbook is empty", hint="begin with `- hosts: all`")
         if not isinstance(root, SequenceNode):
             fail(path, line_of(root), f"expected a list of plays, found {kind(root)}", hint="begin with `- hosts: all`")

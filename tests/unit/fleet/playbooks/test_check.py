@@ -72,6 +72,7 @@ def test_a_good_playbook_yields_its_plays():
     [
         ("", "site.yml:1: the playbook is empty"),
         ("---\n", "site.yml:1: the playbook is empty"),
+        ("[]", "site.yml:1: the playbook is empty"),
         ("hosts: all\n", "site.yml:1: expected a list of plays, found a mapping"),
         ("- all\n", "site.yml:1: expected a play, found 'all'"),
         ("- tasks: []\n", "site.yml:1: a play needs hosts"),
