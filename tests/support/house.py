@@ -11,7 +11,7 @@ from typing import Any
 from llmagentos.agents.control import Control
 from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.api.agents import AgentSpec
-from llmagentos.api.runs import Claim
+from llmagentos.api.hosting import Claim
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.events import Hub
 from llmagentos.storage.agents import AgentRecords

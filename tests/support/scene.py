@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmagentos.api import jobs, nodes, registry, runs
+from llmagentos.api import hosting, jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentSpec, ServiceTool
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
@@ -107,8 +107,8 @@ async def _runs(server: ServerProcess, admin: ApiClient, scene: Scene) -> None:
         ground="catalogue.search",
     )
     async with server.client(await _token(admin, "module", "desk")) as module:
-        ask = runs.ClaimRequest("desk", [runs.HostedAgent(spec, ["greet"])], "desk-1", 0.0)
-        await runs.claim(module, ask)  # makes the agent known
+        ask = hosting.ClaimRequest("desk", [hosting.HostedAgent(spec, ["greet"])], "desk-1", 0.0)
+        await hosting.claim(module, ask)  # makes the agent known
         scene.answered = await _run(admin, module, ask, f"Which kettle is the biggest? {HOSTILE}", _good())
         bad = [runs.Failed("the model 'default' is unreachable: connection refused", "engine_unreachable")]
         scene.failed = await _run(admin, module, ask, "What does it cost?", [_called(), *bad])
@@ -133,15 +133,15 @@ def _good() -> list[runs.Data]:
 
 
 async def _run(
-    admin: ApiClient, module: ApiClient, ask: runs.ClaimRequest, text: str, happened: list[runs.Data]
+    admin: ApiClient, module: ApiClient, ask: hosting.ClaimRequest, text: str, happened: list[runs.Data]
 ) -> str:
     started = await runs.start(admin, "helpdesk", text)
-    claim = await runs.claim(module, ask)
+    claim = await hosting.claim(module, ask)
     assert claim is not None
     assert claim.run == started.id
     after = claim.events[-1].seq
     for data in happened:
-        after = (await runs.append(module, claim.run, runs.Append(claim.fence, after, [data])))[-1].seq
+        after = (await hosting.append(module, claim.run, hosting.Append(claim.fence, after, [data])))[-1].seq
         await asyncio.sleep(0.003)
     return claim.run
 

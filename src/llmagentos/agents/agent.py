@@ -11,9 +11,9 @@ import msgspec
 from llmagentos.agents.host import AgentHost
 from llmagentos.agents.remote import ApiBackend, ApiModels
 from llmagentos.agents.tools import Services, Tool, Toolset, function_tool, resolve
-from llmagentos.api.agents import AgentSpec, Limits, ServiceTool
+from llmagentos.api.agents import AgentSpec, Limits, Priority, ServiceTool, ToolsBy
 from llmagentos.api.client import ApiClient
-from llmagentos.api.runs import HostedAgent
+from llmagentos.api.hosting import HostedAgent
 from llmagentos.core.errors import ConfigError
 
 
@@ -42,7 +42,8 @@ class Agent:
 
     `tools` are functions (marked with `@tool` or not) and names of service methods (`"service.method"`, or
     `ServiceTool` with examples). `ground` is one of either that is called first with the request; the agent
-    then answers only from what it returns. Raises `ConfigError` for what can never work.
+    then answers only from what it returns. `priority` is whose calls to models go first: -20 (first) to 19
+    (last), "realtime", "interactive" or "batch". Raises `ConfigError` for what can never work.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Agent:
         verify: bool = True,
         limits: Limits | None = None,
         team: str | None = None,
+        priority: Priority = 0,
+        tools_by: ToolsBy = "auto",
     ) -> None:
         self.functions: dict[str, Tool] = {}
         services: list[ServiceTool] = []
@@ -83,6 +86,8 @@ class Agent:
             route=route,
             verify=verify,
             team=team,
+            priority=priority,
+            tools_by=tools_by,
             limits=limits or Limits(),
             **given,
         )

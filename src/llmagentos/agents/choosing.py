@@ -115,13 +115,17 @@ def arguments_prompt(tool: Tool, request: str) -> list[Message]:
     return [Message("system", system), Message("user", request)]
 
 
+def system(instructions: str, records: Sequence[Any] | None) -> str:
+    """What stands above the conversation: the instructions and what is known."""
+    known = ["What is known:\n" + "\n".join(_shown(record) for record in records)] if records else []
+    return "\n\n".join(part for part in [instructions, *known] if part)
+
+
 def transcript(
     instructions: str, log: Log, records: Sequence[Any] | None, tools: Sequence[Tool], *, answering: bool
 ) -> list[Message]:
     """The run so far as messages; the last one says what is wanted now."""
-    parts = [instructions]
-    if records:
-        parts.append("What is known:\n" + "\n".join(_shown(record) for record in records))
+    parts = [system(instructions, records)]
     if answering:
         parts.append("Answer the request from the results.")
     else:

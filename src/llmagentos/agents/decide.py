@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from llmagentos.agents import choosing, grounding, routing, support
+from llmagentos.agents import choosing, grounding, native, routing, support
+from llmagentos.agents.calling import Ask, Calls, CallTool, Fail, RefuseTool, batch, interrupted
 from llmagentos.agents.log import Log, ModelTurn, ToolTurn
 from llmagentos.agents.model import Message, Prompt
 from llmagentos.agents.tools import Tool, Toolset
@@ -23,22 +24,6 @@ _ROOM_FOR_REPLY = 64
 """Turns of the session are left out rather than that a reply gets less than this."""
 _SHORTEST_REPLY = 16
 """Under this many tokens no call is made: nothing useful would come of it."""
-
-
-class CallTool(msgspec.Struct, frozen=True):
-    """Call a tool; `again` when the log already has the call, interrupted before its answer."""
-
-    call_id: str
-    name: str
-    arguments: dict[str, Any]
-    again: bool = False
-
-
-class GiveUpTool(msgspec.Struct, frozen=True):
-    """Record that nobody knows what became of an interrupted call that must not be repeated."""
-
-    call_id: str
-    error: str
 
 
 class CallModel(msgspec.Struct, frozen=True):
@@ -61,38 +46,23 @@ class Answer(msgspec.Struct, frozen=True):
     replaced: str | None = None
 
 
-class Fail(msgspec.Struct, frozen=True):
-    """The run cannot go on."""
-
-    error: str
-    code: str
-
-
-Step = CallTool | GiveUpTool | CallModel | Rank | Answer | Fail
+Step = Calls | Ask | CallModel | Rank | Answer | Fail
+_Next = CallTool | tuple[CallTool | RefuseTool, ...] | CallModel | Rank | Answer | Fail
+"""What is wanted next, before limits and permissions."""
 
 
 def decide(spec: AgentSpec, tools: Toolset, log: Log) -> Step | None:
-    """The next step; None when the run has ended."""
-    if log.ended_at is not None:
+    """The next step; None when the run has ended, or waits for a person."""
+    if log.ended_at is not None or log.questions:
         return None
-    if log.open_tool is not None:
-        return _interrupted(tools, log)
+    if log.open_tools:
+        return interrupted(spec, tools, log.open_tools)
     step = _next(spec, tools, log)
-    if isinstance(step, CallTool | CallModel | Rank) and log.steps >= spec.limits.steps:
+    if isinstance(step, CallTool | tuple | CallModel | Rank) and log.steps >= spec.limits.steps:
         return Fail(f"no answer within {spec.limits.steps} steps (limits.steps)", "limit_steps")
+    if isinstance(step, CallTool | tuple):
+        return batch(spec, tools, log, step if isinstance(step, tuple) else (step,))
     return _within_tokens(spec, tools, log, step) if isinstance(step, CallModel) else step
-
-
-def _interrupted(tools: Toolset, log: Log) -> Step:
-    called = log.open_tool
-    assert called is not None
-    known = tools.get(called.name)
-    if (known is not None and known.idempotent) or called.call_id == grounding.CALL_ID:
-        return CallTool(called.call_id, called.name, called.arguments, again=True)
-    return GiveUpTool(
-        called.call_id,
-        f"the call of {called.name} was interrupted: whether it was carried out is not known, so it is not repeated",
-    )
 
 
 def _within_tokens(spec: AgentSpec, tools: Toolset, log: Log, step: CallModel) -> Step:
@@ -114,9 +84,9 @@ def _within_tokens(spec: AgentSpec, tools: Toolset, log: Log, step: CallModel) -
     return CallModel(msgspec.structs.replace(step.prompt, max_tokens=left))
 
 
-def _next(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
+def _next(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
     last = log.turns[-1] if log.turns else None
-    if isinstance(last, ModelTurn) and last.purpose is Purpose.ANSWER:
+    if isinstance(last, ModelTurn) and last.purpose is Purpose.ANSWER and not last.calls:
         return _answer(spec, log, last)
     records: list[Any] | None = None
     if tools.ground is not None:
@@ -126,10 +96,17 @@ def _next(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
         records = found
     if not tools.tools:
         return _ask(spec, log, records)
-    return _routed(spec, tools, log) if spec.route == "embedding" else _chosen(spec, tools, log, records)
+    if spec.route == "embedding":
+        return _routed(spec, tools, log)
+    calls = native.wanted(log, tools.tools)
+    if calls:
+        return tuple(calls)
+    if spec.tools_by == "native" or calls is not None:
+        return _asked(spec, tools, log, records)
+    return _chosen(spec, tools, log, records)
 
 
-def _grounding(ground: Tool, log: Log) -> list[Any] | Step:
+def _grounding(ground: Tool, log: Log) -> list[Any] | _Next:
     """The records to answer from, or the step that is needed first (or instead)."""
     answered = next((turn for turn in log.tools if turn.call_id == grounding.CALL_ID), None)
     if answered is None:
@@ -148,7 +125,7 @@ def _tool_failed(turn: ToolTurn) -> Fail:
     return Fail(error if error.startswith(turn.name) else f"{turn.name}: {error}", "tool_failed")
 
 
-def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> Step:
+def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> CallModel | Answer | Fail:
     if records is not None:
         messages = grounding.prompt(spec.instructions, records, log.history, log.input)
         return _model(spec, messages, temperature=0.0, live=not spec.verify)
@@ -156,7 +133,7 @@ def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> Step:
     return _model(spec, (*system, *earlier(log), Message("user", log.input)))
 
 
-def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> Step:
+def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> CallModel | Answer | Fail:
     text = last.text.strip()
     if not text:
         return Fail(f"the model {spec.model!r} answered nothing", "empty_answer")
@@ -173,7 +150,7 @@ def _grounded(spec: AgentSpec) -> bool:
     return spec.ground is not None or spec.route == "embedding"
 
 
-def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
+def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
     """One tool, chosen by embedding; its result is the text to answer from."""
     ranking = next((t for t in log.turns if isinstance(t, ModelTurn) and t.purpose is Purpose.ROUTE), None)
     if ranking is None:
@@ -199,7 +176,14 @@ def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> Step:
     return _model(spec, prompt, purpose=Purpose.TOOL, schema=dict(chosen.parameters), temperature=0.0)
 
 
-def _chosen(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None) -> Step:
+def _asked(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None) -> CallModel:
+    """The model asks for tools itself, or answers."""
+    messages = native.transcript(choosing.system(spec.instructions, records), log, earlier(log))
+    call = _model(spec, messages, live=not (spec.verify and _grounded(spec)))
+    return CallModel(msgspec.structs.replace(call.prompt, tools=native.offered(tools.tools)))
+
+
+def _chosen(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None) -> _Next:
     """The model chooses, call by call, until it wants to answer."""
     last = log.turns[-1] if log.turns else None
     if isinstance(last, ModelTurn) and last.purpose is Purpose.TOOL:
@@ -229,7 +213,7 @@ def _unusable_before(tools: Toolset, log: Log) -> bool:
 
 
 def _call_id(log: Log) -> str:
-    return f"call-{log.tool_calls + 1}"
+    return f"call-{len(log.tools) + 1}"
 
 
 def earlier(log: Log) -> tuple[Message, ...]:

@@ -9,8 +9,10 @@ from typing import Literal, cast
 from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.agents.model import Prompt, Reply
 from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request, reply
-from llmagentos.api.llm import EmbeddingRequest, Usage, Waits
-from llmagentos.api.runs import Claim, Data, RunEvent
+from llmagentos.api.hosting import Claim
+from llmagentos.api.llm import EmbeddingRequest
+from llmagentos.api.runs import Data, RunEvent
+from llmagentos.llm.assembly import assemble
 from llmagentos.llm.gateway import Gateway
 from llmagentos.security.identity import Identity
 
@@ -48,21 +50,11 @@ class GatewayModels:
 
     async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
         """The reply to `prompt`."""
-        pieces: list[str] = []
-        usage, waits, cut = Usage(), Waits(0.0, None), False
         chunks = self._gateway.chat(
             chat_request(prompt), self._caller, run_id=run, purpose=prompt.gate_purpose, timeout=timeout
         )
         async with aclosing(chunks):
-            async for chunk in chunks:
-                pieces.append(chunk.text)
-                if chunk.choices and chunk.choices[0].finish_reason == "length":
-                    cut = True
-                if isinstance(chunk.usage, Usage):
-                    usage = chunk.usage
-                if isinstance(chunk.waits, Waits):
-                    waits = chunk.waits
-        return reply("".join(pieces), usage, waits, cut=cut)
+            return reply(await assemble(chunks))
 
     async def embed(
         self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float

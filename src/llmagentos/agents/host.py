@@ -13,11 +13,13 @@ from typing import Protocol
 from llmagentos.agents.log import Log, fold
 from llmagentos.agents.loop import Loop
 from llmagentos.agents.model import Models
+from llmagentos.agents.permits import permitted
 from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.agents import AgentSpec
-from llmagentos.api.runs import Claim, Data, Failed, RunEvent
+from llmagentos.api.hosting import Claim
+from llmagentos.api.runs import Data, Failed, RunEvent
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.errors import Conflict, LLMAgentOSError, NotFound, Unavailable
 from llmagentos.core.lifecycle import Backoff
@@ -116,7 +118,7 @@ class _Carried:
         renewing = asyncio.create_task(self._keep_lease())
         try:
             state = await self._work(models, tools_of)
-            _log.info("run ended", state=str(state.state), tokens=state.tokens)
+            _log.info("run ended" if state.ended_at else "run waits", state=str(state.state), tokens=state.tokens)
         except Conflict as error:  # paused, ended or lost: whoever may have it next shall have it at once
             _log.info("run let go", reason=error.message)
             await self._let_go()
@@ -136,7 +138,7 @@ class _Carried:
         claim = self._claim
         state = fold(claim.events)
         try:
-            tools = await tools_of(claim.agent)
+            tools = permitted(await tools_of(claim.agent), claim.caller, claim.denied)
         except LLMAgentOSError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])

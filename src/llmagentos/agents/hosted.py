@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from llmagentos.agents.ledger import SERVER
 from llmagentos.api.agents import AgentSpec
-from llmagentos.api.runs import HostedAgent
+from llmagentos.api.hosting import HostedAgent
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Forbidden
 from llmagentos.security.identity import Identity, Kind

@@ -8,22 +8,25 @@ its events with those of its successor.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from llmagentos.agents import log as runlog
+from llmagentos.agents import permits
 from llmagentos.agents.admission import Admission, Unlimited
 from llmagentos.agents.following import claims_topic, follow, run_topic
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.measuring import measure
 from llmagentos.agents.records import Agent, Records, Row, SpecOf
-from llmagentos.agents.sessions import SessionBusy, asking, history
+from llmagentos.agents.sessions import SessionBusy, asking, caller_of, history
 from llmagentos.agents.states import RunEnded, RunPaused
 from llmagentos.api.agents import AgentSpec, Priority
+from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import (
     Answered,
-    Claim,
     Claimed,
     Created,
     Data,
@@ -41,7 +44,7 @@ from llmagentos.api.runs import (
 )
 from llmagentos.core import log
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, InvalidInput, NotFound, TooManyRequests
+from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooManyRequests
 from llmagentos.core.events import Hub
 from llmagentos.core.ids import new_id
 from llmagentos.kernel.calls import priority_of
@@ -79,6 +82,10 @@ class Ledger:
         self._claiming = asyncio.Lock()
         self.on_change: list[Changed] = [measure]
         self.budgets: Admission = Unlimited()
+        self.deny: Mapping[str, Sequence[str]] = {}
+        """Patterns of tools that are denied, by patterns of callers."""
+        self.cost: Callable[[Log], int] = lambda _: 0
+        """What a run has cost so far, in billionths of the currency."""
         self._held_back: dict[str, str] = {}
         """Runs that were not admitted, with the hosts that wanted them."""
 
@@ -117,7 +124,7 @@ class Ledger:
         run = new_id()
         event = RunEvent(1, self._clock.time(), data)
         state = runlog.fold([event])
-        summary = runlog.summary(run, state)
+        summary = self._summary(run, state)
         await self._records.create(summary, agent.host, [event])
         self._publish(run, state, [event])
         self._hub.publish(claims_topic(agent.host), run)
@@ -138,7 +145,8 @@ class Ledger:
 
     async def get(self, run: str) -> Run:
         """One run in full. Raises `NotFound`."""
-        return runlog.detail(run, await self._load(run))
+        state = await self._load(run)
+        return replace(runlog.detail(run, state), money=self.cost(state))
 
     async def events(self, run: str, *, after: int = 0) -> list[RunEvent]:
         """The log from the event after `after`."""
@@ -234,7 +242,9 @@ class Ledger:
             if spec is None:
                 await self._write(row.id, taken, [Failed(f"the agent {row.agent!r} was deleted", "not_found")])
                 return None
-            return Claim(row.id, lease.token, self._leases.ttl, spec, await self._records.events(row.id))
+            caller = await caller_of(self._load, row.id)
+            events, deny = await self._records.events(row.id), permits.patterns(self.deny, caller)
+            return Claim(row.id, lease.token, self._leases.ttl, spec, events, caller, deny)
 
     async def take(self, run: str, holder: str) -> tuple[int, float]:
         """Have `holder` be the host of this very run: its fencing token, and how long the lease lasts in seconds."""
@@ -261,12 +271,13 @@ class Ledger:
         """Add `data` after the event `after`; all events since then, as control may have come in between.
 
         Repeating an append that was stored before changes nothing. Raises `LeaseLost`, `RunEnded`, `RunPaused`,
-        `RunMoved` or `InvalidTransition`.
+        `RunMoved` or `InvalidTransition`, and `Forbidden` for a tool that is denied to the run's caller.
         """
         if any(isinstance(item, (Created, Claimed, Killed, Exited, *WITNESSED)) for item in data):
             raise InvalidInput("a host adds only what happens within its claim")
         for item in data:
             if isinstance(item, ToolCalled) and (await self._load(run)).ended_at is None:
+                await self._require_permit(run, item.name)
                 await self.budgets.tool_called(run, item.call_id)
         async with self._lock(run):
             state = await self._load(run)
@@ -283,6 +294,10 @@ class Ledger:
             if after != state.seq:
                 raise Conflict(f"the log is at event {state.seq}, not {after}", run=run)
             return [*missed, *(await self._write(run, state, data))[1]]
+
+    async def _require_permit(self, run: str, tool: str) -> None:
+        if self.deny and permits.denied(tool, permits.patterns(self.deny, caller := await caller_of(self._load, run))):
+            raise Forbidden(f"the tool {tool!r} is denied to {caller}", hint="`tools.deny` in llmagentos.yaml")
 
     def renew(self, run: str, fence: int) -> float:
         """Keep the lease: how long it lasts now, in seconds. Raises `LeaseLost`."""
@@ -363,13 +378,16 @@ class Ledger:
         events = [RunEvent(state.seq + i, now, item) for i, item in enumerate(data, 1)]
         for event in events:
             state = runlog.apply(state, event)
+        waits = state.state is RunState.WAITING  # for hours perhaps: nobody has it meanwhile, after a restart neither
         try:
-            await self._records.append(runlog.summary(run, state), events, fence=state.fence, holder=holder)
+            await self._records.append(
+                self._summary(run, state), events, fence=state.fence, holder="" if waits else holder
+            )
         except BaseException:
             self._known.drop(run)  # a commit may or may not have happened: read it again
             raise
         self._known.put(run, state)
-        if state.ended_at is not None:
+        if waits or state.ended_at is not None:
             self._leases.drop(run)
             self._held_back.pop(run, None)
         self._publish(run, state, events)
@@ -380,7 +398,10 @@ class Ledger:
             told(run, state, events)
         for event in events:
             self._hub.publish(run_topic(run), event)
-        self._hub.publish("runs", runlog.summary(run, state))
+        self._hub.publish("runs", self._summary(run, state))
+
+    def _summary(self, run: str, state: Log) -> RunSummary:
+        return replace(runlog.summary(run, state), money=self.cost(state))
 
     async def _load(self, run: str) -> Log:
         known = self._known.get(run)

@@ -16,9 +16,13 @@ from llmagentos.agents import states
 from llmagentos.agents.states import InvalidTransition
 from llmagentos.api.runs import (
     Answered,
+    ApprovalNotified,
+    ApprovalRequested,
+    Approved,
     Claimed,
     Created,
     Data,
+    Denied,
     Exited,
     Failed,
     Killed,
@@ -35,11 +39,13 @@ from llmagentos.api.runs import (
     RunSummary,
     ToolAnswered,
     ToolCalled,
+    ToolRefused,
+    ToolRequest,
     Turn,
 )
 
 SHOWN_INPUT = 200
-CONTROL = (Paused, Resumed, Reniced)
+CONTROL = (Paused, Resumed, Reniced, ApprovalNotified, Approved, Denied)
 """Said by people about the run: no work of its host, and possible between any two events of it."""
 WITNESSED = (*CONTROL, ModelUsed)
 """What the server adds beside the host: the host's own events may follow on it without knowing it."""
@@ -51,16 +57,29 @@ class ModelTurn(msgspec.Struct, frozen=True):
     purpose: Purpose
     text: str
     cut: bool
+    calls: tuple[ToolRequest, ...] = ()
 
 
 class ToolTurn(msgspec.Struct, frozen=True):
-    """A finished tool call."""
+    """A finished tool call, or one that was not made (then `error` says why)."""
 
     call_id: str
     name: str
     arguments: dict[str, Any]
     result: Any
     error: str | None
+    made: bool = True
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A call that waits for a person's answer, since `asked` (seconds since the epoch, UTC)."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    asked: float
+    timeout: float | None
+    notified: bool = False
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +94,14 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[ModelTurn | ToolTurn, ...] = ()
     open_model: ModelCalled | None = None
     """A model call without its reply."""
-    open_tool: ToolCalled | None = None
-    """A tool call without its answer."""
+    open_tools: tuple[ToolCalled, ...] = ()
+    """Tool calls without their answers."""
+    questions: tuple[Question, ...] = ()
+    """Tool calls that wait for a person's answer."""
+    agreed: frozenset[str] = frozenset()
+    """Ids of calls that a person agreed to."""
+    by_model: tuple[tuple[str, int, int], ...] = ()
+    """Tokens in and out, by model."""
     fence: int = 0
     claimed_at: float = 0.0
     active_s: float = 0.0
@@ -145,12 +170,13 @@ def fold(events: Iterable[RunEvent]) -> Log:
 
 def apply(log: Log, event: RunEvent) -> Log:
     """The state after one more event. Raises `RunEnded` or `InvalidTransition`."""
-    state = states.after(log.state, event.type, before_pause=log.before_pause)
+    states.after(log.state, event.type, before_pause=log.before_pause)
     if event.seq != log.seq + 1:
         raise InvalidTransition(f"event {event.seq} cannot follow on event {log.seq}")
     noted = _noted(log, event.at, event.data)
+    state = states.after(log.state, event.type, before_pause=log.before_pause, questions=len(noted.questions))
     if state.ended:
-        noted = replace(noted, ended_at=event.at, open_model=None, open_tool=None)
+        noted = replace(noted, ended_at=event.at, open_model=None, open_tools=(), questions=())
     worked = not isinstance(event.data, CONTROL)
     return replace(noted, seq=event.seq, state=state, last_at=event.at if worked else log.last_at)
 
@@ -167,26 +193,33 @@ def _noted(log: Log, at: float, data: Data) -> Log:
         case ModelReplied():
             return _replied(log, data)
         case ModelUsed():
-            return _used(log, data)
-        case ToolCalled():
-            _require_nothing_open(log)
-            return replace(log, open_tool=data, tool_calls=log.tool_calls + 1)
-        case ToolAnswered():
-            return _tool_answered(log, data)
+            return replace(log, model_calls=log.model_calls + 1, **_tokens(log, data.model, data))
+        case ToolCalled() | ToolAnswered() | ToolRefused():
+            return _tool(log, data)
+        case ApprovalRequested() | ApprovalNotified() | Approved() | Denied():
+            return _approval(log, at, data)
+        case Answered() | Failed() | Exited() | Killed():
+            return _ended(log, data)
+        case Paused() | Resumed() | Reniced():
+            return _controlled(log, data)
+
+
+def _ended(log: Log, data: Answered | Failed | Exited | Killed) -> Log:
+    match data:
         case Answered():
+            if log.questions:
+                raise InvalidTransition("a person has not answered yet")
             return replace(log, answer=data)
         case Failed():
             return replace(log, failure=data)
         case Exited():
             return replace(log, exited=data)
-        case Killed() | Paused() | Resumed() | Reniced():
-            return _controlled(log, data)
-
-
-def _controlled(log: Log, data: Killed | Paused | Resumed | Reniced) -> Log:
-    match data:
         case Killed():
             return replace(log, killed_by=data.by)
+
+
+def _controlled(log: Log, data: Paused | Resumed | Reniced) -> Log:
+    match data:
         case Paused():
             return replace(log, paused=data, before_pause=log.state)
         case Resumed():
@@ -211,7 +244,7 @@ def _claimed(log: Log, at: float, data: Claimed) -> Log:
 
 
 def _require_nothing_open(log: Log) -> None:
-    if log.open_model is not None or log.open_tool is not None:
+    if log.open_model is not None or log.open_tools or log.questions:
         raise InvalidTransition("the call before this one has no reply yet")
 
 
@@ -221,27 +254,77 @@ def _replied(log: Log, data: ModelReplied) -> Log:
     return replace(
         log,
         open_model=None,
-        turns=(*log.turns, ModelTurn(data.purpose, data.text, data.cut)),
-        tokens_in=log.tokens_in + data.tokens_in,
-        tokens_out=log.tokens_out + data.tokens_out,
+        turns=(*log.turns, ModelTurn(data.purpose, data.text, data.cut, tuple(data.calls))),
+        **_tokens(log, log.open_model.model, data),
     )
 
 
-def _used(log: Log, data: ModelUsed) -> Log:
-    return replace(
-        log,
-        model_calls=log.model_calls + 1,
-        tokens_in=log.tokens_in + data.tokens_in,
-        tokens_out=log.tokens_out + data.tokens_out,
-    )
+def _tokens(log: Log, model: str, data: ModelReplied | ModelUsed) -> dict[str, Any]:
+    """The log's counts with those of one more call."""
+    used = {name: (tokens_in, tokens_out) for name, tokens_in, tokens_out in log.by_model}
+    before = used.get(model, (0, 0))
+    used[model] = (before[0] + data.tokens_in, before[1] + data.tokens_out)
+    return {
+        "tokens_in": log.tokens_in + data.tokens_in,
+        "tokens_out": log.tokens_out + data.tokens_out,
+        "by_model": tuple((name, *counts) for name, counts in used.items()),
+    }
 
 
-def _tool_answered(log: Log, data: ToolAnswered) -> Log:
-    called = log.open_tool
-    if called is None or called.call_id != data.call_id:
-        raise InvalidTransition(f"an answer to the tool call {data.call_id!r} that was not made")
-    turn = ToolTurn(called.call_id, called.name, called.arguments, data.result, data.error)
-    return replace(log, open_tool=None, turns=(*log.turns, turn))
+# Tools --------------------------------------------------------------------------------------------
+
+
+def _tool(log: Log, data: ToolCalled | ToolAnswered | ToolRefused) -> Log:
+    if isinstance(data, ToolAnswered):
+        called = next((call for call in log.open_tools if call.call_id == data.call_id), None)
+        if called is None:
+            raise InvalidTransition(f"an answer to the tool call {data.call_id!r} that was not made")
+        turn = ToolTurn(called.call_id, called.name, called.arguments, data.result, data.error)
+        left = tuple(call for call in log.open_tools if call is not called)
+        return replace(log, open_tools=left, turns=(*log.turns, turn))
+    _require_new(log, data.call_id)
+    if isinstance(data, ToolRefused):
+        turn = ToolTurn(data.call_id, data.name, data.arguments, None, data.error, made=False)
+        return replace(log, turns=(*log.turns, turn))
+    return replace(log, open_tools=(*log.open_tools, data), tool_calls=log.tool_calls + 1)
+
+
+def _require_new(log: Log, call_id: str) -> None:
+    """A call is made once: what was answered is never called again, whoever asks."""
+    if log.open_model is not None:
+        raise InvalidTransition("the model has not replied yet")
+    known: set[str] = {call.call_id for call in log.open_tools}
+    known |= {call.call_id for call in log.questions} | {call.call_id for call in log.tools}
+    if call_id in known:
+        raise InvalidTransition(f"there was a tool call {call_id!r} already")
+
+
+def _approval(log: Log, at: float, data: ApprovalRequested | ApprovalNotified | Approved | Denied) -> Log:
+    if isinstance(data, ApprovalRequested):
+        _require_new(log, data.call_id)
+        if log.open_tools or data.call_id in log.agreed:
+            raise InvalidTransition(f"{data.call_id} cannot wait for an answer now")
+        question = Question(data.call_id, data.name, data.arguments, at, data.timeout)
+        return replace(log, questions=(*log.questions, question))
+    asked = next((question for question in log.questions if question.call_id == data.call_id), None)
+    if asked is None:
+        raise InvalidTransition(f"no call {data.call_id!r} waits for an answer")
+    if isinstance(data, ApprovalNotified):
+        told = replace(asked, notified=True)
+        return replace(log, questions=tuple(told if each is asked else each for each in log.questions))
+    left = tuple(question for question in log.questions if question is not asked)
+    if isinstance(data, Approved):
+        return replace(log, questions=left, agreed=log.agreed | {data.call_id})
+    turn = ToolTurn(asked.call_id, asked.name, asked.arguments, None, denial(data), made=False)
+    return replace(log, questions=left, turns=(*log.turns, turn))
+
+
+def denial(data: Denied) -> str:
+    """What the model is told of a call that was not agreed to."""
+    return f"denied by {data.by}" + (f": {data.reason}" if data.reason else "")
+
+
+# Views --------------------------------------------------------------------------------------------
 
 
 def summary(run: str, log: Log) -> RunSummary:
@@ -294,4 +377,5 @@ def _summary(run: str, log: Log, *, shown: int | None) -> dict[str, Any]:
         "priority": log.priority,
         "parent": request.parent,
         "paused": _paused(log),
+        "approvals": [question.name for question in log.questions],
     }

@@ -15,31 +15,24 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents import routing
-from llmagentos.agents.decide import Answer, CallModel, CallTool, Fail, GiveUpTool, Rank, Step, decide
+from llmagentos.agents.calling import Ask, Calls, Fail
+from llmagentos.agents.decide import Answer, CallModel, Rank, Step, decide
 from llmagentos.agents.log import Log, apply
+from llmagentos.agents.making import Calling, told
 from llmagentos.agents.model import Models
-from llmagentos.agents.tools import CalledBy, Tool, Toolset
-from llmagentos.api.agents import MAX_RESULT, AgentSpec
+from llmagentos.agents.tools import Toolset
+from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import (
     Answered,
+    ApprovalRequested,
     Data,
     Failed,
     ModelCalled,
     ModelReplied,
     Purpose,
     RunEvent,
-    ToolAnswered,
-    ToolCalled,
 )
-from llmagentos.core import metrics, tracing
-from llmagentos.core.errors import (
-    Conflict,
-    DeadlineExceeded,
-    LLMAgentOSError,
-    ServiceError,
-    TooManyRequests,
-    Unavailable,
-)
+from llmagentos.core.errors import Conflict, DeadlineExceeded, LLMAgentOSError, TooManyRequests, Unavailable
 
 Add = Callable[[Sequence[Data]], Awaitable[Sequence[RunEvent]]]
 """Appends to the run's log; raises `Conflict` when the run is no longer ours."""
@@ -50,7 +43,7 @@ _EMBEDDING = "embedding"
 
 
 class Loop:
-    """Carries one run on to its end."""
+    """Carries one run on to its end, or until it waits for a person."""
 
     def __init__(self, run: str, spec: AgentSpec, tools: Toolset, models: Models, add: Add) -> None:
         self._run = run
@@ -59,44 +52,54 @@ class Loop:
         self._models = models
         self._add = add
         self._end = 0.0
+        self._log = Log()
+        self._appending = asyncio.Lock()
 
     async def carry_on(self, log: Log) -> Log:
-        """From `log` to the end. Raises `Conflict` when the run was taken away, and never anything of the agent's."""
+        """From `log` to the end, or to a question to a person.
+
+        Raises `Conflict` when the run was taken away, and never anything of the agent's.
+        """
+        self._log = log
         self._end = time.monotonic() + self._spec.limits.timeout - log.active_s
-        while (step := decide(self._spec, self._tools, log)) is not None:
-            if isinstance(step, CallTool | CallModel | Rank) and self._left() <= 0:
+        while (step := decide(self._spec, self._tools, self._log)) is not None:
+            if isinstance(step, Calls | CallModel | Rank) and self._left() <= 0:
                 step = Fail(f"no answer within {self._spec.limits.timeout:g} s (limits.timeout)", "limit_timeout")
-            log = await self._do(step, log)
-        return log
+            await self._do(step)
+        return self._log
 
     def _left(self) -> float:
         return self._end - time.monotonic()
 
-    async def _append(self, log: Log, *data: Data) -> Log:
-        for event in await self._add(data):
-            log = apply(log, event)
-        return log
+    async def _append(self, *data: Data) -> None:
+        """One after the other, as calls end at the same time."""
+        async with self._appending:
+            for event in await self._add(data):
+                self._log = apply(self._log, event)
 
-    async def _do(self, step: Step, log: Log) -> Log:
+    async def _do(self, step: Step) -> None:
         match step:
-            case CallTool():
-                return await self._call_tool(step, log)
+            case Calls():
+                await Calling(self._run, self._tools, self._append, self._left).make(step)
+            case Ask():
+                asked = [
+                    ApprovalRequested(each.call_id, each.name, each.arguments, each.timeout) for each in step.questions
+                ]
+                await self._append(*asked)
             case CallModel():
-                return await self._call_model(step, log)
+                await self._call_model(step)
             case Rank():
-                return await self._rank(step, log)
-            case GiveUpTool():
-                return await self._append(log, ToolAnswered(step.call_id, error=step.error))
+                await self._rank(step)
             case Answer():
-                return await self._append(log, Answered(step.text, step.sources, step.replaced))
+                await self._append(Answered(step.text, step.sources, step.replaced))
             case Fail():
-                return await self._append(log, Failed(step.error, step.code))
+                await self._append(Failed(step.error, step.code))
 
     # Models ---------------------------------------------------------------------------------------
 
-    async def _call_model(self, step: CallModel, log: Log) -> Log:
+    async def _call_model(self, step: CallModel) -> None:
         prompt = step.prompt
-        log = await self._append(log, ModelCalled(prompt.purpose, prompt.model))
+        await self._append(ModelCalled(prompt.purpose, prompt.model))
         begun = time.monotonic()
         try:
             reply = await self._patiently(
@@ -105,9 +108,9 @@ class Loop:
         except Conflict:  # the run was taken away from here: the call is made again by whoever carries it on
             raise
         except LLMAgentOSError as error:
-            return await self._append(log, self._failed(error))
-        return await self._append(
-            log,
+            await self._append(self._failed(error))
+            return
+        await self._append(
             ModelReplied(
                 prompt.purpose,
                 reply.text,
@@ -117,11 +120,12 @@ class Loop:
                 round(reply.ttft_s, 4),
                 round(time.monotonic() - begun, 4),
                 reply.cut,
+                list(reply.calls),
             ),
         )
 
-    async def _rank(self, step: Rank, log: Log) -> Log:
-        log = await self._append(log, ModelCalled(Purpose.ROUTE, _EMBEDDING))
+    async def _rank(self, step: Rank) -> None:
+        await self._append(ModelCalled(Purpose.ROUTE, _EMBEDDING))
         begun = time.monotonic()
         texts = [text for tool in self._tools.tools for text in routing.texts(tool)]
         try:
@@ -130,10 +134,11 @@ class Loop:
         except Conflict:
             raise
         except LLMAgentOSError as error:
-            return await self._append(log, self._failed(error))
+            await self._append(self._failed(error))
+            return
         ranking = msgspec.json.encode(routing.rank(request[0], self._tools.tools, vectors)).decode()
         took = round(time.monotonic() - begun, 4)
-        return await self._append(log, ModelReplied(Purpose.ROUTE, ranking, duration_s=took))
+        await self._append(ModelReplied(Purpose.ROUTE, ranking, duration_s=took))
 
     async def _embed(self, texts: Sequence[str], kind: Any) -> list[list[float]]:
         vectors: list[list[float]] = await self._patiently(
@@ -156,44 +161,4 @@ class Loop:
     def _failed(self, error: LLMAgentOSError) -> Failed:
         if isinstance(error, DeadlineExceeded) and self._left() <= 0:
             return Failed(f"no answer within {self._spec.limits.timeout:g} s (limits.timeout)", "limit_timeout")
-        return Failed(_told(error), error.code)
-
-    # Tools ----------------------------------------------------------------------------------------
-
-    async def _call_tool(self, step: CallTool, log: Log) -> Log:
-        if not step.again:
-            try:
-                log = await self._append(log, ToolCalled(step.call_id, step.name, step.arguments))
-            except TooManyRequests as error:  # its budget allows no more of them
-                return await self._append(log, self._failed(error))
-        begun = time.monotonic()
-        with tracing.span(
-            f"execute_tool {step.name}", gen_ai__operation__name="execute_tool", gen_ai__tool__name=step.name
-        ):
-            result, failed = await self._invoke(self._tools.get(step.name), step)
-        took = time.monotonic() - begun
-        metrics.TOOL_SECONDS.labels("error" if failed else "ok").observe(took)
-        return await self._append(log, ToolAnswered(step.call_id, result, failed, round(took, 4)))
-
-    async def _invoke(self, tool: Tool | None, step: CallTool) -> tuple[Any, str | None]:
-        """The result, or else what went wrong: whatever a tool raises is an answer to the agent."""
-        if tool is None:
-            return None, f"there is no tool {step.name!r} any more"
-        try:
-            result = await tool.invoke(step.arguments, max(0.001, self._left()), CalledBy(self._run, step.call_id))
-            size = len(msgspec.json.encode(result))
-        except ServiceError as error:
-            return None, f"{error.remote_type}: {error.message}" if error.remote_type else error.message
-        except LLMAgentOSError as error:
-            return None, _told(error)
-        except TimeoutError:
-            return None, "no result in time"
-        except Exception as error:  # a Python tool may raise anything
-            return None, f"{type(error).__name__}: {error}"
-        if size > MAX_RESULT:
-            return None, f"the result has {size} bytes, more than {MAX_RESULT}"
-        return result, None
-
-
-def _told(error: LLMAgentOSError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+        return Failed(told(error), error.code)

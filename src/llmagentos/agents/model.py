@@ -7,14 +7,18 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from llmagentos.api.runs import Purpose
+from llmagentos.api.runs import Purpose, ToolRequest
 
 
 class Message(msgspec.Struct, frozen=True):
     """One message of the prompt."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: tuple[tuple[str, ToolRequest], ...] = ()
+    """Tool calls that the assistant asked for, each with the id that its result refers to."""
+    call_id: str | None = None
+    """The call whose result this is."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -30,6 +34,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """JSON Schema that the reply must fit."""
     temperature: float | None = None
     """None leaves it to the model."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Tools that the model may ask for, in the form of OpenAI's API."""
 
     @property
     def gate_purpose(self) -> Literal["answer", "tool"]:
@@ -39,7 +45,10 @@ class Prompt(msgspec.Struct, frozen=True):
     @property
     def estimate(self) -> int:
         """About how many tokens the prompt has. Tokenizers give 3 to 5 bytes of English a token, fewer of Chinese."""
-        return sum(8 + len(message.content.encode()) // 3 for message in self.messages)
+        texts = [message.content for message in self.messages]
+        texts += [call.name + call.arguments for message in self.messages for _, call in message.calls]
+        offered = len(msgspec.json.encode(self.tools)) // 3 if self.tools else 0
+        return offered + sum(8 + len(text.encode()) // 3 for text in texts)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -51,6 +60,8 @@ class Reply(msgspec.Struct, frozen=True):
     queue_s: float = 0.0
     ttft_s: float = 0.0
     cut: bool = False
+    calls: tuple[ToolRequest, ...] = ()
+    """Tools that it asks for."""
 
 
 class Models(Protocol):

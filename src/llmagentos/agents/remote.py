@@ -9,8 +9,9 @@ from typing import Literal, cast
 
 from llmagentos.agents.model import Prompt, Reply
 from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request, reply
-from llmagentos.api import runs
+from llmagentos.api import hosting
 from llmagentos.api.client import ApiClient
+from llmagentos.api.hosting import Append, Claim, ClaimRequest, HostedAgent, LeaseRequest
 from llmagentos.api.llm import (
     PURPOSE_HEADER,
     RUN_HEADER,
@@ -18,9 +19,8 @@ from llmagentos.api.llm import (
     ChatCompletion,
     EmbeddingRequest,
     Embeddings,
-    Waits,
 )
-from llmagentos.api.runs import Append, Claim, ClaimRequest, Data, HostedAgent, LeaseRequest, RunEvent
+from llmagentos.api.runs import Data, RunEvent
 from llmagentos.core import tracing
 
 _GRACE_S = 5.0
@@ -38,19 +38,19 @@ class ApiBackend:
 
     async def claim(self, wait: float) -> Claim | None:
         """A run to carry on, or None after `wait` seconds."""
-        return await runs.claim(self._api(), ClaimRequest(self._module, self._agents, self._holder, wait))
+        return await hosting.claim(self._api(), ClaimRequest(self._module, self._agents, self._holder, wait))
 
     async def append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> Sequence[RunEvent]:
         """Add to the run's log."""
-        return await runs.append(self._api(), run, Append(fence, after, list(data)))
+        return await hosting.append(self._api(), run, Append(fence, after, list(data)))
 
     async def renew(self, run: str, fence: int) -> float:
         """Keep the lease."""
-        return (await runs.lease(self._api(), run, LeaseRequest(fence))).lease_s
+        return (await hosting.lease(self._api(), run, LeaseRequest(fence))).lease_s
 
     async def release(self, run: str, fence: int) -> None:
         """Give the run up."""
-        await runs.lease(self._api(), run, LeaseRequest(fence, release=True))
+        await hosting.lease(self._api(), run, LeaseRequest(fence, release=True))
 
 
 class ApiModels:
@@ -65,9 +65,7 @@ class ApiModels:
         found = await self._api().post(
             "/v1/chat/completions", chat_request(prompt), ChatCompletion, timeout=timeout + _GRACE_S, headers=headers
         )
-        waits = found.waits if isinstance(found.waits, Waits) else Waits(0.0, None)
-        cut = bool(found.choices) and found.choices[0].finish_reason == "length"
-        return reply(found.text, found.usage, waits, cut=cut)
+        return reply(found)
 
     async def embed(
         self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float

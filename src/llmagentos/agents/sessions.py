@@ -39,6 +39,16 @@ async def history(records: Records, load: Load, agent: str, session: str) -> lis
     return turns[::-1]
 
 
+async def caller_of(load: Load, run: str) -> str:
+    """Who asked for the run, or for the run that asked for it."""
+    request = (await load(run)).request
+    for _ in range(MAX_DEPTH):
+        if request.parent is None:
+            break
+        request = (await load(request.parent)).request
+    return request.by
+
+
 async def asking(load: Load, parent: str) -> Log:
     """The state of the run `parent`, which asks for another one.
 

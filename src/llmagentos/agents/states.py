@@ -1,9 +1,12 @@
 """The states of a run and what moves it from one to the other: the whole table, once.
 
 created ──> queued ──claimed──> running ──answered──> succeeded
-             │ ↑                │ ↑  ↺ claimed, model_*, tool_*
+             │ ↑ ↑              │ ↑ │ ↺ claimed, model_*, tool_*
+             │ │ │              │ │ │
+             │ │ │              │ │ └─approval_requested─> waiting_approval ─┐ ↺ approved or denied, but not all yet
+             │ │ └──approved, denied: every question is answered─────────────┘
              │ │                │ │
-           paused, resumed    paused, resumed
+           paused, resumed    paused, resumed (and so from and to waiting_approval)
              │ │                │ │
              ↓ │                ↓ │
             (      p a u s e d      ) ──answered──> succeeded
@@ -49,6 +52,8 @@ class Then(Enum):
     """The state that it is in."""
     BEFORE = "before"
     """The state that it was in when it was paused."""
+    ASKED = "asked"
+    """Queued for its host again once no question is open, else the state that it is in."""
 
 
 class Transition(NamedTuple):
@@ -62,8 +67,8 @@ def _from(*sources: RunState | None, to: RunState | Then) -> Transition:
     return Transition(frozenset(sources), to)
 
 
-_QUEUED, _RUNNING, _PAUSED = RunState.QUEUED, RunState.RUNNING, RunState.PAUSED
-ACTIVE = (_QUEUED, _RUNNING, _PAUSED)
+_QUEUED, _RUNNING, _PAUSED, _WAITING = RunState.QUEUED, RunState.RUNNING, RunState.PAUSED, RunState.WAITING
+ACTIVE = (_QUEUED, _RUNNING, _PAUSED, _WAITING)
 """The states that something can follow on."""
 
 TRANSITIONS: Mapping[str, Transition] = MappingProxyType(
@@ -75,27 +80,35 @@ TRANSITIONS: Mapping[str, Transition] = MappingProxyType(
         "model_used": _from(_RUNNING, _PAUSED, to=Then.SAME),
         "tool_called": _from(_RUNNING, to=_RUNNING),
         "tool_answered": _from(_RUNNING, _PAUSED, to=Then.SAME),
+        "tool_refused": _from(_RUNNING, to=_RUNNING),
+        "approval_requested": _from(_RUNNING, _WAITING, to=_WAITING),
+        "approval_notified": _from(_WAITING, _PAUSED, to=Then.SAME),
+        "approved": _from(_WAITING, to=Then.ASKED),
+        "denied": _from(_WAITING, to=Then.ASKED),
         "answered": _from(_RUNNING, _PAUSED, to=RunState.SUCCEEDED),
         "failed": _from(_RUNNING, to=RunState.FAILED),
         "exited": _from(*ACTIVE, to=RunState.FAILED),
         "killed": _from(*ACTIVE, to=RunState.KILLED),
-        "paused": _from(_QUEUED, _RUNNING, to=_PAUSED),
+        "paused": _from(_QUEUED, _RUNNING, _WAITING, to=_PAUSED),
         "resumed": _from(_PAUSED, to=Then.BEFORE),
         "reniced": _from(*ACTIVE, to=Then.SAME),
     }
 )
 
 
-def after(state: RunState | None, event: str, *, before_pause: RunState | None = None) -> RunState:
-    """The state after `event`. Raises `RunEnded`, `RunPaused` or `InvalidTransition`."""
+def after(state: RunState | None, event: str, *, before_pause: RunState | None = None, questions: int = 0) -> RunState:
+    """The state after `event`; `questions` are open then. Raises `RunEnded`, `RunPaused` or `InvalidTransition`."""
     transition = TRANSITIONS[event]
     if state in transition.sources:
-        if transition.target is Then.SAME:
-            target = state
-        elif transition.target is Then.BEFORE:
-            target = before_pause
-        else:
-            return transition.target
+        match transition.target:
+            case RunState():
+                return transition.target
+            case Then.BEFORE:
+                target = before_pause
+            case Then.ASKED if not questions:
+                target = _QUEUED
+            case _:
+                target = state
         assert target is not None, event
         return target
     if state is not None and state.ended:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from llmagentos.api.agents import AgentName, AgentSpec, Priority
+from llmagentos.api.agents import AgentName, Priority
 from llmagentos.api.client import ApiClient
 
 MAX_INPUT = 100_000
@@ -25,6 +25,7 @@ class RunState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
+    WAITING = "waiting_approval"  # for a person's answer
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     KILLED = "killed"
@@ -32,7 +33,7 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more can happen."""
-        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.PAUSED)
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.KILLED)
 
 
 class RunSort(StrEnum):
@@ -95,6 +96,13 @@ class ModelCalled(_Data, frozen=True, tag="model_called"):
     model: str
 
 
+class ToolRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call that the model asks for in its reply, as it wrote it; `arguments` should be a JSON object."""
+
+    name: str
+    arguments: str
+
+
 class ModelReplied(_Data, frozen=True, tag="model_replied"):
     """A model call ended well. Times in seconds."""
 
@@ -107,6 +115,8 @@ class ModelReplied(_Data, frozen=True, tag="model_replied"):
     duration_s: float = 0.0
     cut: bool = False
     """The reply ended at the limit of tokens."""
+    calls: list[ToolRequest] = []
+    """The tools that it asks for, all of them before it is called again."""
 
 
 class ModelUsed(_Data, frozen=True, tag="model_used"):
@@ -138,6 +148,47 @@ class ToolAnswered(_Data, frozen=True, tag="tool_answered"):
     result: Any = None
     error: str | None = None
     duration_s: float = 0.0
+
+
+class ToolRefused(_Data, frozen=True, tag="tool_refused"):
+    """A call that the model asked for was not made, and why: its arguments are wrong, or it may not be made."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    error: str
+
+
+class ApprovalRequested(_Data, frozen=True, tag="approval_requested"):
+    """A call waits until a person agrees; after `timeout` seconds it is denied (None: after the server's own)."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    timeout: float | None = None
+
+
+class ApprovalNotified(_Data, frozen=True, tag="approval_notified"):
+    """The webhook took notice of a call that waits."""
+
+    call_id: str
+    attempts: int
+
+
+class Approved(_Data, frozen=True, tag="approved"):
+    """A person agreed to a call."""
+
+    call_id: str
+    by: str
+    reason: str | None = None
+
+
+class Denied(_Data, frozen=True, tag="denied"):
+    """A call is not made: a person said no, or nobody answered in time."""
+
+    call_id: str
+    by: str
+    reason: str | None = None
 
 
 class Answered(_Data, frozen=True, tag="answered"):
@@ -189,8 +240,9 @@ class Reniced(_Data, frozen=True, tag="reniced"):
     by: str
 
 
-_Work = Created | Claimed | ModelCalled | ModelReplied | ModelUsed | ToolCalled | ToolAnswered
-Data = _Work | Answered | Failed | Exited | Killed | Paused | Resumed | Reniced
+_Work = Created | Claimed | ModelCalled | ModelReplied | ModelUsed | ToolCalled | ToolAnswered | ToolRefused
+_Approval = ApprovalRequested | ApprovalNotified | Approved | Denied
+Data = _Work | _Approval | Answered | Failed | Exited | Killed | Paused | Resumed | Reniced
 
 
 class RunEvent(msgspec.Struct, frozen=True):
@@ -248,6 +300,10 @@ class RunSummary(msgspec.Struct, frozen=True):
     """The run that asked."""
     paused: str | None = None
     """Who paused it, and why."""
+    approvals: list[str] = []
+    """Names of the tools whose calls wait for a person's answer."""
+    money: int = 0
+    """What its calls to models cost, by the prices when it was asked for, in billionths of the currency."""
     wait: Wait | None = None
     """What its next call waits for, at the moment of asking."""
 
@@ -271,63 +327,6 @@ class NewRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The agent's when None."""
     parent: RunId | None = None
     """The run that asks: it is killed, paused and resumed with this one below it."""
-
-
-# What hosts of agents speak -----------------------------------------------------------------------
-
-
-class HostedAgent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An agent that a module hosts; `functions` are the names of its own tools."""
-
-    spec: AgentSpec
-    functions: list[str] = []
-
-
-class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A module asks for a run of one of its agents and waits up to `wait` seconds for one."""
-
-    module: AgentName
-    agents: Annotated[list[HostedAgent], Meta(min_length=1, max_length=100)]
-    holder: Annotated[str, Meta(min_length=1, max_length=100)]
-    """This process; another process of the same module is another holder."""
-    wait: Annotated[float, Meta(ge=0, le=60)] = 25.0
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A run to carry on from its log, with the lease's fencing token and length in seconds."""
-
-    run: str
-    fence: int
-    lease_s: float
-    agent: AgentSpec
-    events: list[RunEvent]
-
-
-class Claims(msgspec.Struct, frozen=True):
-    """The answer to a claim: one run, or none within the wait."""
-
-    claim: Claim | None = None
-
-
-class Append(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Events to add after `after`, the last that the writer knows."""
-
-    fence: int
-    after: int
-    events: Annotated[list[Data], Meta(min_length=1, max_length=100)]
-
-
-class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Renew the lease with this fencing token, or give it up."""
-
-    fence: int
-    release: bool = False
-
-
-class LeaseGranted(msgspec.Struct, frozen=True):
-    """The lease lasts this much longer, in seconds."""
-
-    lease_s: float
 
 
 # The client's calls -------------------------------------------------------------------------------
@@ -380,18 +379,3 @@ async def follow(client: ApiClient, run: str, *, after: int = 0) -> AsyncIterato
                 yield event.decode(RunDelta)
             elif event.event == "event":
                 yield event.decode(RunEvent)
-
-
-async def claim(client: ApiClient, request: ClaimRequest) -> Claim | None:
-    """Take a run to carry on; None when there was none within the wait."""
-    return (await client.post("/api/v1/runs/claim", request, Claims, timeout=request.wait + 15)).claim
-
-
-async def append(client: ApiClient, run: str, request: Append) -> list[RunEvent]:
-    """Add to a run's log. Raises `Conflict` when the lease is lost or the run has ended."""
-    return await client.post(f"/api/v1/runs/{run}/events", request, list[RunEvent])
-
-
-async def lease(client: ApiClient, run: str, request: LeaseRequest) -> LeaseGranted:
-    """Renew or give up the lease. Raises `Conflict` when it is lost."""
-    return await client.put(f"/api/v1/runs/{run}/lease", request, LeaseGranted)

@@ -19,10 +19,11 @@ from pathlib import Path
 import click
 
 from llmagentos.api import control as api
-from llmagentos.api import runs
+from llmagentos.api import hosting, runs
 from llmagentos.api.client import ApiClient
 from llmagentos.api.control import Exit, NewProgram, Program
-from llmagentos.api.runs import Killed, LeaseRequest, RunEvent
+from llmagentos.api.hosting import LeaseRequest
+from llmagentos.api.runs import Killed, RunEvent
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.control import RUN_VARIABLE, asking_run, priority_option
 from llmagentos.cli.output import note, warn
@@ -144,7 +145,7 @@ class _Hosted:
         while True:
             await asyncio.sleep(pause)
             try:
-                pause = (await runs.lease(self._client, self._program.run, request)).lease_s / _RENEWALS
+                pause = (await hosting.lease(self._client, self._program.run, request)).lease_s / _RENEWALS
             except (Conflict, NotFound) as error:
                 await self._end(tr("the run is over ({error}): its program is ended", error=error.message))
                 return

@@ -11,8 +11,12 @@ import msgspec
 
 from llmagentos.api.runs import (
     Answered,
+    ApprovalNotified,
+    ApprovalRequested,
+    Approved,
     Claimed,
     Created,
+    Denied,
     Exited,
     Failed,
     Killed,
@@ -27,6 +31,7 @@ from llmagentos.api.runs import (
     RunEvent,
     ToolAnswered,
     ToolCalled,
+    ToolRefused,
 )
 from llmagentos.cli.output import duration, paint, short, state
 from llmagentos.core.i18n import tr
@@ -51,12 +56,17 @@ def _told(data: Any) -> str:
         case ModelCalled():
             return f"{data.model}  {data.purpose.value}"
         case ModelReplied():
-            return f"{data.tokens_in}+{data.tokens_out} tokens  {duration(data.duration_s)}  {data.text}"
+            asked = " ".join(f"{call.name}({call.arguments})" for call in data.calls)
+            return (
+                f"{data.tokens_in}+{data.tokens_out} tokens  {duration(data.duration_s)}  {data.text} {asked}".rstrip()
+            )
         case ToolCalled():
             return f"{data.call_id}  {data.name}({_json(data.arguments)})"
         case ToolAnswered():
             outcome = f"error: {data.error}" if data.error is not None else _json(data.result)
             return f"{data.call_id}  {duration(data.duration_s)}  {outcome}"
+        case ToolRefused():
+            return f"{data.call_id}  {data.name}({_json(data.arguments)})  {data.error}"
         case Answered():
             return data.text
         case Failed():
@@ -79,6 +89,12 @@ def _told_of_control(data: Any) -> str:
             return f"{data.by}  {data.reason or ''}"
         case Reniced():
             return f"{data.priority}  {data.by}"
+        case ApprovalRequested():
+            return f"{data.call_id}  {data.name}({_json(data.arguments)})"
+        case ApprovalNotified():
+            return f"{data.call_id}  webhook"
+        case Approved() | Denied():
+            return f"{data.call_id}  {data.by}  {data.reason or ''}"
     return ""
 
 
@@ -109,40 +125,74 @@ def tree(run: Run, events: Sequence[RunEvent]) -> Iterator[str]:
 
 
 def _steps(events: Iterable[RunEvent]) -> Iterator[_Step]:
-    purposes = {
-        Purpose.ROUTE: tr("choose by embedding"),
-        Purpose.TOOL: tr("choose with the model"),
-        Purpose.ANSWER: tr("write the answer"),
-    }
-    called: RunEvent | None = None
-    claims = 0
+    reading = _Reading()
     for event in events:
-        data = event.data
-        if isinstance(data, Claimed):
-            claims += 1
-            if claims > 1:
-                if called is not None:
-                    yield _Step(_name(called), tr("interrupted"), "")
-                called = called if called is not None and isinstance(called.data, ToolCalled) else None
-                yield _Step(tr("taken over by {holder}", holder=data.holder), "", "")
-        elif isinstance(data, ModelCalled | ToolCalled):
-            called = event
-        elif isinstance(data, ModelReplied):
-            model = called.data.model if called is not None and isinstance(called.data, ModelCalled) else "?"
-            yield _Step(f"{purposes[data.purpose]}: {model}", _model_numbers(data), data.text)
-            called = None
-        elif isinstance(data, ToolAnswered):
-            title = _name(called) if called is not None else data.call_id
-            outcome = f"{tr('error')}: {data.error}" if data.error is not None else _json(data.result)
-            yield _Step(title, duration(data.duration_s), outcome)
-            called = None
-        elif isinstance(data, ModelUsed):
-            outcome = "" if data.status == "succeeded" else f"{data.status}: {data.error or ''}"
-            yield _Step(f"{tr('model call')}: {data.model}", _model_numbers(data), outcome)
-        elif isinstance(data, Paused | Resumed | Reniced):
-            yield _control(data)
-        elif isinstance(data, Answered | Failed | Exited | Killed):
-            yield _end(data)
+        yield from reading.steps(event.data)
+
+
+class _Reading:
+    """What of the log was read: the calls that are still open."""
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._calls: dict[str, str] = {}
+        self._claimed = False
+        self._asked = False
+        self._purposes = {
+            Purpose.ROUTE: tr("choose by embedding"),
+            Purpose.TOOL: tr("choose with the model"),
+            Purpose.ANSWER: tr("write the answer"),
+        }
+
+    def steps(self, data: Any) -> Iterator[_Step]:
+        """The lines that one more event adds."""
+        match data:
+            case Claimed():
+                yield from self._taken(data)
+            case ModelCalled():
+                self._model = data.model
+            case ModelReplied():
+                text = data.text or ", ".join(f"{call.name}({call.arguments})" for call in data.calls)
+                yield _Step(f"{self._purposes[data.purpose]}: {self._model or '?'}", _model_numbers(data), text)
+                self._model = None
+            case ModelUsed():
+                outcome = "" if data.status == "succeeded" else f"{data.status}: {data.error or ''}"
+                yield _Step(f"{tr('model call')}: {data.model}", _model_numbers(data), outcome)
+            case Paused() | Resumed() | Reniced():
+                yield _control(data)
+            case Answered() | Failed() | Exited() | Killed():
+                yield _end(data)
+            case _:
+                yield from self._tool(data)
+
+    def _taken(self, data: Claimed) -> Iterator[_Step]:
+        if self._claimed and not self._asked:
+            for name in [*([self._model] if self._model is not None else []), *self._calls.values()]:
+                yield _Step(name, tr("interrupted"), "")
+            yield _Step(tr("taken over by {holder}", holder=data.holder), "", "")
+        self._claimed, self._model, self._asked = True, None, False
+
+    def _tool(self, data: Any) -> Iterator[_Step]:
+        match data:
+            case ToolCalled():
+                self._calls[data.call_id] = _called(data)
+            case ToolAnswered():
+                outcome = f"{tr('error')}: {data.error}" if data.error is not None else _json(data.result)
+                yield _Step(self._calls.pop(data.call_id, data.call_id), duration(data.duration_s), outcome)
+            case ToolRefused():
+                yield _Step(_called(data), tr("refused"), data.error)
+            case ApprovalRequested():
+                self._asked = True
+                self._calls[data.call_id] = _called(data)
+                yield _Step(_called(data), tr("waits for approval"), "")
+            case Approved() | Denied():
+                word = tr("approved") if isinstance(data, Approved) else tr("denied")
+                title = self._calls.pop(data.call_id, data.call_id)
+                yield _Step(title, f"{word}, {tr('by {who}', who=data.by)}", data.reason or "")
+
+
+def _called(data: ToolCalled | ToolRefused | ApprovalRequested) -> str:
+    return f"{data.name}({short(_json(data.arguments), 60)})"
 
 
 def _control(data: Paused | Resumed | Reniced) -> _Step:
@@ -151,13 +201,6 @@ def _control(data: Paused | Resumed | Reniced) -> _Step:
     if isinstance(data, Resumed):
         return _Step(tr("resumed"), tr("by {who}", who=data.by), "")
     return _Step(tr("priority {priority}", priority=data.priority), tr("by {who}", who=data.by), "")
-
-
-def _name(called: RunEvent) -> str:
-    data = called.data
-    if isinstance(data, ToolCalled):
-        return f"{data.name}({short(_json(data.arguments), 60)})"
-    return getattr(data, "model", called.type)
 
 
 def _model_numbers(data: ModelReplied | ModelUsed) -> str:

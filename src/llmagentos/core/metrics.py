@@ -138,6 +138,18 @@ ANSWERS_REPLACED = _counter(
 )
 RUNS_PAUSED = _counter("llmagentos_runs_paused_total", "Times that a run was paused.")
 RUNS_ACTIVE = _gauge("llmagentos_runs_active", "Runs that this process is carrying on.")
+TOOL_RETRIES = _counter("llmagentos_tool_call_retries_total", "Tool calls that were made again because they failed.")
+APPROVALS = _counter(
+    "llmagentos_approvals_total",
+    "Tool calls that waited for a person, by answer (approved, denied, expired).",
+    "answer",
+)
+APPROVALS_WAITING = _gauge("llmagentos_approvals_waiting", "Tool calls that wait for a person now.")
+APPROVAL_NOTICES = _counter(
+    "llmagentos_approval_notices_total",
+    "Notices of waiting calls to the webhook, by outcome (ok, failed, given_up).",
+    "outcome",
+)
 TOOL_SECONDS = _histogram("llmagentos_tool_call_duration_seconds", "Tool calls of agents by outcome.", "outcome")
 # --- fleet ------------------------------------------------------------------------------------
 NODES = _gauge("llmagentos_nodes", "Nodes by state (ready, away).", "state")
@@ -160,6 +172,13 @@ NODE_MODULES = _gauge("llmagentos_node_modules", "Modules that this node keeps, 
 NODE_MODULE_RESTARTS = _counter("llmagentos_node_module_deaths_total", "Modules that ended without being told to.")
 NODE_TOKENS = _counter("llmagentos_node_tokens_total", "Tokens that this node got for its key.")
 NODE_CERTIFICATES = _counter("llmagentos_node_certificates_total", "Certificates that this node renewed.")
+NODE_TELEMETRY_SENT = _counter("llmagentos_node_telemetry_sent_total", "Batches of samples and lines sent.")
+NODE_TELEMETRY_DROPPED = _counter(
+    "llmagentos_node_telemetry_dropped_total", "Batches given up: the spool or the disk was full, or they were refused."
+)
 NODE_HEARTBEATS = _counter(
     "llmagentos_node_heartbeats_total", "Heartbeats by outcome (ok or the error's code).", "outcome"
 )
+# --- observe ----------------------------------------------------------------------------------
+TELEMETRY_SAMPLES = _counter("llmagentos_telemetry_samples_total", "Samples of nodes that were stored.")
+TELEMETRY_LINES = _counter("llmagentos_telemetry_lines_total", "Lines of nodes' logs that were stored.")

@@ -39,7 +39,7 @@ RUNS = Table(
     Column("id", String(12), primary_key=True),
     Column("agent", String(63), nullable=False, index=True),
     Column("host", String(80), nullable=False),  # who may claim it: "server" or "module:<name>"
-    Column("state", String(12), nullable=False),
+    Column("state", String(20), nullable=False),
     Column("seq", Integer, nullable=False),  # of the last event
     Column("fence", Integer, nullable=False),  # of the last claim; 0 before the first
     Column("holder", String(200), nullable=False),  # of the last claim; empty before the first and when released

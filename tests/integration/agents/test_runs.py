@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from integration.agents.conftest import GROUNDED, ModuleProcess, until
-from llmagentos.api import control, runs
+from llmagentos.api import control, hosting, runs
 from llmagentos.api.agents import AgentSpec
-from llmagentos.api.runs import Append, ClaimRequest, HostedAgent, ModelCalled, Purpose, RunState
+from llmagentos.api.hosting import Append, ClaimRequest, HostedAgent
+from llmagentos.api.runs import ModelCalled, Purpose, RunState
 from llmagentos.core.errors import Conflict, Forbidden
 from support.server import ServerProcess
 from support.talker import Talker
@@ -173,13 +174,13 @@ async def test_a_module_acts_only_for_its_own_agents(house: ServerProcess, shop:
     async with house.client(token) as thief:
         agents = [HostedAgent(AgentSpec(name="sums"))]
         with pytest.raises(Forbidden):
-            await runs.claim(thief, ClaimRequest("shop", agents, "x", 0))
+            await hosting.claim(thief, ClaimRequest("shop", agents, "x", 0))
         with pytest.raises(Conflict, match="hosted by module:shop"):
-            await runs.claim(thief, ClaimRequest("thief", agents, "x", 0))
+            await hosting.claim(thief, ClaimRequest("thief", agents, "x", 0))
         async with house.client() as admin:
             run = (await runs.listing(admin, ended=True))[0].id
         with pytest.raises(Forbidden):
-            await runs.append(thief, run, Append(1, 2, [ModelCalled(Purpose.ANSWER, "m")]))
+            await hosting.append(thief, run, Append(1, 2, [ModelCalled(Purpose.ANSWER, "m")]))
         with pytest.raises(Forbidden):
             await control.kill(thief, run)
     assert found["host"] == "module:shop"

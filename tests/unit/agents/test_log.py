@@ -12,9 +12,13 @@ from llmagentos.agents.log import Log, apply, detail, fold, summary
 from llmagentos.agents.states import TRANSITIONS, InvalidTransition, RunEnded
 from llmagentos.api.runs import (
     Answered,
+    ApprovalNotified,
+    ApprovalRequested,
+    Approved,
     Claimed,
     Created,
     Data,
+    Denied,
     Exited,
     Failed,
     Killed,
@@ -29,6 +33,7 @@ from llmagentos.api.runs import (
     RunState,
     ToolAnswered,
     ToolCalled,
+    ToolRefused,
 )
 from llmagentos.core.errors import Conflict
 
@@ -54,6 +59,11 @@ def any_event() -> st.SearchStrategy[Data]:
         ),
         st.builds(ToolCalled, call_id=calls, name=st.just("t"), arguments=st.just({})),
         st.builds(ToolAnswered, call_id=calls, result=st.just(1)),
+        st.builds(ToolRefused, call_id=calls, name=st.just("t"), arguments=st.just({}), error=st.just("no")),
+        st.builds(ApprovalRequested, call_id=calls, name=st.just("t"), arguments=st.just({})),
+        st.builds(ApprovalNotified, call_id=calls, attempts=st.just(1)),
+        st.builds(Approved, call_id=calls, by=st.just("admin:me")),
+        st.builds(Denied, call_id=calls, by=st.just("admin:me")),
         st.just(Answered("done")),
         st.just(Failed("no")),
         st.just(Killed("admin:me")),
@@ -81,14 +91,41 @@ def test_whatever_is_tried_the_log_stays_sound(tries: list[Data]) -> None:
     assert fold(events) == log
     assert not events or events[0].type == "created"
     assert sum(event.type in ("answered", "failed", "exited", "killed") for event in events) <= 1
-    assert log.open_model is None or log.open_tool is None
+    assert log.open_model is None or not (log.open_tools or log.questions)
+    assert not (log.open_tools and log.questions)
     fences = [event.data.fence for event in events if isinstance(event.data, Claimed)]
     assert fences == sorted(set(fences))
-    answered = sum(event.type == "tool_answered" for event in events)
-    assert len(log.tools) == answered <= log.tool_calls
+    settled = ("tool_answered", "tool_refused", "denied")
+    assert len(log.tools) == sum(event.type in settled for event in events)
+    assert sum(turn.made for turn in log.tools) <= log.tool_calls
+    assert len({turn.call_id for turn in log.tools}) == len(log.tools)
     counted = [event.data for event in events if isinstance(event.data, ModelReplied | ModelUsed)]
     assert log.tokens == sum(data.tokens_in + data.tokens_out for data in counted)
     assert (log.state is RunState.PAUSED) == (log.paused is not None and log.ended_at is None)
+    if log.state is RunState.WAITING or log.before_pause is RunState.WAITING:
+        assert log.questions or log.ended_at is not None
+    if log.questions:
+        assert RunState.WAITING in (log.state, log.before_pause)
+
+
+@given(st.lists(any_event(), max_size=40))
+def test_a_call_is_made_once_and_only_after_what_a_person_said(tries: list[Data]) -> None:
+    """Of a call that a person was asked about nothing happens before the answer, and nothing at all after a no."""
+    log = Log()
+    called: list[str] = []
+    for number, data in enumerate([CREATED, Claimed("h", 1), *tries]):
+        asked = {question.call_id for question in log.questions}
+        denied = {turn.call_id for turn in log.tools if not turn.made}
+        try:
+            log = apply(log, RunEvent(log.seq + 1, float(number), data))
+        except Conflict:
+            continue
+        if isinstance(data, ToolCalled):
+            assert data.call_id not in asked | denied
+            called.append(data.call_id)
+        if asked and not isinstance(data, Killed | Exited):
+            assert not isinstance(data, Claimed | ModelCalled | ToolCalled | ToolAnswered | Answered | Failed)
+    assert len(called) == len(set(called))
 
 
 @given(st.lists(any_event(), max_size=40))
@@ -139,6 +176,12 @@ def test_an_ended_run_takes_nothing() -> None:
         [ToolAnswered("a")],
         [ToolCalled("a", "t", {}), ToolAnswered("b")],
         [ToolCalled("a", "t", {}), ModelCalled(Purpose.TOOL, "m")],
+        [ToolCalled("a", "t", {}), ToolCalled("a", "t", {})],
+        [ToolCalled("a", "t", {}), ToolAnswered("a"), ToolCalled("a", "t", {})],
+        [ToolCalled("a", "t", {}), ApprovalRequested("b", "t", {})],
+        [ApprovalRequested("a", "t", {}), Approved("b", "admin:me")],
+        [ApprovalRequested("a", "t", {}), ToolCalled("a", "t", {})],
+        [ApprovalRequested("a", "t", {}), Claimed("h", 2)],
         [Claimed("h", 1)],
     ],
 )
@@ -152,7 +195,22 @@ def test_a_claim_forgets_an_unfinished_model_call_but_no_tool_call() -> None:
     assert log.open_model is None
     assert log.model_calls == 1
     log = log_of(CREATED, Claimed("h", 1), ToolCalled("a", "t", {}), Claimed("h", 2))
-    assert log.open_tool == ToolCalled("a", "t", {})
+    assert log.open_tools == (ToolCalled("a", "t", {}),)
+
+
+def test_waiting_for_a_person_is_no_work_and_their_answer_queues_the_run() -> None:
+    """Ten seconds of work, an hour until the answer, a minute until somebody has the run again."""
+    data = [Claimed("h", 1), ApprovalRequested("a", "pay", {}), ApprovalRequested("b", "pay", {})]
+    events = [RunEvent(1, 0.0, CREATED), *(RunEvent(2 + i, 100.0 + 5 * i, item) for i, item in enumerate(data))]
+    log = fold(events)
+    assert (log.state, [question.call_id for question in log.questions]) == (RunState.WAITING, ["a", "b"])
+    log = apply(log, RunEvent(5, 3000.0, Denied("b", "admin:me", "too dear")))
+    assert log.state is RunState.WAITING
+    assert log.tools[0].error == "denied by admin:me: too dear"
+    log = apply(log, RunEvent(6, 3710.0, Approved("a", "admin:me")))
+    assert (log.state, log.agreed) == (RunState.QUEUED, {"a"})
+    log = apply(log, RunEvent(7, 3770.0, Claimed("h", 2)))
+    assert (log.state, log.active_s) == (RunState.RUNNING, 10.0)
 
 
 def test_only_work_counts_as_time() -> None:

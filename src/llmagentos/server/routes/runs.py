@@ -11,12 +11,8 @@ from starlette.responses import StreamingResponse
 
 from llmagentos.agents.hosted import Hosted, module_host, require_own
 from llmagentos.agents.ledger import Ledger
+from llmagentos.api.hosting import Append, ClaimRequest, Claims, LeaseGranted, LeaseRequest
 from llmagentos.api.runs import (
-    Append,
-    ClaimRequest,
-    Claims,
-    LeaseGranted,
-    LeaseRequest,
     NewRun,
     Run,
     RunDelta,

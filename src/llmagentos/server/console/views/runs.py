@@ -8,8 +8,12 @@ from typing import Any
 
 from llmagentos.api.runs import (
     Answered,
+    ApprovalNotified,
+    ApprovalRequested,
+    Approved,
     Claimed,
     Created,
+    Denied,
     Exited,
     Failed,
     Killed,
@@ -25,6 +29,7 @@ from llmagentos.api.runs import (
     RunSummary,
     ToolAnswered,
     ToolCalled,
+    ToolRefused,
 )
 from llmagentos.server.console import words
 from llmagentos.server.console.views.block import Block, block, record, shown
@@ -45,6 +50,8 @@ class Entry:
     numbers: list[str] = field(default_factory=list)
     since: float | None = None
     blocks: list[Block] = field(default_factory=list)
+    call: str = ""
+    """The tool call that it is about."""
 
 
 def rows(runs: Iterable[RunSummary]) -> list[dict[str, Any]]:
@@ -118,14 +125,17 @@ def timeline(events: Iterable[RunEvent], t: Translate, *, ended: bool) -> list[E
     """Events as entries; a call and its reply are one. Calls that never got one go on, or were cut off."""
     entries: list[Entry] = []
     for event in events:
-        busy = next((i for i in reversed(range(len(entries))) if entries[i].since is not None), None)
-        if isinstance(event.data, ModelReplied | ToolAnswered) and busy is not None:
-            entries[busy] = _closed(entries[busy], event.data, t)
+        data = event.data
+        if isinstance(data, ApprovalNotified):
             continue
-        if not isinstance(event.data, Paused | Resumed | Reniced):  # these leave the call under way alone
-            _cut_off(entries, t, failed=isinstance(event.data, Failed))
-        elif isinstance(event.data, Paused) and event.data.now:
-            _cut_off(entries, t)
+        if isinstance(data, ModelReplied | ToolAnswered | Approved | Denied):
+            call = "" if isinstance(data, ModelReplied) else data.call_id
+            busy = [i for i, entry in enumerate(entries) if entry.since is not None and entry.call == call]
+            if busy:
+                entries[busy[-1]] = _closed(entries[busy[-1]], data, t)
+                continue
+        if isinstance(data, Claimed | Failed) or (isinstance(data, Paused) and data.now):
+            _cut_off(entries, t, failed=isinstance(data, Failed))
         entries.append(_entry(event, t))
     if ended:
         _cut_off(entries, t)
@@ -148,16 +158,26 @@ def _entry(event: RunEvent, t: Translate) -> Entry:
             return Entry(key, at, "", t("Taken up"), data.holder)
         case ModelCalled():
             return Entry(key, at, "busy", _purpose(data.purpose, t), data.model, since=at)
-        case ToolCalled():
-            blocks = [block(t("Arguments"), shown(data.arguments))] if data.arguments else []
-            return Entry(key, at, "busy", t("Tool call"), data.name, since=at, blocks=blocks)
+        case ToolCalled() | ToolRefused() | ApprovalRequested():
+            return _tool(event, data, t)
         case Answered():
             numbers = [t("records: {count}", count=len(data.sources))] if data.sources else []
             return Entry(key, at, "ok", t("Answered"), numbers=numbers)
         case Failed():
             return Entry(key, at, "bad", t("Failed"), data.code, blocks=[block(t("Error"), data.error)])
-        case ModelReplied() | ToolAnswered():  # its call is not among the events at hand
+        case ModelReplied() | ToolAnswered() | Approved() | Denied() | ApprovalNotified():
+            # Its call is not among the events at hand.
             return _closed(Entry(key, at, "busy", t("Reply"), since=at), data, t)
+
+
+def _tool(event: RunEvent, data: ToolCalled | ToolRefused | ApprovalRequested, t: Translate) -> Entry:
+    blocks = [block(t("Arguments"), shown(data.arguments))] if data.arguments else []
+    if isinstance(data, ToolRefused):
+        blocks.append(block(t("Error"), data.error))
+        return Entry(event.seq, event.at, "bad", t("Tool call refused"), data.name, blocks=blocks)
+    asked = isinstance(data, ApprovalRequested)
+    title, look = (t("Waits for approval"), "wait") if asked else (t("Tool call"), "busy")
+    return Entry(event.seq, event.at, look, title, data.name, since=event.at, blocks=blocks, call=data.call_id)
 
 
 def _controlled(event: RunEvent, data: Paused | Resumed | Reniced | Killed | Exited, t: Translate) -> Entry:
@@ -187,11 +207,17 @@ def _purpose(purpose: Purpose, t: Translate) -> str:
             return t("Embedding finds the tool")
 
 
-def _closed(entry: Entry, data: ModelReplied | ToolAnswered, t: Translate) -> Entry:
+_Closing = ModelReplied | ToolAnswered | Approved | Denied | ApprovalNotified
+
+
+def _closed(entry: Entry, data: _Closing, t: Translate) -> Entry:
     blocks = list(entry.blocks)
+    if isinstance(data, Approved | Denied | ApprovalNotified):
+        return _answered(entry, data, t)
     if isinstance(data, ModelReplied):
         if data.text:
             blocks.append(block(t("Reply"), data.text))
+        blocks += [block(call.name, call.arguments) for call in data.calls]
         return replace(entry, look="ok", since=None, blocks=blocks, numbers=_model_numbers(data, t))
     if data.error is not None:
         blocks.append(block(t("Error"), data.error))
@@ -199,6 +225,15 @@ def _closed(entry: Entry, data: ModelReplied | ToolAnswered, t: Translate) -> En
         blocks.append(block(t("Result"), shown(data.result)))
     look = "bad" if data.error is not None else "ok"
     return replace(entry, look=look, since=None, blocks=blocks, numbers=[words.duration(data.duration_s)])
+
+
+def _answered(entry: Entry, data: Approved | Denied | ApprovalNotified, t: Translate) -> Entry:
+    """What a person said of a call."""
+    if isinstance(data, ApprovalNotified):
+        return replace(entry, look="", title=t("Webhook told"), since=None)
+    agreed = isinstance(data, Approved)
+    look, title = ("ok", t("Approved")) if agreed else ("bad", t("Denied"))
+    return replace(entry, look=look, title=title, since=None, numbers=[each for each in (data.by, data.reason) if each])
 
 
 def _model_numbers(data: ModelReplied | ModelUsed, t: Translate) -> list[str]:

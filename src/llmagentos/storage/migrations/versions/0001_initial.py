@@ -74,6 +74,17 @@ def upgrade() -> None:
     sa.Column('document', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_instances'))
     )
+    op.create_table('job_batches',
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('number', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('kind', sa.String(length=16), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('until', sa.Float(), nullable=True),
+    sa.Column('message', sa.Text(), nullable=True),
+    sa.Column('child', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
+    sa.PrimaryKeyConstraint('job', 'number', name=op.f('pk_job_batches'))
+    )
     op.create_table('job_events',
     sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
@@ -81,10 +92,25 @@ def upgrade() -> None:
     sa.Column('event', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('job', 'id', name=op.f('pk_job_events'))
     )
+    op.create_table('job_history',
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('by', sa.String(length=300), nullable=False),
+    sa.Column('what', sa.String(length=16), nullable=False),
+    sa.Column('node', sa.String(length=64), nullable=True),
+    sa.Column('batch', sa.Integer(), nullable=True),
+    sa.Column('attempt', sa.Integer(), nullable=False),
+    sa.Column('before', sa.String(length=16), nullable=True),
+    sa.Column('after', sa.String(length=16), nullable=False),
+    sa.Column('message', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('job', 'id', name=op.f('pk_job_history'))
+    )
     op.create_table('job_hosts',
     sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('node', sa.String(length=64), nullable=False),
     sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('priority', sa.Integer(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('fence', sa.BigInteger(), nullable=False),
     sa.Column('next_seq', sa.Integer(), nullable=False),
@@ -93,11 +119,48 @@ def upgrade() -> None:
     sa.Column('exit_code', sa.Integer(), nullable=True),
     sa.Column('recap', sa.Text(), nullable=True),
     sa.Column('message', sa.Text(), nullable=True),
+    sa.Column('attempt', sa.Integer(), nullable=False),
+    sa.Column('batch', sa.Integer(), nullable=True),
+    sa.Column('not_before', sa.Float(), nullable=True),
+    sa.Column('expired', sa.Boolean(), nullable=False),
     sa.PrimaryKeyConstraint('job', 'node', name=op.f('pk_job_hosts'))
     )
     with op.batch_alter_table('job_hosts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_job_hosts_node_state_job'), ['node', 'state', 'job'], unique=False)
 
+    op.create_table('job_locks',
+    sa.Column('name', sa.String(length=128), nullable=False),
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_job_locks'))
+    )
+    with op.batch_alter_table('job_locks', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_job_locks_job'), ['job'], unique=False)
+
+    op.create_table('job_shares',
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('node', sa.String(length=64), nullable=False),
+    sa.Column('seq', sa.Integer(), nullable=False),
+    sa.Column('content', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('job', 'id', name=op.f('pk_job_shares'))
+    )
+    with op.batch_alter_table('job_shares', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_job_shares_job_node_seq'), ['job', 'node', 'seq'], unique=True)
+
+    op.create_table('job_spans',
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('begun', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('job', name=op.f('pk_job_spans'))
+    )
+    op.create_table('job_templates',
+    sa.Column('name', sa.String(length=128), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('spec', sa.Text(), nullable=False),
+    sa.Column('updated', sa.Float(), nullable=False),
+    sa.Column('updated_by', sa.String(length=300), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_job_templates'))
+    )
     op.create_table('jobs',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
@@ -112,12 +175,27 @@ def upgrade() -> None:
     sa.Column('ended', sa.Float(), nullable=True),
     sa.Column('exit_code', sa.Integer(), nullable=True),
     sa.Column('last_event', sa.Integer(), nullable=False),
+    sa.Column('last_change', sa.Integer(), nullable=False),
+    sa.Column('priority', sa.Integer(), nullable=False),
+    sa.Column('driven', sa.Boolean(), nullable=False),
+    sa.Column('lock', sa.String(length=128), nullable=True),
+    sa.Column('released', sa.Float(), nullable=True),
+    sa.Column('waiting', sa.Text(), nullable=True),
+    sa.Column('approval', sa.Text(), nullable=True),
+    sa.Column('message', sa.Text(), nullable=True),
+    sa.Column('origin', sa.String(length=300), nullable=True),
+    sa.Column('parent', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
+    sa.Column('key', sa.String(length=200), nullable=True),
+    sa.Column('request', sa.String(length=64), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_jobs')),
+    sa.UniqueConstraint('created_by', 'key', name=op.f('uq_jobs_created_by_key')),
     sqlite_autoincrement=True
     )
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_jobs_created'), ['created'], unique=False)
+        batch_op.create_index(batch_op.f('ix_jobs_driven_state'), ['driven', 'state'], unique=False)
         batch_op.create_index(batch_op.f('ix_jobs_ended'), ['ended'], unique=False)
+        batch_op.create_index(batch_op.f('ix_jobs_parent'), ['parent'], unique=False)
 
     op.create_table('llm_calls',
     sa.Column('id', sa.String(length=32), nullable=False),
@@ -172,11 +250,50 @@ def upgrade() -> None:
     sa.Column('by', sa.String(length=300), nullable=False),
     sa.PrimaryKeyConstraint('node', 'pattern', name=op.f('pk_node_grants'))
     )
+    op.create_table('node_logs',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
+    sa.Column('node', sa.String(length=63), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('source', sa.String(length=255), nullable=False),
+    sa.Column('text', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_node_logs'))
+    )
+    with op.batch_alter_table('node_logs', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_node_logs_at'), ['at'], unique=False)
+        batch_op.create_index('ix_node_logs_node_id', ['node', 'id'], unique=False)
+
     op.create_table('node_modules',
     sa.Column('node', sa.String(length=64), nullable=False),
     sa.Column('module', sa.String(length=128), nullable=False),
     sa.Column('granted', sa.Float(), nullable=False),
     sa.PrimaryKeyConstraint('node', 'module', name=op.f('pk_node_modules'))
+    )
+    op.create_table('node_rollups',
+    sa.Column('node', sa.String(length=63), nullable=False),
+    sa.Column('step', sa.Integer(), nullable=False),
+    sa.Column('at', sa.Integer(), nullable=False),
+    sa.Column('data', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('node', 'step', 'at', name=op.f('pk_node_rollups'))
+    )
+    with op.batch_alter_table('node_rollups', schema=None) as batch_op:
+        batch_op.create_index('ix_node_rollups_step_at', ['step', 'at'], unique=False)
+
+    op.create_table('node_samples',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
+    sa.Column('node', sa.String(length=63), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('data', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_node_samples')),
+    sa.UniqueConstraint('node', 'at', name=op.f('uq_node_samples_node_at'))
+    )
+    with op.batch_alter_table('node_samples', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_node_samples_at'), ['at'], unique=False)
+
+    op.create_table('node_spools',
+    sa.Column('node', sa.String(length=63), nullable=False),
+    sa.Column('spool', sa.String(length=32), nullable=False),
+    sa.Column('number', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('node', name=op.f('pk_node_spools'))
     )
     op.create_table('nodes',
     sa.Column('name', sa.String(length=64), nullable=False),
@@ -198,7 +315,7 @@ def upgrade() -> None:
     sa.Column('id', sa.String(length=12), nullable=False),
     sa.Column('agent', sa.String(length=63), nullable=False),
     sa.Column('host', sa.String(length=80), nullable=False),
-    sa.Column('state', sa.String(length=12), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
     sa.Column('seq', sa.Integer(), nullable=False),
     sa.Column('fence', sa.Integer(), nullable=False),
     sa.Column('holder', sa.String(length=200), nullable=False),
@@ -220,6 +337,34 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_runs_session'), ['session'], unique=False)
         batch_op.create_index('ix_runs_state', ['state', 'created'], unique=False)
 
+    op.create_table('schedule_fires',
+    sa.Column('schedule', sa.String(length=128), nullable=False),
+    sa.Column('due', sa.Float(), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('spec', sa.Text(), nullable=True),
+    sa.Column('open', sa.Boolean(), nullable=False),
+    sa.PrimaryKeyConstraint('schedule', 'due', name=op.f('pk_schedule_fires'))
+    )
+    with op.batch_alter_table('schedule_fires', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_schedule_fires_open'), ['open'], unique=False)
+
+    op.create_table('schedules',
+    sa.Column('name', sa.String(length=128), nullable=False),
+    sa.Column('spec', sa.Text(), nullable=False),
+    sa.Column('paused', sa.Boolean(), nullable=False),
+    sa.Column('since', sa.Float(), nullable=False),
+    sa.Column('created', sa.Float(), nullable=False),
+    sa.Column('created_by', sa.String(length=300), nullable=False),
+    sa.Column('changed_by', sa.String(length=300), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_schedules'))
+    )
+    op.create_table('telemetry_progress',
+    sa.Column('name', sa.String(length=32), nullable=False),
+    sa.Column('id', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_telemetry_progress'))
+    )
     op.create_table('tokens',
     sa.Column('id', sa.String(length=32), nullable=False),
     sa.Column('digest', sa.String(length=64), nullable=False),

@@ -1,0 +1,85 @@
+"""What hosts of agents speak with the server: runs taken, carried on from their logs, and kept by a lease."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.api.agents import AgentName, AgentSpec
+from llmagentos.api.client import ApiClient
+from llmagentos.api.runs import Data, RunEvent
+
+
+class HostedAgent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An agent that a module hosts; `functions` are the names of its own tools."""
+
+    spec: AgentSpec
+    functions: list[str] = []
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A module asks for a run of one of its agents and waits up to `wait` seconds for one."""
+
+    module: AgentName
+    agents: Annotated[list[HostedAgent], Meta(min_length=1, max_length=100)]
+    holder: Annotated[str, Meta(min_length=1, max_length=100)]
+    """This process; another process of the same module is another holder."""
+    wait: Annotated[float, Meta(ge=0, le=60)] = 25.0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run to carry on from its log, with the lease's fencing token and length in seconds."""
+
+    run: str
+    fence: int
+    lease_s: float
+    agent: AgentSpec
+    events: list[RunEvent]
+    caller: str = ""
+    """Who asked for the run, or for the run that asked for it."""
+    denied: list[str] = []
+    """Patterns of names of tools that `caller` may not have called."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The answer to a claim: one run, or none within the wait."""
+
+    claim: Claim | None = None
+
+
+class Append(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events to add after `after`, the last that the writer knows."""
+
+    fence: int
+    after: int
+    events: Annotated[list[Data], Meta(min_length=1, max_length=100)]
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Renew the lease with this fencing token, or give it up."""
+
+    fence: int
+    release: bool = False
+
+
+class LeaseGranted(msgspec.Struct, frozen=True):
+    """The lease lasts this much longer, in seconds."""
+
+    lease_s: float
+
+
+async def claim(client: ApiClient, request: ClaimRequest) -> Claim | None:
+    """Take a run to carry on; None when there was none within the wait."""
+    return (await client.post("/api/v1/runs/claim", request, Claims, timeout=request.wait + 15)).claim
+
+
+async def append(client: ApiClient, run: str, request: Append) -> list[RunEvent]:
+    """Add to a run's log. Raises `Conflict` when the lease is lost or the run has ended."""
+    return await client.post(f"/api/v1/runs/{run}/events", request, list[RunEvent])
+
+
+async def lease(client: ApiClient, run: str, request: LeaseRequest) -> LeaseGranted:
+    """Renew or give up the lease. Raises `Conflict` when it is lost."""
+    return await client.put(f"/api/v1/runs/{run}/lease", request, LeaseGranted)
