@@ -59,6 +59,10 @@ class ScriptedEngine:
         self.url = ""
         self.extra: dict[str, str] = {}
         """Headers of its answers."""
+        self.pages: dict[str, str | Refuse] = {"/v1/models": '{"object": "list", "data": []}'}
+        """What its other routes answer to GET; 404 for all that are not there."""
+        self.asked: list[str] = []
+        """Paths that were got."""
         self._answers: int | None = None
 
     def leave_after(self, answers: int) -> None:
@@ -75,17 +79,26 @@ class ScriptedEngine:
                 if self._answers is not None and answered >= self._answers:
                     return
                 self.headers.append(headers)
-                await self._answer(head[0].split()[1], body, reader, writer)
+                method, path, _ = head[0].split()
+                if method == "GET":
+                    self._page(path, writer)
+                else:
+                    await self._answer(path, body, reader, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             writer.close()
 
+    def _page(self, path: str, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(path)
+        page = self.pages.get(path, Refuse(404, "not here"))
+        if isinstance(page, Refuse):
+            _send(writer, page.status, page.body, page.headers)
+        else:
+            _send(writer, 200, page)
+
     async def _answer(self, path: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if path.endswith("/models"):
-            _send(writer, 200, {"object": "list", "data": []})
-            return
         request = json.loads(body)
         self.requests.append(request)
         steps = self.script(request)

@@ -247,19 +247,71 @@ class Embeddings(msgspec.Struct, frozen=True):
 # --- ours -------------------------------------------------------------------------------------
 
 
+ModelState = Literal["unloaded", "loading", "ready", "failed", "unreachable"]
+"""Of a model on this machine: in memory or not, or why not (`failed`). Of any other: whether something answers."""
+
+
+class ReplicaInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One engine of a model. What the engine says of itself is there when it says it."""
+
+    name: str
+    state: ModelState
+    running: int
+    """Calls of ours that it answers now."""
+    note: str | None = None
+    server: str | None = None
+    """The program: vllm, sglang, llama.cpp, ollama, transformers."""
+    version: str | None = None
+    requests_running: int | None = None
+    """Calls of everybody, as it says itself."""
+    requests_waiting: int | None = None
+    cache_usage: float | None = None
+    """Share of its key-value cache that is in use, 0 to 1."""
+    tokens_per_s: float | None = None
+    ttft_s: float | None = None
+    """Mean time to the first token since it started."""
+    memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    unloads_at: float | None = None
+    """When it drops the model if nobody calls, wall-clock seconds."""
+    pid: int | None = None
+
+
 class ModelInfo(msgspec.Struct, frozen=True):
     """A model and how busy it is. `note` says why it is not ready."""
 
     name: str
     engine: str
     use: Literal["chat", "embedding"]
-    state: Literal["loading", "ready", "unreachable"]
+    state: ModelState
     aliases: list[str]
     slots: int
     running: int
     waiting: int
     queue: int
     note: str | None = None
+    tokens_per_s: float = 0.0
+    """Tokens generated here in the last minute, a second."""
+    memory_bytes: int | None = None
+    """Main memory of its processes on this machine, or what its server says."""
+    device_memory_bytes: int | None = None
+    keep_alive: str | None = None
+    """Of a model that this system loads: always, on_demand, or how long it stays without a call."""
+    since: float | None = None
+    """When it came into its state, wall-clock seconds."""
+    unloads_at: float | None = None
+    replicas: list[ReplicaInfo] = []
+
+
+class LoadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /api/v1/models/{name}/load`: an empty object."""
+
+
+class UnloadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /api/v1/models/{name}/unload`."""
+
+    force: bool = False
+    """Even while calls use it: they fail."""
 
 
 class RunningCall(msgspec.Struct, frozen=True):
@@ -285,8 +337,8 @@ class WaitingCall(msgspec.Struct, frozen=True):
     priority: int
     since: float
     position: int
-    reason: Literal["slots", "rate", "backoff", "held"]
-    """A free slot, a limit per minute, the time that the endpoint asked for, or that its run is resumed."""
+    reason: Literal["slots", "loading", "rate", "backoff", "held"]
+    """A free slot, that the model is loaded, a limit per minute, the time that the endpoint asked for, or that its run is resumed."""
     run_id: str | None = None
 
 

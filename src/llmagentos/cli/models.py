@@ -88,6 +88,7 @@ def wait_reason(reason: str) -> str:
     """What a call waits for, in words."""
     return {
         "slots": tr("a free slot"),
+        "loading": tr("the model to be loaded"),
         "rate": tr("the limit per minute"),
         "backoff": tr("the endpoint, which asked to wait"),
         "held": tr("its run to be resumed"),

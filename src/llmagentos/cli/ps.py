@@ -74,6 +74,7 @@ def waiting(run: RunSummary) -> str:
     if run.wait is not None:
         reasons = {
             "slots": tr("a slot"),
+            "loading": tr("model is loading"),
             "rate": tr("limit per minute"),
             "backoff": tr("endpoint asked to wait"),
             "held": tr("held"),

@@ -10,8 +10,9 @@ from llmagentos.core.errors import InvalidInput, TooManyRequests, nearest
 # Named priorities are points on the scale of nice values, -20 (first) to 19 (last).
 PRIORITIES = {"realtime": -15, "interactive": 0, "batch": 15}
 
-Reason = Literal["slots", "rate", "backoff", "held"]
-"""Why a call waits: no slot is free, a limit per minute is reached, the endpoint asked to wait, its run is paused."""
+Reason = Literal["slots", "loading", "rate", "backoff", "held"]
+"""Why a call waits: no slot is free, the model is not in memory yet (it has no slots), a limit per minute is reached,
+the endpoint asked to wait, its run is paused."""
 
 
 class QueueFull(TooManyRequests):

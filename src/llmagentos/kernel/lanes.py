@@ -177,6 +177,8 @@ class Lane:
             return "held"
         if now < self.throughput.backoff_until:
             return "backoff"
+        if self.capacity.slots == 0:
+            return "loading"
         return "slots" if self.free() <= 0 else "rate"
 
     def order(self) -> list[Entry]:

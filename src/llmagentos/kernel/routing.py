@@ -94,6 +94,11 @@ class Router:
         if replica is not None and replica.running > 0:
             replica.running -= 1
 
+    def running(self, name: str) -> int:
+        """How many calls are placed on `name`."""
+        replica = self._replicas.get(name)
+        return 0 if replica is None else replica.running
+
     def resize(self, name: str, slots: int) -> None:
         """A replica came (it is new), went (0 slots) or has another number of slots."""
         if slots == 0:

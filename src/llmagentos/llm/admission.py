@@ -93,6 +93,10 @@ class Admissions:
         """An engine said how many `requests` and `tokens` are left in this minute."""
         self._scheduler.learn(model, left, self._clock.monotonic())
 
+    def advance(self) -> None:
+        """Start what may start now: slots came or went."""
+        self._advance()
+
     def fail(self, model: str, error: Callable[[], Exception]) -> None:
         """Every call that waits for `model` raises an `error()` instead of starting."""
         for call in self._scheduler.cancel_model(model):

@@ -9,6 +9,7 @@ from typing import Literal
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
 from llmagentos.kernel.calls import Capacity
 from llmagentos.llm.engines.engine import Engine
+from llmagentos.llm.residence import Residence
 
 DEFAULT = "default"
 Use = Literal["chat", "embedding"]
@@ -35,6 +36,9 @@ class Model:
     fallbacks: tuple[str, ...] = ()
     guarded: bool = False
     """Engines that fail too often are left alone for a while."""
+    residence: Residence | None = None
+    """Of a model that a process of this machine serves."""
+    keep_alive: str | None = None
 
 
 class Directory:
@@ -62,6 +66,13 @@ class Directory:
         if model.use != use:
             raise InvalidInput(f"{name!r} is a model for {model.use}, not for {use}", param="model")
         return model
+
+    def named(self, name: str) -> Model:
+        """The model with this name or alias, whatever its use. Raises `ModelNotFound`."""
+        found = self._models.get(name) or next((model for model in self if name in model.aliases), None)
+        if found is None:
+            raise self._not_found(name)
+        return found
 
     def _not_found(self, name: str) -> ModelNotFound:
         known = sorted({*self._models, *(alias for m in self for alias in m.aliases)})

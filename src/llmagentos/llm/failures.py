@@ -5,7 +5,14 @@ from __future__ import annotations
 from llmagentos.core.errors import LLMAgentOSError, ModelError, Unavailable
 from llmagentos.kernel.calls import Outcome
 from llmagentos.kernel.routing import Failure
-from llmagentos.llm.engines.engine import EngineBusy, EngineStalled, ModelLoading, QuotaExhausted
+from llmagentos.llm.engines.engine import (
+    LOADING_RETRY_S,
+    EngineBusy,
+    EngineRestarting,
+    EngineStalled,
+    ModelLoading,
+    QuotaExhausted,
+)
 
 
 class BreakerOpen(Unavailable):
@@ -32,6 +39,8 @@ def broken(error: BaseException) -> bool:
 
 def refused(error: BaseException) -> Outcome | None:
     """The outcome of a call that the engine refused for lack of capacity; None for any other error."""
+    if isinstance(error, ModelLoading) and not isinstance(error, EngineRestarting):
+        return Outcome(0, 0, retry_after=LOADING_RETRY_S)
     if not isinstance(error, EngineBusy | QuotaExhausted):
         return None
     return Outcome(0, 0, overloaded=isinstance(error, EngineBusy), retry_after=error.retry_after)
@@ -39,4 +48,8 @@ def refused(error: BaseException) -> Outcome | None:
 
 def retry_after(error: LLMAgentOSError) -> float | None:
     """Seconds after which the same call may be sent again to the same model; None when that makes no sense."""
+    if isinstance(error, EngineRestarting):
+        return 0.0  # it has no slots until it is there again
+    if isinstance(error, ModelLoading):
+        return LOADING_RETRY_S
     return error.retry_after if isinstance(error, EngineBusy) else None

@@ -43,6 +43,7 @@ from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
 from llmagentos.llm.metering import Measurement, Meter
 from llmagentos.llm.replicas import Replicas
+from llmagentos.llm.residence import keep
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
 from llmagentos.security.identity import Identity
@@ -95,7 +96,9 @@ class Gateway:
         self._admissions = Admissions(scheduler, [m.name for m in models], clock)
         self._replicas = {model.name: Replicas.of(model, clock) for model in models}
         for name, replicas in self._replicas.items():
-            replicas.on_open = partial(self._opened, name)
+            replicas.on_open = partial(self._changed, name)
+            if (residence := self._models[name].residence) is not None:
+                residence.on_change = replicas.on_open
         listing.export(self._admissions, self._models)
 
     def know_runs(self, look_up: StandingOf) -> None:
@@ -215,9 +218,27 @@ class Gateway:
         self._standings.forget(run_id)
         self._admissions.forget(run_id)
 
+    def model(self, name: str) -> Model:
+        """The model with this name or alias. Raises `ModelNotFound`."""
+        return self._models.named(name)
+
+    def busy(self, model: str) -> int:
+        """How many calls use a model or wait for it."""
+        load = self._admissions.load(model)
+        return load.running + load.waiting
+
+    async def keep_models(self) -> None:
+        """Follow the processes of this machine's models and drop those that are idle, until cancelled."""
+        local = [(m.residence, partial(self.busy, m.name)) for m in self._models if m.residence is not None]
+        await keep(local)
+
+    async def describe(self, model: Model) -> ModelInfo:
+        """A model and how busy it is."""
+        return await listing.model(model, self._admissions, self._replicas[model.name], self._meter)
+
     async def models(self) -> list[ModelInfo]:
         """Every model and how busy it is."""
-        return await listing.models(self._models, self._admissions, self._replicas)
+        return await listing.models(self._models, self._admissions, self._replicas, self._meter)
 
     def queues(self, *, most: int) -> list[ModelQueue]:
         """Of every model the calls that run and wait, `most` of each at the longest."""
@@ -233,7 +254,7 @@ class Gateway:
         async with self._call("chat", request, asked, tries) as admitted, AsyncExitStack() as stack:
             call, slot, engine, most_out = admitted
             capped = request if most_out is None else msgspec.structs.replace(request, **_capped(request, most_out))
-            chunks = await stack.enter_async_context(aclosing(engine.chat(capped)))
+            chunks = await stack.enter_async_context(aclosing(engine.chat(capped, priority=asked.priority)))
             first = True
             async for chunk in call.each(chunks):
                 if isinstance(chunk.usage, Usage):
@@ -333,15 +354,18 @@ class Gateway:
     def _ready(self, model: Model) -> None:
         """Raises `BreakerOpen` or `QuotaExhausted` when no engine of the model may be sent calls."""
         replicas = self._replicas[model.name]
+        replicas.called()
         self._admissions.resize(model.name, replicas.slots())
         if not replicas.usable():
             raise replicas.refusal()
 
-    def _opened(self, model: str) -> None:
+    def _changed(self, model: str) -> None:
+        """A breaker opened, or the model's process came or went."""
         replicas = self._replicas[model]
         self._admissions.resize(model, replicas.slots())
         if not replicas.usable():
             self._admissions.fail(model, replicas.refusal)
+        self._admissions.advance()
 
     @contextmanager
     def _tracked(self, call: Call, run_id: str | None) -> Iterator[None]:

@@ -14,31 +14,40 @@ from llmagentos.core.clock import Clock
 from llmagentos.kernel.calls import Reason, Running, Submission, Waiting
 from llmagentos.llm.admission import Admissions
 from llmagentos.llm.directory import Model
+from llmagentos.llm.metering import Meter
 from llmagentos.llm.replicas import Replicas
 
 
-async def models(known: Iterable[Model], admissions: Admissions, replicas: Mapping[str, Replicas]) -> list[ModelInfo]:
+async def models(
+    known: Iterable[Model], admissions: Admissions, replicas: Mapping[str, Replicas], meter: Meter
+) -> list[ModelInfo]:
     """Every model, its state, and how busy it is."""
-    listed = list(known)
-    found = await asyncio.gather(*(replicas[model.name].status() for model in listed))
-    infos = []
-    for model, status in zip(listed, found, strict=True):
-        load = admissions.load(model.name)
-        infos.append(
-            ModelInfo(
-                model.name,
-                model.kind,
-                model.use,
-                status.state,
-                list(model.aliases),
-                model.capacity.slots,
-                load.running,
-                load.waiting,
-                model.capacity.queue,
-                status.note,
-            )
-        )
-    return infos
+    return list(await asyncio.gather(*(model(one, admissions, replicas[one.name], meter) for one in known)))
+
+
+async def model(known: Model, admissions: Admissions, replicas: Replicas, meter: Meter) -> ModelInfo:
+    """One model."""
+    status, found = await replicas.status()
+    load, home = admissions.load(known.name), known.residence
+    return ModelInfo(
+        known.name,
+        known.kind,
+        known.use,
+        status.state,
+        list(known.aliases),
+        known.capacity.slots,
+        load.running,
+        load.waiting,
+        known.capacity.queue,
+        status.note,
+        round(meter.tokens_per_s(known.name), 2),
+        _sum(replica.memory_bytes for replica in found),
+        _sum(replica.device_memory_bytes for replica in found),
+        known.keep_alive,
+        home.since if home is not None else None,
+        home.unloads_at if home is not None else found[0].unloads_at,
+        found,
+    )
 
 
 def queues(known: Iterable[Model], admissions: Admissions, clock: Clock, most: int) -> list[ModelQueue]:
@@ -76,6 +85,12 @@ def _waiting(waiting: Waiting, age: float) -> WaitingCall:
     return WaitingCall(
         call.id, call.caller, _tenant(call), call.priority, since, waiting.position, waiting.reason, call.run_id
     )
+
+
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None when nothing is."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
 
 
 def _tenant(call: Submission) -> str:

@@ -17,6 +17,7 @@ from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, LLMAgentOSError
 from llmagentos.core.ids import new_id
 from llmagentos.kernel.calls import Outcome
+from llmagentos.llm.rates import Rate
 
 FLUSH_S = 0.25
 _KEPT = 10_000
@@ -35,6 +36,7 @@ class Meter:
         self._store = store
         self._clock = clock
         self._ended: deque[CallInfo] = deque(maxlen=_KEPT)
+        self._rates: dict[str, Rate] = {}
         self._wake = asyncio.Event()
         self._flushing = asyncio.Lock()
         self.told: list[Store] = []
@@ -43,6 +45,15 @@ class Meter:
     def begin(self, operation: Operation, *, model: str, engine: str, caller: str, run_id: str | None) -> Measurement:
         """Start to measure a call."""
         return Measurement(self, self._clock, operation, model=model, engine=engine, caller=caller, run_id=run_id)
+
+    def generated(self, model: str, tokens: int) -> None:
+        """Tokens came out of a model."""
+        self._rates.setdefault(model, Rate()).add(tokens, self._clock.monotonic())
+
+    def tokens_per_s(self, model: str) -> float:
+        """How many came out of it in the last minute, a second."""
+        rate = self._rates.get(model)
+        return 0.0 if rate is None else rate.per_second(self._clock.monotonic())
 
     def ended(self, call: CallInfo) -> None:
         """Take the record of a call that ended; it is stored within `FLUSH_S` seconds."""
@@ -121,6 +132,7 @@ class Measurement:
     def piece(self) -> None:
         """The engine sent a piece of the answer."""
         self._pieces += 1
+        self._meter.generated(self.model, 1)
         if self._ttft_s is None:
             self._ttft_s = self._clock.monotonic() - self._begun
 
@@ -167,6 +179,8 @@ class Measurement:
             self.run_id,
             error.message if isinstance(error, LLMAgentOSError) else None,
         )
+        if call.tokens_out != self._pieces:  # a piece may be several tokens, or a part of one
+            self._meter.generated(self.model, call.tokens_out - self._pieces)
         self._observe(call, _error_type(error))
         self._meter.ended(call)
         _log.debug("call", model=self.model, status=call.status, tokens=call.tokens_out, s=round(duration, 4))

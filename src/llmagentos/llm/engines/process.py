@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,10 @@ def run(serve: Callable[[Spec, Callable[[], None]], None]) -> int:
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--spec", required=True, help="what to serve, as JSON")
-    spec = msgspec.json.decode(parser.parse_args().spec, type=Spec)
+    parser.add_argument("--generation", type=int, default=0, help="how often the model has been loaded before")
+    given = parser.parse_args()
+    spec = msgspec.json.decode(given.spec, type=Spec)
+    report = partial(_report, spec, given.generation)
     log.configure(process="engine")
     os.umask(0o077)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -33,25 +37,25 @@ def run(serve: Callable[[Spec, Callable[[], None]], None]) -> int:
     lifecycle.die_with(os.getppid(), with_signal=signal.SIGKILL)()
     for left_over in (spec.socket, spec.ready):
         Path(left_over).unlink(missing_ok=True)
-    _report(spec, "loading")
+    report("loading")
+
+    def ready() -> None:
+        report("ready")
+        Path(spec.ready).touch(mode=0o600)
+        _log.info("ready", model=spec.model, socket=spec.socket)
+
     try:
-        serve(spec, lambda: _ready(spec))
+        serve(spec, ready)
     except ConfigError as error:
-        _report(spec, "failed", error.message)
+        report("failed", error.message)
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code
     return 0
 
 
-def _ready(spec: Spec) -> None:
-    _report(spec, "ready")
-    Path(spec.ready).touch(mode=0o600)
-    _log.info("ready", model=spec.model, socket=spec.socket)
-
-
-def _report(spec: Spec, state: str, message: str | None = None) -> None:
+def _report(spec: Spec, generation: int, state: str, message: str | None = None) -> None:
     """Write the state in one step: its reader never sees half of it."""
-    report = msgspec.convert({"pid": os.getpid(), "state": state, "message": message}, Report)
+    report = msgspec.convert({"pid": os.getpid(), "state": state, "message": message, "generation": generation}, Report)
     new = Path(f"{spec.report}.new")
     new.write_bytes(msgspec.json.encode(report))
     new.replace(spec.report)

@@ -71,6 +71,7 @@ def states(t: Translate) -> Mapping[str, State]:
         "down": State("bad", t("down")),
         "starting": State("busy", t("starting")),
         "loading": State("busy", t("loading")),
+        "unloaded": State("", t("unloaded")),
         "stopped": State("", t("stopped")),
         "info": State("", t("note")),
         "warning": State("warn", t("warning")),
@@ -83,6 +84,7 @@ def waits(t: Translate) -> Mapping[str, str]:
     """Why a call waits (`kernel.calls.Reason`)."""
     return {
         "slots": t("waits for a slot"),
+        "loading": t("the model is loading"),
         "rate": t("waits for the limit per minute"),
         "backoff": t("the endpoint asked to wait"),
         "held": t("held"),

@@ -19,8 +19,8 @@ from llmagentos.core.errors import LLMAgentOSError, Unavailable
 from llmagentos.core.files import write_whole
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
-from llmagentos.llm.engines import children as engines
 from llmagentos.server.supervisor import parts, units
+from llmagentos.server.supervisor.engines import Engines
 from llmagentos.server.supervisor.report import Report
 
 SERVER_READY_S = 60.0
@@ -40,13 +40,19 @@ class BringUp:
     """One start of the system. `launch` starts a supervised child."""
 
     def __init__(
-        self, loaded: Loaded, state: StateDirectory, report: Report, launch: Callable[[ChildSpec], Child]
+        self,
+        loaded: Loaded,
+        state: StateDirectory,
+        report: Report,
+        launch: Callable[[ChildSpec], Child],
+        engines: Engines,
     ) -> None:
         self._loaded = loaded
         self._config = loaded.config
         self._state = state
         self._report = report
         self._launch = launch
+        self._engines = engines
         self._env = parts.environment(loaded, state)
 
     async def run(self, on_ready: Callable[[Answering], None]) -> None:
@@ -57,9 +63,7 @@ class BringUp:
         first = not self._state.credentials.exists()
         self._report.progress({"server": tr("starting")})
         server = self._launch(parts.server(self._state, self._env))
-        models = [
-            self._launch(parts.engine(self._state, self._env, child)) for child in engines(self._config, self._state)
-        ]
+        models = self._engines.start()
         credentials = await self._answering(server)
         self._report.settled()
         async with ApiClient(credentials.server, credentials.token, tls=credentials.tls()) as client:
@@ -95,7 +99,7 @@ class BringUp:
     async def _await_models(self, models: list[Child]) -> None:
         """Show how far each model is until all can work; a model that fails says so by itself."""
         begun = time.monotonic()
-        while waiting := [child for child in models if not child.is_ready]:
+        while waiting := [child for child in models if not (child.is_ready or child.status.state == "stopped")]:
             how = {child.spec.name: tr("loading") if child in waiting else tr("ready") for child in models}
             self._report.progress(how, seconds=time.monotonic() - begun)
             await asyncio.sleep(_SHOW_S)

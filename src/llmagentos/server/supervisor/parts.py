@@ -35,9 +35,9 @@ def server(state: StateDirectory, env: Mapping[str, str]) -> ChildSpec:
     return ChildSpec(SERVER, (sys.executable, "-m", "llmagentos.server"), state.logs / "server.log", env)
 
 
-def engine(state: StateDirectory, env: Mapping[str, str], child: EngineChild) -> ChildSpec:
-    """The process of a model that is served on this machine."""
-    return ChildSpec(child.name, child.argv, state.logs / f"{child.name}.log", env, child.ready)
+def engine(state: StateDirectory, env: Mapping[str, str], child: EngineChild, generation: int) -> ChildSpec:
+    """The process of a model that is served on this machine, for when it is loaded the nth time."""
+    return ChildSpec(child.name, child.at(generation), state.logs / f"{child.name}.log", env, child.ready)
 
 
 def node(state: StateDirectory, env: Mapping[str, str], *, server: str, ca: Path | None, name: str | None) -> ChildSpec:

@@ -25,6 +25,7 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.fleet.node.jobdir import running
 from llmagentos.server.supervisor import parts, ports, strays
 from llmagentos.server.supervisor.bringup import Answering, BringUp
+from llmagentos.server.supervisor.engines import Engines
 from llmagentos.server.supervisor.report import Report
 
 NODE_STOP_S = 4.5
@@ -87,25 +88,35 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             keeper = group.create_task(self._keep_logs_small())
-            start = group.create_task(self._start(on_ready))
+            engines = Engines(self._config, self._state, parts.environment(self._loaded, self._state), self)
+            start = group.create_task(self._start(on_ready, engines))
+            follower = group.create_task(engines.follow())
             await self._stopping.wait()
             start.cancel()
+            follower.cancel()
             await self._shut_down()
             keeper.cancel()
 
-    async def _start(self, on_ready: Callable[[Answering], None]) -> None:
-        bringup = BringUp(self._loaded, self._state, self._report, self._launch)
+    async def _start(self, on_ready: Callable[[Answering], None], engines: Engines) -> None:
+        bringup = BringUp(self._loaded, self._state, self._report, self.launch, engines)
         try:
             await bringup.run(on_ready)
         except LLMAgentOSError as error:
             self._failure = error
             self.stop()
 
-    def _launch(self, spec: ChildSpec) -> Child:
+    def launch(self, spec: ChildSpec) -> Child:
+        """Start a child and keep it running."""
         child = Child(spec, say=self._report.say, changed=self._record)
         self._children[spec.name] = child
         self._group.create_task(child.run())
         return child
+
+    async def end(self, child: Child) -> None:
+        """Stop a child for good."""
+        await _stop([child], REST_STOP_S)
+        self._children.pop(child.spec.name, None)
+        self._record()
 
     async def _shut_down(self) -> None:
         if self._failure is None:

@@ -13,7 +13,7 @@ from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
 from llmagentos.llm.responses.service import Responses
 from llmagentos.security.identity import Identity
-from llmagentos.server.routes import llm, responses
+from llmagentos.server.routes import llm, models, responses
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.calls import CallRecords
 from llmagentos.storage.responses import ResponseRecords
@@ -23,21 +23,21 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
     """The gateway for the server's own agents, the metered calls for the console, and who meters them."""
     records = CallRecords(base.database, base.clock, days=base.config.retention.calls_days)
     meter = Meter(records.add, base.clock)
-    models = configured(base.config, base.state, base.clock)
+    known = configured(base.config, base.state, base.clock)
 
     def watched(run_id: str, text: str) -> None:
         base.hub.publish(run_topic(run_id), RunDelta(run_id, text))
 
     scheduling = base.config.scheduling
     gateway = Gateway(
-        models,
+        known,
         meter=meter,
         clock=base.clock,
         on_delta=watched,
         policy=POLICIES[scheduling.policy],
         shares=scheduling.shares,
     )
-    parts.background.append(meter.run)
+    parts.background += [meter.run, gateway.keep_models]
     parts.prune.append(records.prune)
     parts.close.append(gateway.aclose)
     return gateway, records, meter
@@ -53,6 +53,7 @@ def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecord
         return await records.newest(limit, run_id=run_id)
 
     parts.endpoints += llm.endpoints(gateway, calls, acts_for, started=base.started)
+    parts.endpoints += models.endpoints(gateway)
 
     retention = base.config.retention
     kept = ResponseRecords(base.database, base.clock, days=retention.responses_days, most=retention.responses_kept)

@@ -31,6 +31,7 @@ def waiting(queues: Iterable[ModelQueue], t: Translate) -> list[dict[str, Any]]:
     """The calls that wait, the next of each model first, and what for."""
     reasons = {
         "slots": t("a free slot"),
+        "loading": t("the model to be loaded"),
         "rate": t("the limit per minute"),
         "backoff": t("the endpoint, which asked to wait"),
         "held": t("its run to be resumed"),
