@@ -33,6 +33,37 @@ def join_request(name: str, hostname: str = "", *, place: str = "") -> nodes.Joi
     return nodes.Join(name, hostname or f"{name}.example", "0.1", keys.request(keys.generate(), name), place)
 
 
+class Key:
+    """A node's key and what can be proved with it, without a node agent."""
+
+    def __init__(self, name: str, credential: keys.Credential) -> None:
+        self.name = name
+        self.credential = credential
+        self.counter = 0
+
+    @classmethod
+    async def join(cls, server: ServerProcess, admin: ApiClient, name: str, directory: Path) -> Key:
+        """A new node; its key goes into a file of `directory`."""
+        made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
+        key = keys.generate()
+        request = nodes.Join(name, name, "0.1", keys.request(key, name), "first")
+        async with server.client(made.token) as joining:
+            joined = await nodes.join(joining, request)
+        path = directory / f"{name}.pem"
+        path.write_bytes(keys.pem(key, joined.certificate))
+        return cls(name, keys.Credential(path))
+
+    def assertion(self, *, place: str = "first", counter: int | None = None, off: float = 0.0) -> str:
+        """A proof with the next number, or another one; `off` seconds by the node's clock."""
+        self.counter = counter if counter is not None else self.counter + 1
+        return self.credential.assertion(self.name, counter=self.counter, place=place, now=time.time() + off)
+
+    async def exchange(self, server: ServerProcess, **how: Any) -> str:
+        """The token for a proof."""
+        async with server.client(self.assertion(**how)) as client:
+            return (await nodes.exchange(client)).token
+
+
 class NodeProcess:
     """A node agent, which can be killed and started again on the same state."""
 

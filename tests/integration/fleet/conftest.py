@@ -27,9 +27,10 @@ PLAYBOOK = """\
 class FakeNode:
     """What a node agent says; it runs nothing."""
 
-    def __init__(self, client: ApiClient, name: str) -> None:
+    def __init__(self, client: ApiClient, name: str, token: str) -> None:
         self.client = client
         self.name = name
+        self.token = token
 
     async def claim(self, *, wait: float = 5.0) -> jobs.NodeJob | None:
         return (await jobs.claim(self.client, wait=wait)).job
@@ -62,7 +63,7 @@ async def joined(server: ServerProcess, name: str) -> AsyncIterator[FakeNode]:
     async with server.client(answer.token) as client:
         await nodes.put_facts(client, nodes.Facts(hostname=name, version="0.1", os="Debian 12", cpus=2))
         await nodes.beat(client, nodes.Heartbeat(load=[0.1, 0.2, 0.3], time=time.time()))
-        yield FakeNode(client, name)
+        yield FakeNode(client, name, answer.token)
 
 
 @pytest.fixture

@@ -1,0 +1,233 @@
+"""Nodes' keys and certificates: proven, renewed, revoked at once, and two machines with one identity told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ipaddress
+import shutil
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from llmagentos.api import nodes
+from llmagentos.api.client import ApiClient
+from llmagentos.api.nodes import Cloned, NodeRevoked, Superseded
+from llmagentos.api.tokens import NewToken, TokenInfo, TokenRequest
+from llmagentos.core import discovery
+from llmagentos.core.errors import Unauthenticated, Unavailable
+from llmagentos.fleet.node import keys
+from llmagentos.fleet.node.session import Session
+from llmagentos.fleet.node.state import Identity, NodeDirectory
+from support.node import Key, NodeProcess
+from support.server import ServerProcess, eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def beat(server: ServerProcess, token: str) -> None:
+    async with server.client(token) as client:
+        await nodes.beat(client, nodes.Heartbeat())
+
+
+async def test_a_proof_works_once_and_gives_a_token(server, tmp_path: Path):
+    async with server.client() as admin:
+        key = await Key.join(server, admin, "n1", tmp_path)
+        proof = key.assertion()
+        async with server.client(proof) as client:
+            made = await nodes.exchange(client)
+            assert made.token.startswith("lao_node_")
+            assert made.expires_in == 3600
+            await beat(server, made.token)
+            with pytest.raises(Superseded):
+                await nodes.exchange(client)
+        with pytest.raises(Superseded):
+            await key.exchange(server, counter=1)
+        shown = await nodes.show(admin, "n1")
+        assert shown.summary.trouble is not None, "people see it"
+        assert shown.certificate is not None
+        assert shown.certificate.serial == key.credential.serial
+        assert 29 * 86_400 < shown.certificate.expires - time.time() < 31 * 86_400
+
+
+async def test_of_two_copies_the_one_that_is_there_stays(server, tmp_path: Path):
+    async with server.client() as admin:
+        key = await Key.join(server, admin, "n1", tmp_path)
+        await beat(server, await key.exchange(server))
+        with pytest.raises(Cloned) as caught:
+            await key.exchange(server, place="copy", counter=100)
+        assert caught.value.details["retry_after"] > 0
+        await beat(server, await key.exchange(server, counter=2))
+        assert "another machine" in str((await nodes.show(admin, "n1")).summary.trouble)
+
+
+async def test_a_clock_that_is_off_is_told_the_time(server, tmp_path: Path):
+    async with server.client() as admin:
+        key = await Key.join(server, admin, "n1", tmp_path)
+        with pytest.raises(Unauthenticated) as caught:
+            await key.exchange(server, off=7200)
+        assert abs(float(caught.value.details["time"]) - time.time()) < 5
+
+
+async def test_revoking_ends_tokens_certificates_and_module_tokens_at_once(server, tmp_path: Path):
+    async with server.client() as admin:
+        key = await Key.join(server, admin, "n1", tmp_path)
+        token = await key.exchange(server)
+        await nodes.allow(admin, "n1", "*")
+        async with server.client(token) as client:
+            module = await nodes.module_token(client, "shop")
+        assert (await nodes.act(admin, "n1", "revoke")).state == "revoked"
+        for dead in (token, module):
+            with pytest.raises(Unauthenticated):
+                await beat(server, dead)
+        with pytest.raises(NodeRevoked):
+            await key.exchange(server)
+        await nodes.label(admin, "n1", {"env": "prod"})
+        again = await Key.join(server, admin, "n1", tmp_path)
+        await beat(server, await again.exchange(server))
+        shown = (await nodes.show(admin, "n1")).summary
+        assert (shown.state, shown.labels) == ("ready", {"env": "prod"}), "it may join again under its name"
+        with pytest.raises(NodeRevoked):
+            await key.exchange(server)
+
+
+async def test_a_renewed_certificate_takes_over_when_it_is_used(server, tmp_path: Path):
+    async with server.client() as admin:
+        key = await Key.join(server, admin, "n1", tmp_path)
+        token = await key.exchange(server)
+        new = keys.generate()
+        async with server.client(token) as client:
+            certificate = await nodes.renew_certificate(client, keys.request(new, "n1"))
+        await key.exchange(server)  # the answer may have been lost: the old one still counts
+        (tmp_path / "new.pem").write_bytes(keys.pem(new, certificate))
+        renewed = Key("n1", keys.Credential(tmp_path / "new.pem"))
+        await beat(server, await renewed.exchange(server, counter=50))
+        with pytest.raises(NodeRevoked):
+            await key.exchange(server, counter=51)
+
+
+async def made(server: ServerProcess, admin: ApiClient, directory: NodeDirectory, name: str) -> Identity:
+    """A node whose state is in `directory`, as joining makes it."""
+    directory.prepare()
+    token = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
+    key = keys.generate()
+    place = keys.place(directory.root)
+    async with ApiClient(server.url, token.token, tls=admin.tls) as joining:
+        request = nodes.Join(name, name, "0.1", keys.request(key, name), place)
+        directory.credential.write_bytes(keys.pem(key, (await nodes.join(joining, request)).certificate))
+    return Identity(name, server.url)
+
+
+async def test_a_session_renews_token_and_certificate_by_itself(server, tmp_path: Path):
+    directory = NodeDirectory(tmp_path / "node")
+    async with server.client() as admin:
+        who = await made(server, admin, directory, "n1")
+        async with Session(directory, who, server.url, None) as session:
+            await nodes.beat(session, nodes.Heartbeat())
+            before = keys.Credential(directory.credential).serial
+            for known in await admin.get("/api/v1/tokens", list[TokenInfo]):
+                if known.kind == "node":
+                    await admin.delete(f"/api/v1/tokens/{known.id}")
+            await nodes.beat(session, nodes.Heartbeat())
+            await session.renew()
+            await nodes.beat(session, nodes.Heartbeat())
+            assert keys.Credential(directory.credential).serial != before
+        async with Session(directory, who, server.url, None) as session:
+            await nodes.beat(session, nodes.Heartbeat())  # a restarted node agent goes on
+        await nodes.remove(admin, "n1")
+        async with Session(directory, who, server.url, None) as session:
+            with pytest.raises(Unauthenticated):
+                await nodes.beat(session, nodes.Heartbeat())
+
+
+def test_a_copied_machine_is_refused_and_shown_while_the_node_works(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = NodeProcess(tmp_path / "copy", server, "web1")
+    shutil.copytree(node.state, copy.state, ignore=shutil.ignore_patterns("up.lock"))
+    copy.state.chmod(0o700)
+    copy.join_token.write_text("none")
+    copy.start()
+    try:
+
+        async def main() -> None:
+            async with server.client() as admin:
+                deadline = time.monotonic() + 20
+                while (await nodes.show(admin, "web1")).summary.trouble is None:
+                    assert time.monotonic() < deadline, copy.log()
+                    await asyncio.sleep(0.1)
+                assert (await nodes.show(admin, "web1")).summary.state == "ready"
+            await eventually(lambda: "answers from another machine" in copy.log())
+
+        asyncio.run(main())
+        assert node.process is not None
+        assert node.process.poll() is None
+    finally:
+        copy.kill()
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate of 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert, private = directory / "server.pem", directory / "server.key"
+    cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    private.chmod(0o600)
+    return cert, private
+
+
+async def test_over_tls_a_stolen_token_is_worth_nothing(start_server, tmp_path: Path):
+    cert, private = certificate(tmp_path)
+    server = start_server(f"server: {{tls: {{cert: {cert}, key: {private}}}}}\n")
+    server.url = server.url.replace("http:", "https:")
+    trust = discovery.Credentials(server.url, "", cert).tls()
+    directory = NodeDirectory(tmp_path / "node")
+    async with ApiClient(server.url, server.token, tls=trust) as admin:
+        who = await made(server, admin, directory, "n1")
+        async with Session(directory, who, server.url, cert) as session:
+            await nodes.beat(session, nodes.Heartbeat())
+            stolen = session._authorization["Authorization"].partition(" ")[2]
+            async with ApiClient(server.url, stolen, tls=trust) as thief:
+                with pytest.raises(Unauthenticated, match="TLS client certificate"):
+                    await nodes.beat(thief, nodes.Heartbeat())
+            other = NodeDirectory(tmp_path / "other")
+            await made(server, admin, other, "n2")
+            theirs = discovery.Credentials(server.url, "", cert).tls()
+            assert theirs is not None
+            theirs.load_cert_chain(other.credential)
+            async with ApiClient(server.url, stolen, tls=theirs) as thief:
+                with pytest.raises(Unauthenticated, match="TLS client certificate"):
+                    await nodes.beat(thief, nodes.Heartbeat())
+            await session.renew()
+            await nodes.beat(session, nodes.Heartbeat())
+        foreign = discovery.Credentials(server.url, "", cert).tls()
+        assert foreign is not None
+        foreign.load_cert_chain(cert, private)  # of no CA that the server knows
+        async with ApiClient(server.url, server.token, tls=foreign) as client:
+            with pytest.raises((Unavailable, ssl.SSLError)):
+                await nodes.listing(client)
