@@ -163,12 +163,13 @@ class Lockstep:
         while self._heard and self._take(self._heard[0]):
             self._heard.popleft()
 
-    def _open(self, process: Any) -> bool:
+    def _open(self, process: object) -> bool:
         """Whether the process still stands for a task whose result is awaited."""
-        if self._waiting.get(getattr(process, "lockstep_key", ("", 0))) is not process:
+        key = getattr(process, "lockstep_key", ("", 0))
+        if self._waiting.get(key) is not process:
             return False
         self.pump()
-        return self._waiting.get(process.lockstep_key) is process
+        return self._waiting.get(key) is process
 
     def _take(self, heard: Heard) -> bool:
         """False when this node is not so far yet."""

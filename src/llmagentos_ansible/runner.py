@@ -113,6 +113,7 @@ def _run(
     # Imported only now: ansible-core reads its configuration from the environment when it is imported.
     from ansible.cli.playbook import PlaybookCLI
     from ansible.errors import AnsibleError
+    from ansible.parsing.vault import VaultSecret, VaultSecretsContext
     from ansible.utils.display import Display
 
     from llmagentos_ansible import delegation, inline, shortcuts
@@ -120,7 +121,17 @@ def _run(
     from llmagentos_ansible.lockstep import Lockstep, Members
     from llmagentos_ansible.preload import preload
 
+    passwords = _passwords(directory)
+
     class Command(PlaybookCLI):  # type: ignore[misc]
+        @staticmethod
+        def setup_vault_secrets(*args: Any, **options: Any) -> Any:
+            if not passwords:
+                return PlaybookCLI.setup_vault_secrets(*args, **options)
+            secrets = [(each["id"], VaultSecret(each["password"].encode())) for each in passwords]
+            VaultSecretsContext.initialize(VaultSecretsContext(secrets))
+            return secrets
+
         def _play_prereqs(self) -> Any:
             if settle is None:
                 preload()  # here, because what it loads needs the paths of collections, which are set by now
@@ -143,6 +154,17 @@ def _run(
         Display().error(error)
         log.error(_told(error, directory))
         return int(getattr(error, "_exit_code", 1))
+
+
+def _passwords(directory: Path) -> list[dict[str, str]]:
+    """The vault passwords, which nobody needs on the disk from now on."""
+    path = directory / "vault.json"
+    try:
+        found: list[dict[str, str]] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    path.unlink()
+    return found
 
 
 def _own(code: int, recap: Mapping[str, Mapping[str, int]]) -> int:

@@ -27,6 +27,7 @@ from llmagentos.api.job_events import Status as Status
 from llmagentos.api.job_events import TaskResult as TaskResult
 from llmagentos.api.job_events import TaskStarted as TaskStarted
 from llmagentos.api.plays import Span
+from llmagentos.api.vault import MAX_PASSWORDS, VaultPassword
 from llmagentos.core.errors import Conflict
 
 MAX_EVENTS = 500
@@ -84,7 +85,7 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     forks: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     """Nodes at a time, for each task; all when nothing is said."""
     lockstep: bool | None = None
-    """Whether nodes go task by task together, as with ansible-playbook; when nothing is said, if the playbook needs it."""
+    """Whether nodes go from task to task together, as with ansible-playbook; None: if the playbook needs it."""
     timeout_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 24 * 3600.0
     """A node stops the playbook after this."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
@@ -106,6 +107,17 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Names of `extra_vars` that are told to nodes only, and forgotten when the job ends."""
     idempotency_key: Key | None = None
     """The same key with the same request is the same job; the header `Idempotency-Key` says the same."""
+
+
+class JobRequest(JobSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A job as somebody asks for it: what is never stored as it is comes beside what is."""
+
+    vault: Annotated[list[VaultPassword], Meta(max_length=MAX_PASSWORDS)] = []
+    """Sealed to the key of each node; needed again once a node's key was replaced."""
+
+    def spec(self) -> JobSpec:
+        """What is stored."""
+        return JobSpec(**{name: getattr(self, name) for name in JobSpec.__struct_fields__})
 
 
 class BundleInfo(msgspec.Struct, frozen=True):
@@ -190,6 +202,8 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     """Path inside the bundle with `group_vars` and `host_vars` that belong to the inventory."""
     span: Span | None = None
     """Set when plays span nodes."""
+    sealed: dict[str, list[str]] = {}
+    """By node, the vault passwords in boxes that only it can open: one for each key that it may have."""
 
 
 class NodeJob(msgspec.Struct, frozen=True):

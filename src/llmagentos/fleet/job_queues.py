@@ -19,6 +19,7 @@ from llmagentos.api.jobs import (
     Claimed,
     EventGap,
     Finish,
+    Inventory,
     Job,
     JobEvent,
     LogLine,
@@ -142,7 +143,7 @@ class NodeQueues:
             host=before.node,
             bundle=spec.bundle,
             playbook=spec.playbook,
-            inventory=await self._records.inventory(row.id),
+            inventory=await self._inventory(row.id, before.node),
             resumed=before.state != "queued",
             next_seq=before.next_seq,
             cancel=now == "cancelling",
@@ -157,6 +158,11 @@ class NodeQueues:
             timeout_s=spec.timeout_s,
             attempt=before.attempt,
         )
+
+    async def _inventory(self, job: int, node: str) -> Inventory:
+        found = await self._records.inventory(job)
+        mine = {name: boxes for name, boxes in found.sealed.items() if name == node}
+        return msgspec.structs.replace(found, sealed=mine)
 
     async def renew(self, node: str, job: int, fence: int) -> Ack:
         """Keep a job. Raises `LeaseLost` when it has to be claimed again."""

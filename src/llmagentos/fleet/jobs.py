@@ -16,6 +16,7 @@ import msgspec
 
 from llmagentos.api.job_control import Approval, JobChange
 from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobSpec, JobSummary
+from llmagentos.api.vault import VaultPassword
 from llmagentos.core import log, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
@@ -26,6 +27,7 @@ from llmagentos.fleet.job_queues import NodeQueues
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_views import summary, whole
 from llmagentos.fleet.job_writer import JobWriter
+from llmagentos.fleet.vault import Certificates, sealed
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.job_changes import Changes, Seen
 from llmagentos.storage.job_tables import ENDED, HostRow, JobRow, to_json
@@ -59,6 +61,10 @@ URGENT = 1000
 """Above every priority that can be asked for."""
 
 
+async def _none(_: str) -> list[str]:
+    return []
+
+
 async def _always(_: str) -> bool:
     return True
 
@@ -77,12 +83,14 @@ class Jobs:
         hub: Hub,
         clock: Clock,
         *,
-        nodes: Callable[[], Awaitable[list[str]]],
+        nodes: Callable[[], Awaitable[Sequence[str]]],
         away: Callable[[str], bool],
         is_open: Callable[[str], Awaitable[bool]] = _always,
         windows: Collection[str] = (),
+        certificates: Certificates = _none,
     ) -> None:
         self._records = records
+        self._certificates = certificates
         self._blobs = blobs
         self._hub = hub
         self._nodes = nodes
@@ -112,10 +120,13 @@ class Jobs:
         """The bytes of a bundle."""
         return await self._blobs.get(digest)
 
-    async def submit(self, spec: JobSpec, by: str, origin: Origin | None = None) -> Job:
+    async def submit(
+        self, spec: JobSpec, by: str, origin: Origin | None = None, *, vault: Sequence[VaultPassword] = ()
+    ) -> Job:
         """Check a playbook and queue it on its nodes. Raises `InvalidInput` with file:line when it cannot run.
 
-        A key that was used for the same request leads to its job; for another one `KeyReused` is raised.
+        A key that was used for the same request leads to its job; for another one `KeyReused` is raised. The
+        passwords in `vault` are sealed to the nodes' keys: raises `NoKey` for a node without one.
         """
         encoded = msgspec.json.encode(spec)
         if len(encoded) > MAX_SPEC_BYTES:
@@ -131,10 +142,16 @@ class Jobs:
         if not nodes:
             raise InvalidInput(f"{spec.playbook} is for none of the nodes at hand")
         await self._require_room(nodes)
+        inventory = wanted.inventory
+        if nodes != wanted.hosts:  # a batch of a rollout, which is checked not to need the others
+            inventory = msgspec.structs.replace(inventory, span=None)
+        if vault:
+            boxes = await sealed(vault, nodes, self._certificates)
+            inventory = msgspec.structs.replace(inventory, sealed=boxes)
         new = NewJob(
             spec=spec,
             nodes=nodes,
-            inventory=wanted.inventory,
+            inventory=inventory,
             local=wanted.local,
             by=by,
             driven=wanted.driven,
@@ -253,7 +270,7 @@ class Jobs:
         Raises `Conflict` when there is nothing to decide any more, `Forbidden` when `by` is none of its approvers.
         """
         row = await self._require(job)
-        if row.spec.approvers and not _named(by, row.spec.approvers):
+        if row.spec.approvers and not named(by, row.spec.approvers):
             raise Forbidden(
                 f"{by} may not approve job {job}", hint=f"these may: {', '.join(row.spec.approvers)}", job=job
             )
@@ -312,6 +329,7 @@ class Jobs:
         await self.queues.drop_node(node)
 
 
-def _named(by: str, names: Sequence[str]) -> bool:
+def named(by: str, names: Sequence[str]) -> bool:
+    """Whether the identity `by` is among `names`, which are `kind:name` or `kind:*`."""
     kind = by.partition(":")[0]
     return by in names or f"{kind}:*" in names

@@ -79,6 +79,13 @@ class CertificateRecords:
             row = (await connection.execute(query)).first()
         return _record(row) if row is not None else None
 
+    async def good(self, node: str) -> list[str]:
+        """Those of the node that count, as PEM."""
+        mine = (CERTIFICATES.c.node == node) & CERTIFICATES.c.revoked.is_(None)
+        query = select(CERTIFICATES.c.pem).where(mine, CERTIFICATES.c.expires > self._clock.time())
+        async with self._database.read() as connection:
+            return [row.pem for row in await connection.execute(query)]
+
     async def supersede(self, certificate: Certificate) -> None:
         """Its node uses this one now: older ones no longer count."""
         older = (CERTIFICATES.c.node == certificate.node) & (CERTIFICATES.c.issued < certificate.issued)

@@ -6,8 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, String, Table, Text, delete, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmagentos.api.jobs import Inventory
 from llmagentos.api.plays import Share, Shared
 from llmagentos.core.clock import Clock
 from llmagentos.storage.database import METADATA, Database
@@ -101,8 +118,9 @@ class ShareRecords:
         return Shared(found, ended)
 
     async def forget(self, job: int) -> None:
-        """The job has ended: nobody needs its shares any more."""
+        """The job has ended: nobody needs its shares any more, nor the passwords that were sealed for it."""
         async with self._database.write() as connection:
+            await _wipe(connection, JOBS.c.id == job)
             await connection.execute(delete(SHARES).where(SHARES.c.job == job))
             await connection.execute(delete(SPANS).where(SPANS.c.job == job))
 
@@ -110,8 +128,17 @@ class ShareRecords:
         """Delete what is left of jobs that have ended or are not there any more."""
         going = select(JOBS.c.id).where(JOBS.c.state.not_in(ENDED))
         async with self._database.write() as connection:
+            await _wipe(connection, JOBS.c.state.in_(ENDED))
             for column in (SHARES.c.job, SPANS.c.job):
                 await connection.execute(delete(column.table).where(column.not_in(going)))
+
+
+async def _wipe(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
+    """Take the sealed passwords out of the jobs' inventories."""
+    query = select(JOBS.c.id, JOBS.c.inventory).where(which, JOBS.c.inventory.like('%"sealed":%')).limit(1000)
+    for row in (await connection.execute(query)).all():
+        bare = msgspec.structs.replace(msgspec.json.decode(row.inventory, type=Inventory), sealed={})
+        await connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(inventory=_json(bare)))
 
 
 def _json(value: Any) -> str:

@@ -121,10 +121,14 @@ class JobDirectory:
         """What the runner reads."""
         write_whole(self.spec, msgspec.json.encode(spec))
 
+    def write_vault(self, passwords: bytes) -> None:
+        """What the runner reads, and deletes before the first task."""
+        write_whole(self.root / "vault.json", passwords)
+
     def mark_reported(self) -> None:
         """The server has all of it: the files that may hold secrets go, the rest stays for a while."""
         write_whole(self.root / "reported", b"")
-        for name in ("spec.json", "extra-vars.json", "inventory.json", "shares.jsonl", "peers.jsonl"):
+        for name in ("spec.json", "extra-vars.json", "inventory.json", "vault.json", "shares.jsonl", "peers.jsonl"):
             (self.root / name).unlink(missing_ok=True)
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from llmagentos.core.errors import ConfigError
 from llmagentos.core.files import write_whole
+from llmagentos.core.sealing import unseal
 
 AUDIENCE = "llmagentos:node-token"
 LIFETIME_S = 60
@@ -84,6 +85,10 @@ class Credential:
             "place": place,
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self.serial})
+
+    def unseal(self, box: str, purpose: str) -> bytes:
+        """What was sealed to this key for `purpose`. Raises `CannotOpen`."""
+        return unseal(self._key, box, purpose)
 
     def left(self, now: float) -> dt.timedelta:
         """How long the certificate still counts; negative once it has expired."""

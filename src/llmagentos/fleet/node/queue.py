@@ -14,6 +14,7 @@ from llmagentos.core import log, metrics, tracing
 from llmagentos.core.errors import Conflict, NotFound
 from llmagentos.fleet.node import jobdir
 from llmagentos.fleet.node.insist import insist
+from llmagentos.fleet.node.vault import Unseal
 from llmagentos.fleet.node.warm import Warm
 from llmagentos.fleet.node.work import Work
 
@@ -27,13 +28,21 @@ class Queue:
     """Works the queue until cancelled. A playbook that runs then runs on, and is found again."""
 
     def __init__(
-        self, client: ApiClient, directory: Path, *, home: Path, variables: Mapping[str, Any], warm: Warm | None = None
+        self,
+        client: ApiClient,
+        directory: Path,
+        *,
+        home: Path,
+        variables: Mapping[str, Any],
+        warm: Warm | None = None,
+        unseal: Unseal | None = None,
     ) -> None:
         self._client = client
         self._directory = directory
         self._home = home
         self._variables = variables
         self._warm = warm
+        self._unseal = unseal
         self.job: int | None = None
         """The job at hand."""
 
@@ -53,7 +62,15 @@ class Queue:
     async def _work(self, job: NodeJob, lease_s: float) -> None:
         directory = jobdir.directory(self._directory, job.job, job.attempt)
         _log.info("job claimed", resumed=job.resumed, next_seq=job.next_seq)
-        work = Work(self._client, job, directory, home=str(self._home), variables=self._variables, warm=self._warm)
+        work = Work(
+            self._client,
+            job,
+            directory,
+            home=str(self._home),
+            variables=self._variables,
+            warm=self._warm,
+            unseal=self._unseal,
+        )
         try:
             with metrics.NODE_JOB_SECONDS.time():
                 await work.run(lease_s)

@@ -54,6 +54,10 @@ class Session(ApiClient):
             await http.aclose()
         await super().aclose()
 
+    def unseal(self, box: str, purpose: str) -> bytes:
+        """What was sealed to this node for `purpose`. Raises `CannotOpen`."""
+        return self._credential.unseal(box, purpose)
+
     async def keep(self) -> None:
         """Renew the certificate at half of its life, for ever."""
         while True:

@@ -12,7 +12,7 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import Ack, Finish, HostEnd, NodeJob, Stats
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
-from llmagentos.fleet.node import bundles
+from llmagentos.fleet.node import bundles, vault
 from llmagentos.fleet.node.exchange import Exchange
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
@@ -20,6 +20,7 @@ from llmagentos.fleet.node.phases import Phase
 from llmagentos.fleet.node.runner import Runner
 from llmagentos.fleet.node.spec import runner_spec
 from llmagentos.fleet.node.tail import EventTail
+from llmagentos.fleet.node.vault import Unseal
 from llmagentos.fleet.node.warm import Warm
 
 POLL_S = 0.1
@@ -44,9 +45,11 @@ class Work:
         home: str,
         variables: Mapping[str, Any],
         warm: Warm | None = None,
+        unseal: Unseal | None = None,
     ) -> None:
         self._client = client
         self._job = job
+        self._unseal = unseal
         self._directory = directory
         self._home = home
         self._variables = variables
@@ -118,6 +121,8 @@ class Work:
     async def _prepare(self) -> None:
         await asyncio.to_thread(self._directory.prepare)
         self._directory.write_spec(runner_spec(self._job, home=self._home, variables=self._variables))
+        if boxes := self._job.inventory.sealed.get(self._job.host):
+            self._directory.write_vault(vault.opened(boxes, self._unseal))
         digest = self._job.bundle
         content = await insist(lambda: jobs.download_bundle(self._client, digest), what="download")
         await asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle)

@@ -10,7 +10,8 @@ import msgspec
 from starlette.responses import Response
 
 from llmagentos.api.job_control import MAX_HISTORY, MAX_KEY, Decision, JobChange
-from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobSpec, JobSummary
+from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobRequest, JobSpec, JobSummary
+from llmagentos.api.templates import Launch
 from llmagentos.core.errors import Forbidden, InvalidInput
 from llmagentos.core.events import Hub, Subscription
 from llmagentos.fleet.jobs import Jobs
@@ -22,7 +23,7 @@ from llmagentos.storage.job_tables import ENDED
 PAGE = 1000
 """Events read at once."""
 PACE_S = 0.05
-K = TypeVar("K", bound=JobSpec)
+K = TypeVar("K", JobSpec, Launch)
 
 
 def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
@@ -61,7 +62,8 @@ def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
 
 def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
     async def submit(call: Call) -> Job:
-        return await jobs.submit(keyed(call, call.body), str(call.identity))
+        asked = keyed(call, call.body)
+        return await jobs.submit(asked.spec(), str(call.identity), vault=asked.vault)
 
     async def listing(call: Call) -> list[JobSummary]:
         before = int(call.number("before", 0, most=2**53)) or None
@@ -102,7 +104,7 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
             "/api/v1/jobs",
             write,
             submit,
-            body=JobSpec,
+            body=JobRequest,
             returns=Job,
             summary="Check a playbook and queue it on its nodes",
             audited=True,

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llmagentos.fleet.job_driver import JobDriver
 from llmagentos.fleet.jobs import Jobs
+from llmagentos.fleet.plays import Plays
 from llmagentos.fleet.rollout import Checks
+from llmagentos.fleet.schedules import Schedules
+from llmagentos.fleet.templates import Templates
 from llmagentos.fleet.windows import Windows
-from llmagentos.server.routes import job_queue
+from llmagentos.server.routes import job_queue, job_shares
 from llmagentos.server.routes import jobs as job_routes
+from llmagentos.server.routes import schedules as schedule_routes
+from llmagentos.server.routes import templates as template_routes
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.nodes import Machines
 from llmagentos.storage.blobs import Blobs
+from llmagentos.storage.certificates import CertificateRecords
 from llmagentos.storage.jobs import JobRecords
+from llmagentos.storage.schedules import ScheduleRecords
+from llmagentos.storage.templates import TemplateRecords
 
 
-def wire(base: Foundation, parts: Parts, machines: Machines) -> Jobs:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What others (the console) may use."""
+
+    jobs: Jobs
+    schedules: Schedules
+    templates: Templates
+
+
+def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     windows = Windows(base.config.windows)
     records = JobRecords(base.database, base.clock)
     jobs = Jobs(
@@ -22,21 +41,40 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Jobs:
         Blobs(base.state.root / "blobs"),
         base.hub,
         base.clock,
-        nodes=machines.nodes.names,
+        nodes=machines.nodes.known,
         away=machines.presence.away,
         is_open=machines.nodes.is_open,
         windows=windows.names,
+        certificates=CertificateRecords(base.database, base.clock).good,
     )
     checks = Checks(records, jobs.writer, base.hub, base.clock, submit=jobs.submit)
     driver = JobDriver(records, jobs.writer, checks, windows, base.hub, base.clock)
 
+    plays = Plays(records.shares, base.hub, base.clock)
+
+    templates = Templates(TemplateRecords(base.database, base.clock), jobs, base.hub)
+    schedules = Schedules(
+        ScheduleRecords(base.database, base.clock),
+        jobs,
+        base.hub,
+        base.clock,
+        launch=templates.launch_scheduled,
+        check=templates.check_use,
+    )
+
     async def prune() -> None:
-        await jobs.prune(base.config.retention.jobs_days)
+        needed = await schedules.bundles() | await templates.bundles()
+        await jobs.prune(base.config.retention.jobs_days, bundles=needed)
+        await schedules.prune(base.config.retention.jobs_days)
+        await plays.prune()
 
     limits = base.config.server.limits
     parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes)
     parts.endpoints += job_queue.endpoints(jobs.queues, jobs.bundle_content)
+    parts.endpoints += job_shares.endpoints(plays, jobs.queues.check)
     parts.start.append(jobs.start)
-    parts.background.append(driver.run)
+    parts.endpoints += schedule_routes.endpoints(schedules)
+    parts.endpoints += template_routes.endpoints(templates)
+    parts.background += [driver.run, schedules.run]
     parts.prune.append(prune)
-    return jobs
+    return Work(jobs, schedules, templates)
