@@ -15,6 +15,7 @@ from llmagentos.agents.loop import Loop
 from llmagentos.agents.model import Models
 from llmagentos.agents.permits import permitted
 from llmagentos.agents.remembering import Remembering
+from llmagentos.agents.slots import Slots
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.agents import AgentSpec
@@ -52,7 +53,7 @@ class AgentHost:
         self._backend = backend
         self._models = Remembering(models)
         self._tools_of = tools_of
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
@@ -84,6 +85,7 @@ class AgentHost:
     async def _carry_on(self, claim: Claim) -> None:
         try:
             with (
+                self._slots.held(),
                 metrics.RUNS_ACTIVE.track_inprogress(),
                 log.bind(run_id=claim.run, agent=claim.agent.name),
                 tracing.span(
@@ -97,7 +99,6 @@ class AgentHost:
         finally:
             if self._tasks.get(claim.run) is asyncio.current_task():
                 del self._tasks[claim.run]
-            self._slots.release()
 
 
 class _Carried:

@@ -100,8 +100,11 @@ class Ledger:
         session: str | None = None,
         priority: Priority | None = None,
         parent: str | None = None,
+        run: str | None = None,
     ) -> RunSummary:
         """A new run of `agent`, queued; its priority is `priority`, or else that of `parent`, or else the agent's.
+
+        `run` is its id, for who must find it again; without it a new one.
 
         Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not,
         `RunEnded` or `RunPaused` when `parent` does not run.
@@ -121,7 +124,7 @@ class Ledger:
                 )
             turns = await history(self._records, self._load, spec.name, session)
         data = Created(spec.name, agent.version, spec.model, text, by, session, turns, priority_of(str(nice)), parent)
-        run = new_id()
+        run = run or new_id()
         event = RunEvent(1, self._clock.time(), data)
         state = runlog.fold([event])
         summary = self._summary(run, state)

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 
-from llmagentos.api.agents import AgentSpec, ToolOptions, ToolUse
+from llmagentos.api.agents import AgentSpec, ToolInfo, ToolOptions, ToolUse
 from llmagentos.api.registry import MethodSpec
-from llmagentos.core.errors import ConfigError
+from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.services.context import serving_run
 from llmagentos.services.service import Method
 
@@ -200,6 +200,27 @@ async def resolve(
         ground = functions.get(spec.ground) or await service_tool(services, spec.ground)
     offered = tuple(known for name, known in functions.items() if name != spec.ground)
     return Toolset(_named_once((*offered, *found)), ground)
+
+
+async def described(
+    spec: AgentSpec, functions: Sequence[str], services: Services, sources: Mapping[str, Source] = NOTHING
+) -> list[ToolInfo]:
+    """What the agent may call, each with where it comes from, or why it is not there now."""
+    found = [ToolInfo(name, "function") for name in functions]
+    grounds = [ToolUse(spec.ground)] if spec.ground is not None and "." in spec.ground else []
+    for entry in [*grounds, *spec.tools]:
+        try:
+            offered = await _offered(entry, services, sources)
+        except LLMAgentOSError as error:
+            told = error.message + (f" ({error.hint})" if error.hint else "")
+            found.append(ToolInfo(entry.name or entry.source, entry.source, error=told))
+            continue
+        for tool in offered:
+            told = tool.doc.strip()
+            shown = dict(tool.parameters)
+            options = msgspec.convert(msgspec.to_builtins(tool.options), ToolOptions, strict=False)
+            found.append(ToolInfo(tool.name, entry.source, told, shown, tool.idempotent, options))
+    return found
 
 
 async def _offered(entry: ToolUse, services: Services, sources: Mapping[str, Source]) -> Sequence[Tool]:

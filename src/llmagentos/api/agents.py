@@ -223,6 +223,21 @@ class AgentInfo(msgspec.Struct, frozen=True):
     """Tools that are functions of the module's own."""
 
 
+class ToolInfo(msgspec.Struct, frozen=True):
+    """What an agent may call, as it is offered now."""
+
+    name: str
+    source: str
+    """`function`, `service.method`, `mcp:NAME`, `agent:NAME`, `playbook:FILE` or `a2a:URL`."""
+    doc: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON Schema of the arguments."""
+    idempotent: bool = False
+    options: ToolOptions = ToolOptions()
+    error: str | None = None
+    """Why it is not there now."""
+
+
 class Applied(msgspec.Struct, frozen=True):
     """What applying a definition did."""
 
@@ -249,6 +264,11 @@ async def get(client: ApiClient, name: str) -> AgentInfo:
 async def versions(client: ApiClient, name: str) -> Sequence[AgentInfo]:
     """The versions that are kept, newest first. Raises `NotFound`."""
     return await client.get(f"/api/v1/agents/{quote(name, safe='')}/versions", list[AgentInfo])
+
+
+async def tools(client: ApiClient, name: str) -> list[ToolInfo]:
+    """What the agent may call now. Raises `NotFound`."""
+    return await client.get(f"/api/v1/agents/{quote(name, safe='')}/tools", list[ToolInfo], timeout=120)
 
 
 async def delete(client: ApiClient, name: str) -> None:

@@ -41,6 +41,7 @@ class Permission(StrEnum):
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
     TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
+    TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
     RUNS_READ = "runs.read"
     RUNS_WRITE = "runs.write"  # ask, chat, kill
     RUNS_EXECUTE = "runs.execute"  # claim a run, append to its log

@@ -15,7 +15,7 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Kind
 from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
-from llmagentos.server.wiring import agents, budgets, console, fleet, llm, registry, system
+from llmagentos.server.wiring import agents, budgets, console, fleet, llm, registry, system, tools
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.migrate import migrate
 
@@ -31,7 +31,8 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     system.wire(base, parts)
     services = registry.wire(base, parts)
     gateway, calls, meter = llm.wire(base, parts)
-    known = agents.wire(base, parts, gateway, meter, services.caller)
+    offered = tools.wire(base, parts)
+    known = agents.wire(base, parts, gateway, meter, services.caller, offered.sources)
     limits = budgets.wire(base, parts, gateway, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from llmagentos.agents.control import Control
 from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER
-from llmagentos.api.agents import AgentInfo, AgentSpec, Applied
+from llmagentos.api.agents import AgentInfo, AgentSpec, Applied, ToolInfo
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
 from llmagentos.security.identity import Permission
 from llmagentos.server.endpoint import Call, Endpoint
@@ -17,7 +17,13 @@ Check = Callable[[AgentSpec], Awaitable[list[str]]]
 """Warnings about a definition; raises `InvalidInput` for one that can never work."""
 
 
-def endpoints(records: AgentRecords, control: Control, hosted: Hosted, check: Check) -> list[Endpoint]:
+ToolsNow = Callable[[AgentSpec, Sequence[str]], Awaitable[list[ToolInfo]]]
+"""What an agent with these functions of its module may call now."""
+
+
+def endpoints(
+    records: AgentRecords, control: Control, hosted: Hosted, check: Check, tools_now: ToolsNow
+) -> list[Endpoint]:
     """`records` hold the definitions, `control` ends their runs, `hosted` knows which modules are there."""
 
     async def apply(call: Call) -> Applied:
@@ -38,6 +44,10 @@ def endpoints(records: AgentRecords, control: Control, hosted: Hosted, check: Ch
         await found(records, call.path["name"])
         return [info(record, hosted) for record in await records.versions(call.path["name"])]
 
+    async def tools(call: Call) -> list[ToolInfo]:
+        record = await found(records, call.path["name"])
+        return await tools_now(record.spec, record.functions)
+
     async def delete(call: Call) -> None:
         record = await found(records, call.path["name"])
         await records.delete(record.name)
@@ -56,6 +66,14 @@ def endpoints(records: AgentRecords, control: Control, hosted: Hosted, check: Ch
             versions,
             returns=list[AgentInfo],
             summary="The versions of an agent that are kept, newest first",
+        ),
+        Endpoint(
+            "GET",
+            f"{one}/tools",
+            read,
+            tools,
+            returns=list[ToolInfo],
+            summary="What the agent may call now, with where each tool comes from and its schema",
         ),
         Endpoint(
             "PUT",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmagentos.agents.control import Control
@@ -12,10 +13,11 @@ from llmagentos.agents.host import AgentHost
 from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.agents.programs import Programs
-from llmagentos.agents.tools import Services, Toolset, resolve
-from llmagentos.api.agents import AgentSpec
+from llmagentos.agents.tool_agents import AgentTools, Runs
+from llmagentos.agents.tools import Services, Source, Toolset, described, resolve
+from llmagentos.api.agents import AgentSpec, ToolInfo
 from llmagentos.core import log
-from llmagentos.core.errors import InvalidInput, LLMAgentOSError, nearest
+from llmagentos.core.errors import InvalidInput, nearest
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
@@ -44,8 +46,10 @@ class Agents:
     waits: runs.Waits
 
 
-def wire(base: Foundation, parts: Parts, gateway: Gateway, meter: Meter, services: Services) -> Agents:
-    """`gateway` for model calls, `meter` tells of them, `services` for calls to services.
+def wire(
+    base: Foundation, parts: Parts, gateway: Gateway, meter: Meter, services: Services, sources: dict[str, Source]
+) -> Agents:
+    """`gateway` for model calls, `meter` tells of them, `services` for calls to services, `sources` for other tools.
 
     Raises `ConfigError` for a faulty agents file.
     """
@@ -57,12 +61,13 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, meter: Meter, service
         return record.spec if record is not None else None
 
     async def tools_of(spec: AgentSpec) -> Toolset:
-        return await resolve(spec, {}, services)
+        return await resolve(spec, {}, services, sources)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
     control = Control(ledger, run_records, gateway, stop=host.cancel)
+    sources["agent"] = AgentTools(Runs(ledger, control, run_records), lambda name: agents.found(records, name)).tools
     programs = Programs(ledger, base.token_records, base.clock, forget=base.authenticator.forget, flush=meter.flush)
     meter.told.append(programs.record)
     configured = [read_agent(path) for path in base.config.agents]
@@ -78,12 +83,16 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, meter: Meter, service
 
     async def check(spec: AgentSpec) -> list[str]:
         await _require_model(gateway, spec)
-        return await _missing(services, spec)
+        tools = await tools_now(spec, [])
+        return [f"{tool.source}: {tool.error}" for tool in tools if tool.error is not None]
+
+    async def tools_now(spec: AgentSpec, functions: Sequence[str]) -> list[ToolInfo]:
+        return await described(spec, functions, services, sources)
 
     parts.start.append(begin)
     parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
-    parts.endpoints += agents.endpoints(records, control, hosted, check)
+    parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
     parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
     return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs)
@@ -99,14 +108,3 @@ async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:
             hint=f"did you mean {close!r}?" if close else "`llmctl models` lists models",
         )
 
-
-async def _missing(services: Services, spec: AgentSpec) -> list[str]:
-    """Tools that nobody offers now: no fault, they may come up later."""
-    warnings = []
-    for where in [*(tool.service for tool in spec.tools if tool.service), *([spec.ground] if spec.ground else [])]:
-        service, _, method = where.rpartition(".")
-        try:
-            await services.describe(service, method)
-        except LLMAgentOSError as error:
-            warnings.append(f"{where}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-    return warnings

@@ -230,6 +230,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_llm_responses_at'), ['at'], unique=False)
         batch_op.create_index('ix_llm_responses_owner_at', ['owner', 'at'], unique=False)
 
+    op.create_table('mcp_servers',
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('spec', sa.Text(), nullable=False),
+    sa.Column('updated', sa.Float(), nullable=False),
+    sa.Column('updated_by', sa.String(length=300), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_mcp_servers'))
+    )
     op.create_table('node_certificates',
     sa.Column('serial', sa.String(length=40), nullable=False),
     sa.Column('node', sa.String(length=64), nullable=False),
