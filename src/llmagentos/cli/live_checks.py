@@ -38,7 +38,7 @@ async def _ask(directory: StateDirectory) -> tuple[list[ModelInfo], list[NodeSum
 
 
 def _model(model: ModelInfo, directory: StateDirectory) -> Finding:
-    verdicts: dict[str, Verdict] = {"ready": "ok", "loading": "warn"}
+    verdicts: dict[str, Verdict] = {"ready": "ok", "unloaded": "ok", "loading": "warn"}
     verdict = verdicts.get(model.state, "fail")
     message = tr("{model} ({engine}) is {state}", model=model.name, engine=model.engine, state=model.state)
     if model.note:

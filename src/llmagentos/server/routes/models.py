@@ -8,7 +8,7 @@ from llmagentos.llm.residence import require_idle, residence_of
 from llmagentos.security.identity import Permission
 from llmagentos.server.endpoint import Call, Endpoint
 
-_ONE = "/api/v1/models/{name}"
+_ONE = "/api/v1/models/{name:path}"  # names may hold slashes: org/model
 
 
 def endpoints(gateway: Gateway) -> list[Endpoint]:

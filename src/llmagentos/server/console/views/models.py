@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
-from llmagentos.server.console.words import Translate
+from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, ReplicaInfo
+from llmagentos.server.console.words import Translate, duration, size
 
 
 def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
@@ -21,10 +21,34 @@ def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
             "use": uses.get(model.use, model.use),
             "running": f"{model.running} / {model.slots}",
             "waiting": f"{model.waiting} / {model.queue}",
+            "memory": model.memory_bytes,
+            "tokens_per_s": f"{model.tokens_per_s:.1f}",
+            "keep_alive": model.keep_alive,
+            "since": model.since,
+            "unloads_at": model.unloads_at,
+            "replicas": [replica(one, t) for one in model.replicas if len(model.replicas) > 1 or one.server],
             "note": model.note,
         }
         for model in models
     ]
+
+
+def replica(one: ReplicaInfo, t: Translate) -> dict[str, Any]:
+    """An engine of a model, and what its server says of itself."""
+    said = [
+        (t("calls of everybody"), one.requests_running),
+        (t("waiting there"), one.requests_waiting),
+        (t("cache in use"), None if one.cache_usage is None else f"{100 * one.cache_usage:.0f}%"),
+        (t("tokens/s"), None if one.tokens_per_s is None else f"{one.tokens_per_s:.1f}"),
+        (t("first token"), None if one.ttft_s is None else duration(one.ttft_s)),
+        (t("GPU memory"), None if one.device_memory_bytes is None else size(one.device_memory_bytes)),
+    ]
+    return {
+        "name": one.name,
+        "state": one.state,
+        "server": " ".join(part for part in (one.server, one.version) if part),
+        "said": [f"{name}: {value}" for name, value in said if value is not None],
+    }
 
 
 def waiting(queues: Iterable[ModelQueue], t: Translate) -> list[dict[str, Any]]:

@@ -57,12 +57,12 @@ def models(found: Sequence[ModelInfo], t: Translate) -> Tile:
     states = Counter(model.state for model in found)
     if not found:
         return Tile("/models", t("Models"), t("None"))
-    if states["unreachable"]:
-        value, look = t("{count} unreachable", count=states["unreachable"]), "bad"
+    if bad := states["unreachable"] + states["failed"]:
+        value, look = t("{count} unreachable", count=bad), "bad"
     elif states["loading"]:
         value, look = t("{count} loading", count=states["loading"]), "busy"
-    else:
-        value, look = t("{count} ready", count=states["ready"]), "ok"
+    else:  # those that are not in memory are loaded when they are called
+        value, look = t("{count} ready", count=states["ready"] + states["unloaded"]), "ok"
     return Tile("/models", t("Models"), value, look, _names([model.name for model in found]))
 
 
