@@ -157,6 +157,9 @@ JOBS_ENDED = _counter("llmagentos_jobs_ended_total", "Jobs that ended, by state.
 JOB_DURATION = _histogram(
     "llmagentos_job_duration_seconds", "Jobs from their submission to the end of the last node.", buckets=_SLOW
 )
+SCHEDULE_TIMES = _counter(
+    "llmagentos_schedule_times_total", "Times that schedules were due, by what came of it.", "outcome"
+)
 JOBS_WAITING = _gauge("llmagentos_jobs_waiting", "Entries in the queues of all nodes, queued or running.")
 TASK_RESULTS = _counter("llmagentos_task_results_total", "Results of playbook tasks by status.", "status")
 # of a node agent's own process

@@ -41,9 +41,9 @@ class Permission(StrEnum):
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
     TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
-    TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
     RUNS_READ = "runs.read"
     RUNS_WRITE = "runs.write"  # ask, chat, kill
+    RUNS_APPROVE = "runs.approve"  # agree to tool calls that wait for a person
     RUNS_EXECUTE = "runs.execute"  # claim a run, append to its log
     NODES_READ = "nodes.read"
     NODES_WRITE = "nodes.write"
@@ -55,6 +55,7 @@ class Permission(StrEnum):
     BUDGETS_WRITE = "budgets.write"
     JOBS_WRITE = "jobs.write"
     JOBS_APPROVE = "jobs.approve"  # let jobs begin that need approval
+    TEMPLATES_LAUNCH = "templates.launch"  # make jobs of templates, and of nothing else
 
 
 _READ = frozenset(
@@ -83,10 +84,12 @@ GRANTS = MappingProxyType(
             Permission.MODELS_WRITE,
             Permission.AGENTS_WRITE,
             Permission.RUNS_WRITE,
+            Permission.RUNS_APPROVE,
             Permission.RUNS_EXECUTE,
             Permission.NODES_WRITE,
             Permission.JOBS_WRITE,
             Permission.JOBS_APPROVE,
+            Permission.TEMPLATES_LAUNCH,
             Permission.BUDGETS_WRITE,
         },
         Kind.VIEWER: _READ,

@@ -18,11 +18,10 @@ from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, NotFound, TooLarge
 from llmagentos.core.events import Hub
 from llmagentos.fleet import job_queues
-from llmagentos.fleet.job_states import ENDS
 from llmagentos.fleet.job_queues import LEASE_S
+from llmagentos.fleet.job_states import ENDS
 from llmagentos.fleet.jobs import Jobs
-from llmagentos.storage import job_events
-from llmagentos.storage import tables
+from llmagentos.storage import job_events, tables
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.database import Database
 from llmagentos.storage.jobs import JobRecords
@@ -238,7 +237,9 @@ def test_events_are_read_in_bounded_pages(tmp_path, monkeypatch):
         await world.begin()
         sent = (await world.jobs.submit(world.spec("a"), "me")).summary.id
         job = (await world.jobs.queues.claim("a", wait=0)).job
-        await world.jobs.queues.append("a", sent, job.fence, [LogLine(seq=n, at=0.0, text="x" * 1000) for n in range(1, 10)])
+        await world.jobs.queues.append(
+            "a", sent, job.fence, [LogLine(seq=n, at=0.0, text="x" * 1000) for n in range(1, 10)]
+        )
         assert [record.id for record in await world.jobs.events(sent, after=3, limit=100)] == [4, 5, 6, 7]
         assert [record.id for record in await world.jobs.events(sent, after=7, limit=100)] == [8, 9]
         assert [record.id for record in await world.jobs.last_events(sent, limit=3)] == [7, 8, 9]

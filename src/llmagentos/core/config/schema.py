@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.core.addresses import split_address
+from llmagentos.core.config.guards import Approvals, Tools
 from llmagentos.core.config.outside import A2aAgent, McpServer
 from llmagentos.core.config.values import FilePath, Name
 from llmagentos.core.config.values import SecretRef as SecretRef
@@ -163,6 +164,13 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for the first token, seconds")] = 120.0
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
     fallbacks: Fallbacks = []
+    tools: Annotated[
+        Literal["native", "schema"],
+        Meta(
+            description="How agents with `tools_by: auto` have this model ask for tools: native (tool calls of OpenAI's "
+            "API), or schema (a JSON object in `response_format`) where the endpoint has no tool calls"
+        ),
+    ] = "native"
 
     @property
     def bases(self) -> list[str]:
@@ -314,6 +322,11 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         PositiveInt, Meta(description="Responses (/v1/responses with store) of one caller that are kept, the newest")
     ] = 10_000
     budgets_days: Annotated[Days, Meta(description="Spending of those without limits that spend nothing more")] = 400
+    samples_days: Annotated[Days, Meta(description="What nodes measured, every value (15 s)")] = 1
+    five_minutes_days: Annotated[Days, Meta(description="The same in steps of five minutes")] = 14
+    hours_days: Annotated[Days, Meta(description="The same in steps of an hour")] = 400
+    logs_days: Annotated[Days, Meta(description="Lines of nodes' logs")] = 7
+    logs_lines: Annotated[PositiveInt, Meta(description="Lines of each node's logs, the newest")] = 200_000
     backups: Annotated[PositiveInt, Meta(description="Database backups kept (one is made before an upgrade)")] = 5
 
 
@@ -337,6 +350,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: Annotated[dict[str, ModelConfig], Meta(description="Models by name")] = msgspec.field(
         default_factory=default_models
     )
+    tools: Tools = msgspec.field(default_factory=Tools)
+    approvals: Approvals = msgspec.field(default_factory=Approvals)
     scheduling: Scheduling = msgspec.field(default_factory=Scheduling)
     budgets: Budgets = msgspec.field(default_factory=Budgets)
     node: Node = msgspec.field(default_factory=Node)
@@ -353,6 +368,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def missing_secrets(self, environ: Mapping[str, str] | None = None) -> Iterator[str]:
         """What the references to secrets lack now, one message each."""
         keys = [m.api_key for m in self.models.values() if isinstance(m, OpenAI)]
+        if self.approvals.webhook is not None:
+            keys.append(self.approvals.webhook.token)
         password = self.database.password if isinstance(self.database, Database) else None
         others: list[McpServer | A2aAgent] = [*self.mcp.values(), *self.a2a.values()]
         tools = [ref for other in others for ref in other.secrets]

@@ -13,6 +13,7 @@ from llmagentos.server.routes import nodes as node_routes
 from llmagentos.server.wiring import jobs as job_wiring
 from llmagentos.server.wiring import nodes as node_wiring
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.server.wiring.jobs import Work
 
 WATCH_S = 2.0
 
@@ -25,12 +26,14 @@ class Fleet:
 
     jobs: Jobs
     nodes: Nodes
+    work: Work
 
 
 def wire(base: Foundation, parts: Parts) -> Fleet:
     machines = node_wiring.wire(base, parts, lambda: jobs)
     nodes = machines.nodes
-    jobs = job_wiring.wire(base, parts, machines)
+    work = job_wiring.wire(base, parts, machines)
+    jobs = work.jobs
 
     async def watch() -> None:
         """Announces nodes that go away and feeds the gauges."""
@@ -47,4 +50,4 @@ def wire(base: Foundation, parts: Parts) -> Fleet:
         nodes, machines.enrolment, queue_lengths=jobs.queue_lengths, drop_queue=jobs.drop_node
     )
     parts.background.append(watch)
-    return Fleet(jobs, nodes)
+    return Fleet(jobs, nodes, work)

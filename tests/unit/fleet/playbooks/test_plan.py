@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from llmagentos.api.jobs import InventorySource, JobSpec
 from llmagentos.core.errors import CallerError, InvalidInput
+from llmagentos.fleet import filters
 from llmagentos.fleet.playbooks import bundle
+from llmagentos.fleet.playbooks.machines import Machines
 from llmagentos.fleet.playbooks.plan import Plan, plan
 
 NODES = ["web1", "web2", "db1"]
@@ -45,6 +47,37 @@ def test_without_an_inventory_all_are_the_nodes():
     found = planned("- hosts: all\n")
     assert (found.hosts, found.local) == (NODES, False)
     assert planned("- hosts: web*\n- hosts: db1\n", limit="!web2").hosts == ["web1", "db1"]
+
+
+def machines() -> Machines:
+    groups = {"web1": ["os_debian", "label_env_prod"], "web2": ["os_debian"], "db1": ["os_alpine"]}
+
+    def matching(expression: str) -> set[str]:
+        chosen = filters.parse(expression)
+        return {name for name, found in groups.items() if chosen({"group": frozenset(found), "name": name})}
+
+    return Machines(groups, matching)
+
+
+def test_nodes_are_in_the_groups_of_their_facts_and_labels():
+    assert planned("- hosts: os_debian\n", nodes=machines()).hosts == ["web1", "web2"]
+    assert planned("- hosts: os_*:!label_env_prod\n", nodes=machines()).hosts == ["web2", "db1"]
+    assert planned("- hosts: all\n", nodes=machines(), limit="os_alpine").hosts == ["db1"]
+    told = planned("- hosts: os_debian\n", nodes=machines()).inventory.groups
+    assert told["os_debian"].hosts == ["web1", "web2"]
+    assert "os_debian" not in planned("- hosts: all\n", nodes=machines()).inventory.groups, "nobody asks for them"
+
+
+def test_a_limit_may_be_an_expression_over_facts():
+    def limited(limit: str, inventory: str | None = None) -> list[str]:
+        return planned("- hosts: all\n", nodes=machines(), limit=limit, inventory=inventory).hosts
+
+    assert limited("filter:group=os_debian and name~*2") == ["web2"]
+    assert limited("filter:group=os_debian", "db1\nweb1\n") == ["web1"]
+    with pytest.raises(InvalidInput, match="no node matches the filter 'name=x'"):
+        limited("filter:name=x")
+    with pytest.raises(InvalidInput, match="column 1"):
+        limited("filter:nam=x")
 
 
 def test_only_hosts_that_a_play_means_have_to_be_nodes():
