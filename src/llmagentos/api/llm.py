@@ -56,7 +56,7 @@ class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: dict[str, Any] | None = None
@@ -72,6 +72,8 @@ class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     reasoning_effort: str | None = None
     verbosity: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    timings_per_token: bool | None = None
+    """llama.cpp: tell with each piece how many tokens it makes."""
     metadata: dict[str, str] | None = None
     modalities: list[str] | None = None
     prompt_cache_key: str | None = None
@@ -81,8 +83,13 @@ class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     user: str | None = None
 
     @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
+    @property
     def limit(self) -> int | None:
-        """The most tokens to generate."""
+        """The most tokens to generate for each answer."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
@@ -125,12 +132,20 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
-    """The one choice of a chunk."""
+    """What a chunk adds to one choice."""
 
     index: int = 0
     delta: Delta = msgspec.field(default_factory=Delta)
     finish_reason: str | None = None
     logprobs: dict[str, Any] | None = None
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """What llama.cpp tells with a piece: tokens of the prompt that it read and had read before, and of the answer."""
+
+    prompt_n: int = 0
+    cache_n: int = 0
+    predicted_n: int = 0
 
 
 class ChatChunk(msgspec.Struct, frozen=True):
@@ -143,17 +158,24 @@ class ChatChunk(msgspec.Struct, frozen=True):
     usage: Usage | UnsetType | None = UNSET
     waits: Waits | UnsetType = UNSET
     object: str = "chat.completion.chunk"
+    timings: Timings | UnsetType = UNSET
 
     @property
     def text(self) -> str:
-        """The text that it adds."""
-        return (self.choices[0].delta.content or "") if self.choices else ""
+        """The text that it adds to the first choice."""
+        return "".join(choice.delta.content or "" for choice in self.choices if choice.index == 0)
 
     @property
     def adds(self) -> bool:
         """Whether it adds to the answer, and does not only open or end it."""
-        delta = self.choices[0].delta if self.choices else Delta()
-        return bool(delta.content or delta.reasoning_content or delta.refusal or delta.tool_calls)
+        deltas = (choice.delta for choice in self.choices)
+        return any(d.content or d.reasoning_content or d.refusal or d.tool_calls for d in deltas)
+
+    @property
+    def opens(self) -> bool:
+        """Whether it says nothing but that there will be an answer."""
+        ended = any(choice.finish_reason is not None or choice.logprobs for choice in self.choices)
+        return not (self.adds or ended)
 
 
 class AnswerMessage(msgspec.Struct, frozen=True):
@@ -167,7 +189,7 @@ class AnswerMessage(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The one choice of a completion."""
+    """One answer of a completion."""
 
     message: AnswerMessage
     finish_reason: str | None
@@ -337,8 +359,9 @@ class WaitingCall(msgspec.Struct, frozen=True):
     priority: int
     since: float
     position: int
-    reason: Literal["slots", "loading", "rate", "backoff", "held"]
-    """A free slot, that the model is loaded, a limit per minute, the time that the endpoint asked for, or that its run is resumed."""
+    reason: Literal["slots", "loading", "rate", "backoff", "held", "preempted"]
+    """A free slot, that the model is loaded, a limit per minute, the time that the endpoint asked for, that its run is
+    resumed, or a slot again after it gave its own to a more urgent call."""
     run_id: str | None = None
 
 

@@ -213,6 +213,7 @@ def wait_reason(reason: str) -> str:
         "rate": tr("the limit per minute"),
         "backoff": tr("the endpoint, which asked to wait"),
         "held": tr("its run to be resumed"),
+        "preempted": tr("a slot again, after a more urgent call"),
     }.get(reason, reason)
 
 

@@ -78,6 +78,7 @@ def waiting(run: RunSummary) -> str:
             "rate": tr("limit per minute"),
             "backoff": tr("endpoint asked to wait"),
             "held": tr("held"),
+            "preempted": tr("preempted: a slot again"),
         }
         reason = reasons.get(run.wait.reason, run.wait.reason)
         return f"{reason} ({run.wait.model} #{run.wait.position})"

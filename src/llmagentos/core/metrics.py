@@ -106,6 +106,9 @@ LLM_BREAKER = _gauge("llmagentos_llm_breaker_open", "1 while no calls are sent t
 LLM_FALLBACKS = _counter(
     "llmagentos_llm_fallbacks_total", "Calls that another model took, by what failed.", "model", "fallback", "failure"
 )
+LLM_PREEMPTIONS = _counter(
+    "llmagentos_llm_preemptions_total", "Running calls that gave their slot to a more urgent one.", "model"
+)
 LLM_REQUEUED = _counter("llmagentos_llm_requeued_total", "Calls refused by a busy engine that waited again.", "model")
 BUDGET_SPENT = _counter(
     "llmagentos_budget_spent_total", "What was counted against budgets, by resource; money in nano-units.", "resource"

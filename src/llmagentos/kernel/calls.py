@@ -10,9 +10,9 @@ from llmagentos.core.errors import InvalidInput, TooManyRequests, nearest
 # Named priorities are points on the scale of nice values, -20 (first) to 19 (last).
 PRIORITIES = {"realtime": -15, "interactive": 0, "batch": 15}
 
-Reason = Literal["slots", "loading", "rate", "backoff", "held"]
+Reason = Literal["slots", "loading", "rate", "backoff", "held", "preempted"]
 """Why a call waits: no slot is free, the model is not in memory yet (it has no slots), a limit per minute is reached,
-the endpoint asked to wait, its run is paused."""
+the endpoint asked to wait, its run is paused, or it was running and gave its slot to a more urgent call."""
 
 
 class QueueFull(TooManyRequests):
@@ -57,6 +57,8 @@ class Submission:
     tokens_in: int = 0
     tokens_out: int = 0
     """Expected sizes. The input is charged when the call starts, the output as it is produced."""
+    interruptible: bool = True
+    """It can be continued after it was suspended, on a model that is preemptive."""
 
 
 @dataclass(frozen=True, slots=True)

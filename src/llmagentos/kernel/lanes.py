@@ -103,6 +103,7 @@ class Lane:
         entry = self.running.pop(call_id)
         self._stop(entry, now)
         entry.program = self.programs.of(entry.call)
+        entry.suspended = True
         self.waiting[call_id] = entry
         if entry.call.deadline is not None:
             heappush(self._deadlines, (entry.call.deadline, entry.number, call_id))
@@ -147,7 +148,16 @@ class Lane:
         tenant = tenants.join(old.tenant.name, ProgramQueue(self._policy) if tenant is None else tenant.queue)
         program = self.programs.of(call)
         entry = Entry(
-            call, old.number, old.since, program, tenant, old.path, old.held, 0.0, old.charged_in, old.produced
+            call,
+            old.number,
+            old.since,
+            program,
+            tenant,
+            old.path,
+            old.held,
+            charged_in=old.charged_in,
+            produced=old.produced,
+            suspended=old.suspended,
         )
         self.waiting[call.id] = entry
         if not entry.held:
@@ -175,6 +185,8 @@ class Lane:
         """Why a waiting call waits."""
         if entry.held:
             return "held"
+        if entry.suspended:
+            return "preempted"
         if now < self.throughput.backoff_until:
             return "backoff"
         if self.capacity.slots == 0:
@@ -192,17 +204,19 @@ class Lane:
 
     def preemptions(self) -> list[Preemption]:
         """Running calls that should give way to strictly more urgent ones, the least urgent and youngest first."""
-        if not (self.capacity.preemptive and self._policy.priorities) or self.free() > 0 or not self.running:
+        if not (self.capacity.preemptive and self._policy.priorities) or self.free() > 0:
             return []
-        lowest = max(entry.call.priority for entry in self.running.values())
+        victims = sorted(
+            (entry for entry in self.running.values() if entry.call.interruptible),
+            key=lambda e: (-e.call.priority, -e.begun),
+        )
         first = self._first()
-        if first is None or first.call.priority >= lowest:
+        if first is None or not victims or first.call.priority >= (lowest := victims[0].call.priority):
             return []
         urgent = sorted(
             (e for e in self.waiting.values() if not e.held and e.call.priority < lowest),
             key=lambda e: (e.call.priority, e.number),
         )
-        victims = sorted(self.running.values(), key=lambda e: (-e.call.priority, -e.begun))
         return [
             Preemption(victim.call.id, entry.call.id)
             for victim, entry in zip(victims, urgent, strict=False)
@@ -244,6 +258,7 @@ class Lane:
         del self.waiting[entry.call.id]
         self._unqueue(entry)
         self.running[entry.call.id] = entry
+        entry.suspended = False
         entry.begun = now
         self.throughput.start(self._tokens(entry), now)
         self._class(entry.call.priority).served(entry.tenant)

@@ -60,6 +60,8 @@ class Entry:
     begun: float = 0.0
     charged_in: int | None = None
     produced: int = 0
+    suspended: bool = False
+    """It ran before, and gave way to a more urgent call."""
 
 
 class ProgramQueue:

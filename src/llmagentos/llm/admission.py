@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,13 @@ class Slot:
     waited: float
     produced: Callable[[int], None]
     """Tells of tokens as they come, so that they are charged at once."""
+    suspend: Callable[[], Awaitable[float]]
+    """Gives the slot up and waits, in the call's old place, until it has one again; for how many seconds. Raises what
+    `Admissions.slot` does."""
+    wanted: bool = False
+    """A more urgent call waits for it: `suspend` as soon as that is possible."""
+    had: bool = True
+    """Whether the call has the slot now."""
     outcome: Outcome | None = None
     """Set it when it is known."""
 
@@ -33,6 +40,8 @@ class Admissions:
         self._scheduler = scheduler
         self._clock = clock
         self._waiting: dict[str, asyncio.Future[float]] = {}
+        self._slots: dict[str, Slot] = {}
+        self._wanted: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -42,18 +51,16 @@ class Admissions:
         Raises `QueueFull`, `DeadlineExceeded` when the call's deadline passes first, or what `fail` is told.
         """
         self._scheduler.submit(call, self._clock.monotonic())
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[call.id] = turn
-        self._advance()
-        try:
-            slot = Slot(await turn, partial(self._scheduler.produced, call.id))
-        except BaseException:
-            self._withdraw(call.id, turn)
-            raise
+        waited = await self._turn(call.id)
+        slot = Slot(waited, partial(self._scheduler.produced, call.id), partial(self._suspend, call.id))
+        self._slots[call.id] = slot
+        self._want()
         try:
             yield slot
         finally:
-            self._end(call.id, slot.outcome)
+            del self._slots[call.id]
+            if slot.had:
+                self._end(call.id, slot.outcome)
 
     def load(self, model: str) -> Load:
         """How busy `model` is."""
@@ -124,6 +131,34 @@ class Admissions:
         self._scheduler.forget(run_id)
         self._advance()
 
+    async def _turn(self, call_id: str) -> float:
+        """Wait until a call that the scheduler knows may run; how long it waited."""
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._waiting[call_id] = turn
+        self._advance()
+        try:
+            return await turn
+        except BaseException:
+            self._withdraw(call_id, turn)
+            raise
+
+    async def _suspend(self, call_id: str) -> float:
+        slot, now = self._slots[call_id], self._clock.monotonic()
+        slot.had = slot.wanted = False
+        self._scheduler.suspend(call_id, now)
+        await self._turn(call_id)
+        slot.had = True
+        self._want()
+        return self._clock.monotonic() - now
+
+    def _want(self) -> None:
+        """Tell the calls that are in the way of more urgent ones, and those that are no more."""
+        wanted = {found.victim for found in self._scheduler.preemptions()}
+        for call_id in wanted ^ self._wanted:
+            if call_id in self._slots:
+                self._slots[call_id].wanted = call_id in wanted
+        self._wanted = wanted & self._slots.keys()
+
     def _advance(self) -> None:
         now = self._clock.monotonic()
         for late in self._scheduler.expire(now):
@@ -137,6 +172,7 @@ class Admissions:
                 asyncio.get_running_loop().call_soon(self._advance)
             else:
                 turn.set_result(admission.waited)
+        self._want()
         self._arm(now)
 
     def _arm(self, now: float) -> None:
@@ -152,6 +188,7 @@ class Admissions:
             self._end(call_id, None)  # it was admitted in the same turn of the loop in which it was cancelled
         else:
             self._scheduler.cancel(call_id)
+            self._want()
 
     def _end(self, call_id: str, outcome: Outcome | None) -> None:
         self._scheduler.finish(call_id, self._clock.monotonic(), outcome)

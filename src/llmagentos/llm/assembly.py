@@ -7,21 +7,26 @@ from typing import Any
 
 from msgspec import UNSET
 
-from llmagentos.api.llm import AnswerMessage, ChatChunk, ChatCompletion, Choice, Delta, Usage
+from llmagentos.api.llm import AnswerMessage, ChatChunk, ChatCompletion, Choice, ChunkChoice, Usage
 
 
 async def assemble(chunks: AsyncIterator[ChatChunk]) -> ChatCompletion:
     """The completion that `chunks` make up."""
-    answer = _Answer()
+    last, usage, answers = ChatChunk(), Usage(), {0: _Answer()}
     async for chunk in chunks:
-        answer.add(chunk)
-    return answer.whole()
+        last = chunk
+        if isinstance(chunk.usage, Usage):
+            usage = chunk.usage
+        for choice in chunk.choices:
+            answers.setdefault(choice.index, _Answer()).add(choice)
+    choices = [answers[index].whole(index) for index in sorted(answers)]
+    return ChatCompletion(last.id, last.created, last.model, choices, usage, last.waits)
 
 
 class _Answer:
+    """One choice."""
+
     def __init__(self) -> None:
-        self._last = ChatChunk()
-        self._usage = Usage()
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -29,25 +34,19 @@ class _Answer:
         self._logprobs: dict[str, list[Any]] = {}
         self._finish: str | None = None
 
-    def add(self, chunk: ChatChunk) -> None:
-        self._last = chunk
-        if isinstance(chunk.usage, Usage):
-            self._usage = chunk.usage
-        for choice in chunk.choices:
-            self._finish = choice.finish_reason or self._finish
-            self._delta(choice.delta)
-            for name, found in (choice.logprobs or {}).items():
-                self._logprobs.setdefault(name, []).extend(found or [])
-
-    def _delta(self, delta: Delta) -> None:
+    def add(self, choice: ChunkChoice) -> None:
+        delta = choice.delta
+        self._finish = choice.finish_reason or self._finish
         self._text.append(delta.content or "")
         self._reasoning.append(delta.reasoning_content or "")
         self._refusal.append(delta.refusal or "")
         for part in delta.tool_calls or []:
             _merge(self._calls.setdefault(int(part.get("index") or 0), {}), part)
+        for name, found in (choice.logprobs or {}).items():
+            self._logprobs.setdefault(name, []).extend(found or [])
 
-    def whole(self) -> ChatCompletion:
-        calls = [self._calls[index] for index in sorted(self._calls)]
+    def whole(self, index: int) -> Choice:
+        calls = [self._calls[number] for number in sorted(self._calls)]
         text = "".join(self._text)
         message = AnswerMessage(
             content=text if text or not calls else None,
@@ -55,9 +54,7 @@ class _Answer:
             tool_calls=calls or UNSET,
             reasoning_content="".join(self._reasoning) or UNSET,
         )
-        choice = Choice(message, self._finish, logprobs=self._logprobs or None)
-        last = self._last
-        return ChatCompletion(last.id, last.created, last.model, [choice], self._usage, last.waits)
+        return Choice(message, self._finish, index, logprobs=self._logprobs or None)
 
 
 def _merge(call: dict[str, Any], part: dict[str, Any]) -> None:

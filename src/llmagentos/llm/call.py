@@ -27,6 +27,7 @@ class Call:
         self._deadline = deadline
         self._silence_s = silence_s
         self._created = int(clock.time())
+        self._opened: set[int] = set()
         self._cancelled = False
         self._scope: asyncio.Timeout | None = None
 
@@ -53,12 +54,18 @@ class Call:
                 return
             yield chunk
 
-    def ours(self, chunk: ChatChunk, *, first: bool) -> ChatChunk:
-        """The engine's chunk under our names: one id for the whole answer, the model as it is called here."""
-        choice = chunk.choices[0]
-        if first and choice.delta.role is None:
-            choice = msgspec.structs.replace(choice, delta=msgspec.structs.replace(choice.delta, role="assistant"))
-        return self._chunk([choice])
+    def ours(self, chunk: ChatChunk) -> ChatChunk:
+        """The engine's chunk under our names: one id for the whole answer, the model as it is called here.
+
+        The first piece of each choice says whose it is.
+        """
+        choices = chunk.choices
+        for place, choice in enumerate(choices):
+            if choice.index not in self._opened:
+                self._opened.add(choice.index)
+                delta = msgspec.structs.replace(choice.delta, role="assistant")
+                choices = [*choices[:place], msgspec.structs.replace(choice, delta=delta), *choices[place + 1 :]]
+        return self._chunk(choices)
 
     def usage(self) -> ChatChunk:
         """The last chunk: no text, but what the call took."""

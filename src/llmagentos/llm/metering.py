@@ -114,6 +114,8 @@ class Measurement:
         self._queue_s = 0.0
         self._ttft_s: float | None = None
         self._pieces = 0
+        self._suspensions = 0
+        self._suspended_s = 0.0
         self._usage: Usage | None = None
         self._span = tracing.begin(
             f"{operation} {model}",
@@ -129,10 +131,22 @@ class Measurement:
         self._queue_s = waited
         metrics.LLM_QUEUE.labels(self.model).observe(waited)
 
-    def piece(self) -> None:
+    def suspended(self) -> None:
+        """It gave its slot to a more urgent call."""
+        if self._span is not None:
+            self._span.add_event("suspended", {"llmagentos.tokens": self._pieces})
+
+    def resumed(self, waited: float) -> None:
+        """It has a slot again, after `waited` seconds more."""
+        self._suspended_s += waited
+        self._suspensions += 1
+        if self._span is not None:
+            self._span.add_event("resumed", {"llmagentos.queue_s": waited})
+
+    def piece(self, tokens: int = 1) -> None:
         """The engine sent a piece of the answer."""
-        self._pieces += 1
-        self._meter.generated(self.model, 1)
+        self._pieces += tokens
+        self._meter.generated(self.model, tokens)
         if self._ttft_s is None:
             self._ttft_s = self._clock.monotonic() - self._begun
 
@@ -142,7 +156,7 @@ class Measurement:
 
     @property
     def usage(self) -> Usage:
-        """What the call took; when the engine did not say, the pieces count as tokens of the answer."""
+        """What the call took; when the engine did not say, what came was counted."""
         if self._usage is not None:
             return self._usage
         tokens_in = self.expected_in if self._pieces else 0
@@ -158,7 +172,9 @@ class Measurement:
     @property
     def waits(self) -> Waits:
         """How long it waited."""
-        return Waits(round(self._queue_s, 4), None if self._ttft_s is None else round(self._ttft_s, 4))
+        return Waits(
+            round(self._queue_s + self._suspended_s, 4), None if self._ttft_s is None else round(self._ttft_s, 4)
+        )
 
     def end(self, error: BaseException | None) -> None:
         """It is over; with `error` it failed or was cancelled."""
@@ -173,7 +189,7 @@ class Measurement:
             _status(error),
             self.usage.prompt_tokens,
             self.usage.completion_tokens,
-            self._queue_s,
+            self._queue_s + self._suspended_s,
             duration,
             self._ttft_s,
             self.run_id,
@@ -193,7 +209,7 @@ class Measurement:
         if call.ttft_s is not None:
             metrics.GEN_AI_FIRST_TOKEN.labels(*labels).observe(call.ttft_s)
             if call.tokens_out > 1:
-                per_token = (call.duration_s - call.ttft_s) / (call.tokens_out - 1)
+                per_token = (call.duration_s - call.ttft_s - self._suspended_s) / (call.tokens_out - 1)
                 metrics.GEN_AI_PER_TOKEN.labels(*labels).observe(per_token)
         if self._span is not None:
             self._span.set_attributes(
@@ -201,6 +217,7 @@ class Measurement:
                     "gen_ai.usage.input_tokens": call.tokens_in,
                     "gen_ai.usage.output_tokens": call.tokens_out,
                     "llmagentos.queue_s": call.queue_s,
+                    "llmagentos.preemptions": self._suspensions,
                 }
             )
             if error_type:

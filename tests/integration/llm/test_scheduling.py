@@ -15,7 +15,7 @@ from llmagentos.api.http import HttpClient
 from llmagentos.api.llm import PRIORITY_HEADER, ModelQueue
 from llmagentos.api.tokens import NewToken
 from support.gate import Held
-from support.scripted import Refuse, ScriptedEngine, scripted_engine
+from support.scripted import Refuse, ScriptedEngine, Wait, scripted_engine
 from support.server import ServerProcess, StartServer, eventually
 
 pytestmark = pytest.mark.anyio
@@ -189,3 +189,38 @@ async def test_a_call_for_a_run_uses_the_share_of_who_asked(start_server: StartS
 
 def test_the_header_has_its_name() -> None:
     assert PRIORITY_HEADER == "X-LLMAgentOS-Priority"
+
+
+async def test_a_run_that_gave_way_says_so_and_goes_on(start_server: StartServer) -> None:
+    first, urgent = asyncio.Event(), asyncio.Event()
+    parts = iter([["One ", Wait(first), "two ", "three"], ["now", Wait(urgent)], ["three"]])
+    async with scripted_engine(lambda _: next(parts)) as engine:
+        model = {"engine": "openai", "url": engine.url, "slots": 1, "preemptive": True}
+        config = json.dumps({"models": {"m": model}, "node": {"enabled": False}})
+        server = await asyncio.to_thread(start_server, config)
+        async with server.client() as admin:
+            await admin.put("/api/v1/agents/teller", {"name": "teller", "model": "m", "instructions": "Tell."}, dict)
+            run = await admin.post("/api/v1/runs", {"agent": "teller", "input": "Go.", "priority": 15}, dict)
+            await eventually(lambda: engine.active)
+            async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.token, max_retries=0) as client:
+                call = asyncio.create_task(
+                    client.chat.completions.create(
+                        model="m",
+                        messages=[{"role": "user", "content": "Now!"}],
+                        extra_headers={PRIORITY_HEADER: "realtime"},
+                    )
+                )
+                while not (await admin.get("/api/v1/models/queue", list[ModelQueue]))[0].waiting:
+                    await asyncio.sleep(0.01)
+                first.set()
+                await eventually(lambda: len(engine.requests) == 2)
+                shown = await asyncio.to_thread(server.llmctl, "ps")
+                assert "preempted: a slot again (m #1)" in shown.stdout
+                urgent.set()
+                assert (await call).choices[0].message.content == "now"
+            await eventually(lambda: len(engine.requests) == 3)
+            assert engine.requests[2]["messages"][-1] == {"role": "assistant", "content": "One two "}
+            done = await asyncio.to_thread(server.llmctl, "wait", run["id"])
+            assert done.returncode == 0, done.stderr
+            answer = await asyncio.to_thread(server.llmctl, "logs", run["id"])
+            assert "One two three" in answer.stdout

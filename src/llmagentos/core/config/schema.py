@@ -108,6 +108,9 @@ class LlamaCpp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     context: Annotated[int, Meta(ge=256, description="Tokens of context per slot")] = 4096
     threads: Annotated[PositiveInt | None, Meta(description="CPU threads; without it as llama.cpp chooses")] = None
     keep_alive: KeepAlive = "always"
+    preemptive: Annotated[
+        bool, Meta(description="Answers under way give their slots to calls of a higher priority, and go on afterwards")
+    ] = True
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     aliases: Annotated[list[str], Meta(description="Other names for this model")] = []
     fallbacks: Fallbacks = []
@@ -159,6 +162,13 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     ] = None
     pass_priority: Annotated[
         bool, Meta(description="Send each call's nice value as `priority`, as vLLM takes it: lower is sooner")
+    ] = False
+    preemptive: Annotated[
+        bool,
+        Meta(
+            description="Answers under way give their slots to calls of a higher priority and go on afterwards. Only "
+            "for engines that continue a message of the assistant that stands last, as llama.cpp's server does"
+        ),
     ] = False
     queue: Annotated[PositiveInt, Meta(description="Calls that may wait; more are refused with 429")] = 256
     timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for the first token, seconds")] = 120.0

@@ -88,6 +88,7 @@ def waits(t: Translate) -> Mapping[str, str]:
         "rate": t("waits for the limit per minute"),
         "backoff": t("the endpoint asked to wait"),
         "held": t("held"),
+        "preempted": t("gave its slot to a more urgent call"),
     }
 
 

@@ -59,6 +59,7 @@ def waiting(queues: Iterable[ModelQueue], t: Translate) -> list[dict[str, Any]]:
         "rate": t("the limit per minute"),
         "backoff": t("the endpoint, which asked to wait"),
         "held": t("its run to be resumed"),
+        "preempted": t("a slot again, after a more urgent call"),
     }
     return [
         {

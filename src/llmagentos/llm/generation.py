@@ -1,0 +1,125 @@
+"""One answer as it is generated: at once, or with interruptions for more urgent calls.
+
+    running   -> suspended   its slot is wanted, and it can be continued
+    suspended -> running     it has a slot again: the engine goes on after the text that there is
+    running   -> ended       the engine said why it stopped
+
+What is continued is the conversation with the text so far as the beginning of the assistant's message. The
+engine has read nearly all of it before (its prefix cache), so next to nothing is computed twice, and with
+temperature 0 the text goes on as it would have.
+
+Not interrupted is what could not go on unnoticed: calls of tools and answers in a given form (the grammar's
+state is not in the text), drawn with a seed (the state of the random numbers is not either), thoughts (they
+are no part of the message), several answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET
+
+from llmagentos.api.llm import ChatChunk, ChatRequest, Message, Timings, Usage
+
+State = Literal["running", "suspended", "ended"]
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    "running": frozenset({"suspended", "ended"}),
+    "suspended": frozenset({"running"}),
+    "ended": frozenset(),
+}
+
+
+def interruptible(request: ChatRequest) -> bool:
+    """Whether the answer to `request` can be continued after an interruption."""
+    drawn = request.seed is not None and request.temperature != 0
+    formed = request.response_format is not None and request.response_format.get("type") != "text"
+    last = request.messages[-1]
+    begun = last.role == "assistant" and not (isinstance(last.content, str) and not last.tool_calls)
+    return not (drawn or formed or begun or request.tools or request.choices > 1)
+
+
+class Generation:
+    """The answer to `request`. With `yields` it can be interrupted."""
+
+    def __init__(self, request: ChatRequest, *, yields: bool) -> None:
+        self.state: State = "running"
+        self.tokens = 0
+        """Tokens of the answer so far."""
+        self._yields = yields and interruptible(request)
+        self._asked = msgspec.structs.replace(request, timings_per_token=True) if self._yields else request
+        self._text: list[str] = []
+        self._before = 0
+        self._prompt: int | None = None
+        self._cached = 0
+
+    @property
+    def request(self) -> ChatRequest:
+        """What the engine is asked, first or to go on."""
+        if not self._before:
+            return self._asked
+        text, messages = "".join(self._text), self._asked.messages
+        if (last := messages[-1]).role == "assistant":
+            going_on = [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{text}")]
+        else:
+            going_on = [*messages, Message("assistant", text)]
+        return msgspec.structs.replace(self._asked, messages=going_on, **self._left())
+
+    @property
+    def suspendable(self) -> bool:
+        """Whether it can be interrupted now: there is text, and more may come."""
+        limit = self._asked.limit
+        room = limit is None or self.tokens < limit
+        return self._yields and self.state == "running" and self.tokens > self._before and room
+
+    def took(self, chunk: ChatChunk) -> int:
+        """A piece came; how many tokens it is worth."""
+        if not chunk.choices:
+            return 0
+        choice = chunk.choices[0]
+        tokens = 1 if chunk.adds else 0
+        if self._yields:
+            if choice.delta.reasoning_content or choice.delta.refusal or choice.delta.tool_calls:
+                self._yields = False
+            self._text.append(choice.delta.content or "")
+            if isinstance(chunk.timings, Timings) and chunk.adds:
+                tokens = max(0, self._before + chunk.timings.predicted_n - self.tokens)
+                if self._prompt is None:
+                    self._prompt = chunk.timings.prompt_n + chunk.timings.cache_n
+                    self._cached = chunk.timings.cache_n
+        self.tokens += tokens
+        if choice.finish_reason is not None and self.state == "running":  # of several choices each says it
+            self._become("ended")
+        return tokens
+
+    def suspend(self) -> None:
+        """It gives up its slot. Raises `ValueError` when it is not `suspendable`."""
+        if not self.suspendable:
+            raise ValueError("this answer cannot be interrupted now")
+        self._become("suspended")
+        self._before = self.tokens
+
+    def resume(self) -> None:
+        """It has a slot again: `request` goes on."""
+        self._become("running")
+
+    def usage(self, last: Usage) -> Usage:
+        """What all of it took, by what the engine said of the last part."""
+        if not self._before:
+            return last
+        prompt = self._prompt if self._prompt is not None else max(0, last.prompt_tokens - self._before)
+        out = self._before + last.completion_tokens
+        known = {"cached_tokens": self._cached} if isinstance(last.prompt_tokens_details, dict) else UNSET
+        return Usage(prompt, out, prompt + out, known)
+
+    def _left(self) -> dict[str, int]:
+        if (limit := self._asked.limit) is None:
+            return {}
+        name = "max_tokens" if self._asked.max_completion_tokens is None else "max_completion_tokens"
+        return {name: limit - self._before}
+
+    def _become(self, state: State) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"an answer that is {self.state} cannot be {state}")
+        self.state = state

@@ -1,0 +1,206 @@
+"""What every call passes: its budget, the queue, the engine. All of it is given back however the call ends.
+
+Nothing in the clean-up waits, so that a slot is free at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from llmagentos.api.llm import ChatRequest, EmbeddingRequest
+from llmagentos.core.clock import Clock
+from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.kernel.calls import Submission
+from llmagentos.kernel.policy import Policy
+from llmagentos.kernel.scheduling import PolicyScheduler
+from llmagentos.llm.admission import Admissions, Slot
+from llmagentos.llm.asking import Asked, Standings
+from llmagentos.llm.budget_calls import Demand, Hold
+from llmagentos.llm.call import Call
+from llmagentos.llm.directory import Directory, Model
+from llmagentos.llm.engines.engine import Engine
+from llmagentos.llm.failures import broken, refused
+from llmagentos.llm.generation import interruptible
+from llmagentos.llm.metering import Measurement, Meter, Operation
+from llmagentos.llm.replicas import Replicas
+from llmagentos.llm.sizes import Sizes, length_of, prefix_of
+from llmagentos.llm.tries import Tries
+
+Request = ChatRequest | EmbeddingRequest
+Holding = Callable[[Measurement, Asked, Demand], AbstractAsyncContextManager[Hold]]
+"""Holds what a call may take of its budgets while it is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that has its slot."""
+
+    call: Call
+    slot: Slot
+    model: Model
+    request: Request
+    submission: Submission
+    most_out: int | None
+    """The most tokens that its budget lets it generate; None when no budget limits it."""
+
+
+class Passage:
+    """The way of calls to `models`. `shares` are the weights of tenants; 1 for those that are not named."""
+
+    def __init__(
+        self, models: Sequence[Model], *, meter: Meter, clock: Clock, policy: Policy, shares: Mapping[str, float]
+    ) -> None:
+        self.models = Directory(models)
+        self.standings = Standings()
+        self.holding: Holding = _unlimited
+        self._meter = meter
+        self._clock = clock
+        self._shares = dict(shares)
+        self._runs: dict[str, set[Call]] = {}
+        self._sizes = {model.name: Sizes() for model in models}
+        scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
+        self.admissions = Admissions(scheduler, [m.name for m in models], clock)
+        self.replicas = {model.name: Replicas.of(model, clock) for model in models}
+        for name, replicas in self.replicas.items():
+            replicas.on_open = partial(self._changed, name)
+            if (residence := self.models[name].residence) is not None:
+                residence.on_change = replicas.on_open
+
+    def again(self, tries: Tries, error: LLMAgentOSError) -> bool:
+        """Whether what failed with `error` is to be tried again."""
+        usable = {model.name: self.replicas[model.name].usable for model in self.models}
+        return tries.after(error, self._clock.monotonic(), models=self.models, usable=lambda name: usable[name]())
+
+    def cancel_run(self, run_id: str) -> int:
+        """Stop the calls of a run, waiting or running; how many."""
+        calls = list(self._runs.get(run_id, ()))
+        for call in calls:
+            call.cancel()
+        return len(calls)
+
+    @asynccontextmanager
+    async def call(self, operation: Operation, request: Request, asked: Asked, tries: Tries) -> AsyncIterator[Admitted]:
+        """A call that has its slot; metered and given back however the block ends."""
+        model = tries.model
+        measured = self._meter.begin(
+            operation, model=model.name, engine=model.kind, caller=str(asked.caller), run_id=asked.run_id
+        )
+        call = Call(measured, self._clock, deadline=asked.deadline, silence_s=model.silence_s)
+        length = length_of(request)
+        submission = self._submission(measured.id, model, request, length, asked)
+        measured.expected_in = submission.tokens_in
+        error: BaseException | None = None
+        with self._tracked(call, asked.run_id):
+            try:
+                self._ready(model)
+                async with AsyncExitStack() as stack:
+                    held = self.holding(measured, asked, _demand(request, submission.tokens_in))
+                    hold = await call.turn(lambda: stack.enter_async_context(held))
+                    waiting = self.admissions.slot(submission)
+                    slot = await call.turn(lambda: stack.enter_async_context(waiting))
+                    measured.admitted(slot.waited)
+                    hold.started = True
+                    yield Admitted(call, slot, model, request, submission, hold.most_out)
+                if operation != "embeddings":
+                    self._sizes[model.name].observe(length, measured.usage)
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                measured.end(error)
+
+    @contextmanager
+    def engine(self, admitted: Admitted, tries: Tries) -> Iterator[Engine]:
+        """The engine for a call that has its slot. What comes of it is told to the scheduler and to the breakers."""
+        model, slot = admitted.model, admitted.slot
+        replicas = self.replicas[model.name]
+        prefix = prefix_of(admitted.request, admitted.submission.program) if replicas.several else None
+        engine: Engine | None = None
+        try:
+            with replicas.place(prefix, admitted.submission.tokens_in, tries.avoid) as engine:
+                yield engine
+            slot.outcome = admitted.call.measured.outcome
+        except LLMAgentOSError as error:
+            # One of several that is down is its breaker's concern: the others take the model's calls meanwhile.
+            slot.outcome = None if replicas.several and broken(error) else refused(error)
+            raise
+        finally:
+            if engine is not None and engine.left:
+                self._learn(model.name, engine.left, slot)
+            self.admissions.resize(model.name, replicas.slots())
+
+    async def aclose(self) -> None:
+        """Close the connections to the engines and store what was metered."""
+        for replicas in self.replicas.values():
+            await replicas.aclose()
+        await self._meter.flush()
+
+    def _submission(self, call_id: str, model: Model, request: Request, length: int, asked: Asked) -> Submission:
+        chat = request if isinstance(request, ChatRequest) else None
+        size = self._sizes[model.name].of(length, 0 if chat is None else _most_out(chat))
+        return Submission(
+            call_id,
+            model.name,
+            str(asked.caller),
+            asked.run_id,
+            asked.deadline,
+            tenant=asked.tenant,
+            share=self._shares.get(asked.tenant, 1.0),
+            priority=asked.priority,
+            program=asked.program,
+            tokens_in=size.tokens_in,
+            tokens_out=size.tokens_out,
+            interruptible=chat is not None and model.capacity.preemptive and interruptible(chat),
+        )
+
+    def _learn(self, model: str, left: Mapping[str, float], slot: Slot) -> None:
+        self.admissions.learn(model, left)
+        if "wait" in left and slot.outcome is not None and slot.outcome.retry_after is None:
+            slot.outcome = replace(slot.outcome, retry_after=left["wait"])
+
+    def _ready(self, model: Model) -> None:
+        """Raises `BreakerOpen` or `QuotaExhausted` when no engine of the model may be sent calls."""
+        replicas = self.replicas[model.name]
+        replicas.called()
+        self.admissions.resize(model.name, replicas.slots())
+        if not replicas.usable():
+            raise replicas.refusal()
+
+    def _changed(self, model: str) -> None:
+        """A breaker opened, or the model's process came or went."""
+        replicas = self.replicas[model]
+        self.admissions.resize(model, replicas.slots())
+        if not replicas.usable():
+            self.admissions.fail(model, replicas.refusal)
+        self.admissions.advance()
+
+    @contextmanager
+    def _tracked(self, call: Call, run_id: str | None) -> Iterator[None]:
+        if run_id is None:
+            yield
+            return
+        self._runs.setdefault(run_id, set()).add(call)
+        try:
+            yield
+        finally:
+            self._runs[run_id].discard(call)
+            if not self._runs[run_id]:
+                del self._runs[run_id]
+
+
+def _most_out(request: ChatRequest) -> int | None:
+    return None if request.limit is None else request.limit * request.choices
+
+
+def _demand(request: Request, tokens_in: int) -> Demand:
+    if isinstance(request, ChatRequest):
+        return Demand(tokens_in, _most_out(request))
+    return Demand(tokens_in, generates=False)
+
+
+@asynccontextmanager
+async def _unlimited(measured: Measurement, _: Asked, demand: Demand) -> AsyncIterator[Hold]:
+    yield Hold(measured.id, (), None, None, demand.most_out)
