@@ -24,6 +24,7 @@ from llmagentos.core.events import Hub
 from llmagentos.fleet import filters
 from llmagentos.fleet.availability import Change, step
 from llmagentos.fleet.enrolment import Enrolment, removed
+from llmagentos.fleet.playbooks.machines import Machines
 from llmagentos.fleet.presence import Presence
 from llmagentos.storage.nodes import NodeRecord, NodeRecords
 
@@ -103,13 +104,20 @@ class Nodes:
                 found.append(summary)
         return found
 
-    async def grouped(self) -> dict[str, list[str]]:
-        """Every node with its groups, as inventories without `-i` have them."""
-        return {record.name: filters.groups(record.facts, record.labels) for record in await self._records.all()}
+    async def known(self) -> Machines:
+        """Every node as an inventory without `-i` has them."""
+        records = await self._records.all()
 
-    async def matching(self, expression: str) -> list[str]:
-        """Names of the nodes that `expression` matches. Raises `FilterError`."""
-        return [summary.name for summary in await self.listing({}, expression)]
+        def matching(expression: str) -> set[str]:
+            chosen = filters.parse(expression)
+            seen = ((record, self._summary(record, 0)) for record in records)
+            return {
+                record.name
+                for record, summary in seen
+                if chosen(filters.values(summary, record.facts, record.heartbeat))
+            }
+
+        return Machines({record.name: filters.groups(record.facts, record.labels) for record in records}, matching)
 
     async def show(self, name: str, queues: Mapping[str, int]) -> Node:
         """One node. Raises `NotFound` with the nearest name."""

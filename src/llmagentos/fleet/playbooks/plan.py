@@ -14,6 +14,7 @@ from llmagentos.fleet.playbooks import bundle, spanning, spans
 from llmagentos.fleet.playbooks.check import Play, Reader
 from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
+from llmagentos.fleet.playbooks.machines import FILTER, matching, mentions_groups
 from llmagentos.fleet.playbooks.patterns import IMPLICIT, Selector, UnknownHost
 from llmagentos.fleet.playbooks.sources import of_nodes, read
 from llmagentos.fleet.playbooks.vocabulary import vocabulary
@@ -45,22 +46,39 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
     plays = reader.playbook(path)
     builder = read(spec.inventory) if spec.inventory else of_nodes(nodes)
     wants = spanning.needs(files, frozenset(reader.read))
-    hosts, local = _targets(plays, builder, spec.limit, wants.makes_groups)
+    allowed = _allowed(builder, spec.limit, nodes)
+    hosts, local = _targets(plays, builder, allowed, spec.limit, wants.makes_groups)
+    if spec.limit is not None and spec.limit.startswith(FILTER):  # what runs the playbook knows host patterns alone
+        spec = msgspec.structs.replace(spec, limit=",".join(host for host in builder.hosts if host in allowed))
     _require_nodes(hosts, builder, nodes)
     directories = [source.directory for source in spec.inventory if source.directory is not None]
-    inventory = builder.wire(directories[0] if directories else None)
     span = spans.of(spec, files, reader, plays, wants, hosts, builder, frozenset(nodes))
+    if not spec.inventory and not mentions_groups([*files.values(), *map(str.encode, files)]):
+        builder = of_nodes(nodes, grouped=False)
+    inventory = builder.wire(directories[0] if directories else None)
     if span is not None:
         inventory = msgspec.structs.replace(inventory, span=span)
         return Plan(span.nodes, inventory, local)
     return Plan(hosts, inventory, local)
 
 
+def _allowed(builder: Builder, limit: str | None, nodes: Sequence[str]) -> set[str]:
+    """The hosts that `--limit` leaves: a host pattern, or `filter:` with an expression over the nodes' facts."""
+    if limit is None:
+        return set(builder.hosts)
+    if not limit.startswith(FILTER):
+        return set(_limited(Selector(list(builder.hosts), builder.groups()), limit))
+    found = matching(nodes, limit.removeprefix(FILTER)) & builder.hosts.keys()
+    if not found:
+        hint = "`llmctl nodes --filter EXPRESSION` tries it"
+        raise UnknownHost(f"--limit: no node matches the filter {limit.removeprefix(FILTER)!r}", hint=hint)
+    return found
+
+
 def _targets(
-    plays: Sequence[Play], builder: Builder, limit: str | None, makes_groups: bool
+    plays: Sequence[Play], builder: Builder, allowed: set[str], limit: str | None, makes_groups: bool
 ) -> tuple[list[str], bool]:
     selector = Selector(list(builder.hosts), builder.groups())
-    allowed = set(builder.hosts) if limit is None else set(_limited(selector, limit))
     wanted: set[str] = set()
     local = False
     for play in plays:

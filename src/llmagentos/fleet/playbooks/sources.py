@@ -9,13 +9,16 @@ from llmagentos.fleet.playbooks.document import InventoryError, PlaybookError
 from llmagentos.fleet.playbooks.inventory import Builder
 from llmagentos.fleet.playbooks.inventory_ini import read_ini
 from llmagentos.fleet.playbooks.inventory_yaml import read_yaml
+from llmagentos.fleet.playbooks.machines import groups_of
 
 
-def of_nodes(nodes: Sequence[str]) -> Builder:
-    """The inventory without `-i`: every node."""
+def of_nodes(nodes: Sequence[str], *, grouped: bool = True) -> Builder:
+    """The inventory without `-i`: every node, unless not `grouped` in the groups that its facts and labels make."""
     builder = Builder()
-    for name in nodes:
+    for name, groups in groups_of(nodes).items():
         builder.host(name, "all", {}, "nodes", 1)
+        for group in groups if grouped else ():
+            builder.host(name, builder.group(group, "nodes", 1), {}, "nodes", 1)
     return builder
 
 
