@@ -4,25 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Literal, Protocol
 
 import click
+import msgspec
 
 from llmagentos.api import jobs as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import Job, JobRecord
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.job_output import Printer, recap
-from llmagentos.cli.output import note
+from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.core.errors import Conflict, Unavailable
 from llmagentos.core.i18n import tr
 
+Form = Literal["text", "lines", "document"]
+"""How a job is told: as ansible-playbook does, a line of JSON for each event, or one JSON document at the end."""
 PATIENCE_S = 60.0
 """How long a server that went away may take to come back."""
 INTERRUPTED = 130
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-async def follow(client: ApiClient, job: int, printer: Printer) -> Job:
+class Shows(Protocol):
+    """What a job's events are told to."""
+
+    def show(self, record: JobRecord) -> None:
+        """One event."""
+        ...
+
+
+class _Lines:
+    """Prints events as JSON, one a line."""
+
+    def show(self, record: JobRecord) -> None:
+        emit(msgspec.json.encode(record).decode())
+
+
+class _Kept:
+    """Keeps events for the end."""
+
+    def __init__(self) -> None:
+        self.records: list[JobRecord] = []
+
+    def show(self, record: JobRecord) -> None:
+        self.records.append(record)
+
+
+async def follow(client: ApiClient, job: int, printer: Shows) -> Job:
     """Print what comes until the job ends; then it. Raises `Unavailable` when the server stays away."""
     notices = _Notices(job)
     after = 0
@@ -75,24 +104,31 @@ class _Notices:
                 note(tr("waits on {node}; jobs before it: {count}", node=host.node, count=host.ahead))
 
 
-def watch(job: int, *, hosts: int, verbosity: int, offer_cancel: bool) -> int:
+def watch(job: int, *, hosts: int, verbosity: int, offer_cancel: bool, form: Form = "text") -> int:
     """Follow `job` to its end and print its recap; the exit code, ansible-playbook's.
 
     After Ctrl-C the job goes on, unless `offer_cancel` and the user wants it cancelled.
     """
+    kept, lines, printer = _Kept(), _Lines(), Printer(hosts=hosts, verbosity=verbosity)
+    shows: dict[Form, Shows] = {"document": kept, "lines": lines, "text": printer}
     try:
-        ended = execute(_watch(job, Printer(hosts=hosts, verbosity=verbosity)))
+        ended = execute(_watch(job, shows[form]))
     except KeyboardInterrupt:
         _interrupted(job, offer_cancel)
         return INTERRUPTED
-    recap(ended.hosts)
-    for host in ended.hosts:
-        if host.message and host.recap is not None:  # without a recap its line has said it
-            note(f"{host.node}: {host.message}")
+    if form == "document":
+        emit_json({"job": ended, "events": kept.records})
+    elif form == "lines":
+        emit(msgspec.json.encode({"job": ended}).decode())
+    else:
+        recap(ended.hosts, printer.recaps)
+        for host in ended.hosts:
+            if host.message and host.recap is not None:  # without a recap its line has said it
+                note(f"{host.node}: {host.message}")
     return ended.summary.exit_code or 0
 
 
-async def _watch(job: int, printer: Printer) -> Job:
+async def _watch(job: int, printer: Shows) -> Job:
     async with connected() as client:
         return await follow(client, job, printer)
 

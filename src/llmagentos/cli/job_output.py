@@ -10,7 +10,7 @@ import difflib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmagentos.api.jobs import (
@@ -19,6 +19,7 @@ from llmagentos.api.jobs import (
     JobRecord,
     LogLine,
     PlayStarted,
+    Recap,
     Stats,
     TaskResult,
     TaskStarted,
@@ -47,6 +48,8 @@ class Printer:
         self._shown_plays = 0
         self._current: dict[str, TaskStarted] = {}  # by node
         self._looping: set[str] = set()  # nodes whose current task told of items
+        self.recaps: dict[str, dict[str, Stats]] = {}
+        """What each node told at last, by host: its own, and `localhost` where a play says so."""
 
     def show(self, record: JobRecord) -> None:
         """Print one event."""
@@ -61,6 +64,8 @@ class Printer:
         elif isinstance(event, TaskResult):
             self._task(node)
             self._result(node, event)
+        elif isinstance(event, Recap):
+            self.recaps[node] = event.hosts
         elif isinstance(event, LogLine):
             _line(event, "" if self._alone else f"[{node}] ")
 
@@ -156,13 +161,16 @@ def _line(event: LogLine, where: str) -> None:
     note(paint(f"{where}{prefix}{event.text}", colour, err=True))
 
 
-def recap(hosts: Sequence[JobHost]) -> None:
-    """`PLAY RECAP`, with a line for each node that ran anything."""
+def recap(hosts: Sequence[JobHost], told: Mapping[str, Mapping[str, Stats]] | None = None) -> None:
+    """`PLAY RECAP`, with a line for each host that anything was run for; `told` is what each node told of its hosts."""
     _banner("PLAY RECAP")
     for host in hosts:
-        if host.recap is not None:
-            emit(recap_line(host.node, host.recap))
-        else:
+        lines = (told or {}).get(host.node)
+        if lines is None and host.recap is not None:
+            lines = {host.node: host.recap}
+        for name, stats in (lines or {}).items():
+            emit(recap_line(name, stats))
+        if not lines and (host.state != "succeeded" or host.message):
             emit(f"{host.node:<26} : {host.state}" + (f": {host.message}" if host.message else ""))
     emit()
 

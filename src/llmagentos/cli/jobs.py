@@ -156,7 +156,7 @@ def logs(ctx: click.Context, number: int, follow: bool, verbosity: int) -> None:
     printer = Printer(hosts=len(found.hosts), verbosity=verbosity)
     for record in records:
         printer.show(record)
-    recap(found.hosts)
+    recap(found.hosts, printer.recaps)
 
 
 async def _job(number: int) -> Job:

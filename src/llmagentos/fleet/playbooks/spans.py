@@ -39,6 +39,8 @@ def of(
     reasons = wants.found if len(hosts) > 1 or helpers - set(hosts) else []
     if len(hosts) > 1:
         reasons = [*reasons, *_loose(reader, plays)]
+        if spec.forks is not None and spec.forks < len(hosts):
+            reasons = [Found(plays[0].file, plays[0].line, f"--forks {spec.forks}"), *reasons]
     if not _wanted(spec, reasons):
         return None
     read = frozenset(reader.read)
