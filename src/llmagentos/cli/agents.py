@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from llmagentos.agents.definition import read_agent
 from llmagentos.api import agents as api
-from llmagentos.api.agents import AgentInfo, AgentSpec
+from llmagentos.api.agents import AgentInfo, AgentSpec, ToolInfo
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, state, table, warn
+from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, state, table, warn
 from llmagentos.core.i18n import tr
 
 
@@ -61,10 +62,13 @@ async def _delete(name: str) -> None:
         await api.delete(client, name)
 
 
-@click.command(help=tr("List agents."))
+@click.group(help=tr("List agents; `show NAME` shows one with its tools."), invoke_without_command=True)
 @json_option
-def agents(as_json: bool) -> None:
+@click.pass_context
+def agents(ctx: click.Context, as_json: bool) -> None:
     """One line an agent."""
+    if ctx.invoked_subcommand is not None:
+        return
     found = execute(_listing())
     if as_json:
         emit_json(found)
@@ -92,15 +96,51 @@ async def _listing() -> list[AgentInfo]:
         return await api.listing(client)
 
 
-@click.command(help=tr("Show one agent."))
+@click.command(help=tr("Show one agent with its tools."))
 @click.argument("name")
+@click.option("--schema", is_flag=True, help=tr("Show what each tool takes, as JSON Schema."))
 @json_option
-def agent(name: str, as_json: bool) -> None:
-    """The definition in force and the versions that are kept."""
-    versions = execute(_versions(name))
+def agent(name: str, schema: bool, as_json: bool) -> None:
+    """The definition in force, the versions that are kept, and what its tools are now."""
+    versions, tools = execute(_versions(name))
     if as_json:
-        emit_json(versions[0])
+        emit_json({**msgspec.to_builtins(versions[0]), "tools": tools})
         return
+    _show(versions)
+    _show_tools(tools, schema)
+
+
+agents.add_command(agent, "show")
+
+
+def _show_tools(tools: list[ToolInfo], schema: bool) -> None:
+    if not tools:
+        return
+    emit()
+    table(
+        [tr("Tool"), tr("From"), tr("Arguments"), tr("Options"), tr("What it does")],
+        (
+            [
+                tool.name,
+                tool.source,
+                short(", ".join(tool.parameters.get("properties", {})) or "-", 40),
+                short(_options(tool) or "-", 40),
+                short(tool.error or tool.doc or "-", 60),
+            ]
+            for tool in tools
+        ),
+    )
+    for tool in tools if schema else ():
+        emit(f"\n{tool.name}: {msgspec.json.encode(tool.parameters).decode()}")
+
+
+def _options(tool: ToolInfo) -> str:
+    """What was said of it beyond where it comes from."""
+    given = [f"{name}={value}" for name, value in msgspec.to_builtins(tool.options).items()]
+    return ", ".join([*given, *(["idempotent"] if tool.idempotent and not tool.options.idempotent else [])])
+
+
+def _show(versions: list[AgentInfo]) -> None:
     shown = versions[0]
     limits = shown.spec.limits
     fields(
@@ -129,9 +169,9 @@ def agent(name: str, as_json: bool) -> None:
         emit(f"\n{shown.spec.instructions}")
 
 
-async def _versions(name: str) -> list[AgentInfo]:
+async def _versions(name: str) -> tuple[list[AgentInfo], list[ToolInfo]]:
     async with connected() as client:
-        return list(await api.versions(client, name))
+        return list(await api.versions(client, name)), await api.tools(client, name)
 
 
 def _tools(shown: AgentInfo) -> list[str]:

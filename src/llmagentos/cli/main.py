@@ -45,6 +45,7 @@ _AGENTS = {
     "delete": ("agents:delete", tr("Delete an agent")),
     "agents": ("agents:agents", tr("List agents")),
     "agent": ("agents:agent", tr("Show one agent")),
+    "mcp": ("mcp:mcp", tr("List MCP servers and their tools")),
     "models": ("models:models", tr("List models")),
     "budget": ("budget:budget", tr("Limits on what may be spent, and how far they are used")),
     "simulate": ("simulate:simulate", tr("Compare scheduling policies on a trace")),
