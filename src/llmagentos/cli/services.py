@@ -15,6 +15,7 @@ from llmagentos.api.http import HttpClient
 from llmagentos.api.registry import Instance, MethodSpec, Snapshot
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import ago, emit, emit_json, json_option, state, table
+from llmagentos.cli.span import Span
 from llmagentos.core.clock import SystemClock
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput
 from llmagentos.core.i18n import tr
@@ -35,22 +36,6 @@ class Row(msgspec.Struct, frozen=True):
     state: str
     registered: float
     methods: list[MethodSpec]
-
-
-class Span(click.ParamType[float]):
-    """Seconds, as `30` or `30s`."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds above 0. Fails with what was expected."""
-        try:
-            seconds = float(str(value).removesuffix("s"))
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            self.fail(tr("{value} is no number of seconds: write 30 or 30s", value=repr(value)), param, ctx)
-        return seconds
 
 
 @click.command(help=tr("List services and their instances."))

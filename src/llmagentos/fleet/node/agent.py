@@ -17,6 +17,7 @@ from llmagentos.core.errors import Unauthenticated
 from llmagentos.core.state import StateDirectory
 from llmagentos.fleet.node import modules
 from llmagentos.fleet.node.beats import Beats
+from llmagentos.fleet.node.collect.collector import Collector
 from llmagentos.fleet.node.endpoint import serving
 from llmagentos.fleet.node.join import identity
 from llmagentos.fleet.node.modules import Modules
@@ -70,15 +71,19 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
         variables = {
             "llmagentos_node": who.name,
             "llmagentos_modules_dir": str(directory.units),
+            "llmagentos_collect_dir": str(directory.collect),
             "llmagentos_python": sys.executable,
         }
         warm = Warm(directory.ansible, directory.root / "warm.log")
-        queue = Queue(client, directory.jobs, home=directory.ansible, variables=variables, warm=warm)
+        queue = Queue(
+            client, directory.jobs, home=directory.ansible, variables=variables, warm=warm, unseal=client.unseal
+        )
+        collector = Collector(client, directory.telemetry, directory.collect)
         beats = Beats(client, directory.root, modules=kept.status, heed=lambda beat: kept.heed(beat.drain))
         with log.bind(node=who.name), serving(directory, options.metrics) as url:
             _log.info("node agent runs", server=options.server, metrics=url)
             try:
-                loops = (queue.run(), beats.run(), kept.run(), warm.run(), client.keep())
+                loops = (queue.run(), beats.run(), kept.run(), warm.run(), client.keep(), collector.run())
                 await _until(stop, *(asyncio.create_task(loop) for loop in loops))
             except Unauthenticated as error:
                 hint = f"to join again: stop this, delete {directory.identity}, start it with a new join token"

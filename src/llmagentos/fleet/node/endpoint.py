@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from llmagentos.core import metrics
 from llmagentos.core.errors import ConfigError
 from llmagentos.core.files import write_whole
+from llmagentos.fleet.node.collect import readings
 from llmagentos.fleet.node.state import NodeDirectory
 
 SLOW_S = 5.0
@@ -74,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path != "/metrics":
             self._answer(404, "text/plain", b"only /metrics is here\n")
         else:
-            self._answer(200, metrics.CONTENT_TYPE, metrics.render())
+            self._answer(200, metrics.CONTENT_TYPE, metrics.render() + readings.render().encode())
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -51,6 +51,16 @@ class NodeDirectory:
         return self.root / "modules.d"
 
     @property
+    def collect(self) -> Path:
+        """What to collect beside the machine's own values, `NAME.yaml`, as playbooks write them."""
+        return self.root / "collect.d"
+
+    @property
+    def telemetry(self) -> Path:
+        """What was collected and not yet sent, and how far logs were read."""
+        return self.root / "telemetry"
+
+    @property
     def modules(self) -> Path:
         """One directory per module: its token and its log."""
         return self.root / "modules"
@@ -75,7 +85,7 @@ class NodeDirectory:
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             StateDirectory(self.root).check()
-            for directory in (self.jobs, self.units, self.modules, self.ansible):
+            for directory in (self.jobs, self.units, self.collect, self.telemetry, self.modules, self.ansible):
                 directory.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise StateUnusable(
