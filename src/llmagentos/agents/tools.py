@@ -218,7 +218,7 @@ async def described(
         for tool in offered:
             told = tool.doc.strip()
             shown = dict(tool.parameters)
-            options = msgspec.convert(msgspec.to_builtins(tool.options), ToolOptions, strict=False)
+            options = ToolOptions(**{name: getattr(tool.options, name) for name in ToolOptions.__struct_fields__})
             found.append(ToolInfo(tool.name, entry.source, told, shown, tool.idempotent, options))
     return found
 
