@@ -6,7 +6,6 @@ from llmagentos.core.errors import LLMAgentOSError, ModelError, Unavailable
 from llmagentos.kernel.calls import Outcome
 from llmagentos.kernel.routing import Failure
 from llmagentos.llm.engines.engine import (
-    LOADING_RETRY_S,
     EngineBusy,
     EngineRestarting,
     EngineStalled,
@@ -39,8 +38,6 @@ def broken(error: BaseException) -> bool:
 
 def refused(error: BaseException) -> Outcome | None:
     """The outcome of a call that the engine refused for lack of capacity; None for any other error."""
-    if isinstance(error, ModelLoading) and not isinstance(error, EngineRestarting):
-        return Outcome(0, 0, retry_after=LOADING_RETRY_S)
     if not isinstance(error, EngineBusy | QuotaExhausted):
         return None
     return Outcome(0, 0, overloaded=isinstance(error, EngineBusy), retry_after=error.retry_after)
@@ -50,6 +47,4 @@ def retry_after(error: LLMAgentOSError) -> float | None:
     """Seconds after which the same call may be sent again to the same model; None when that makes no sense."""
     if isinstance(error, EngineRestarting):
         return 0.0  # it has no slots until it is there again
-    if isinstance(error, ModelLoading):
-        return LOADING_RETRY_S
     return error.retry_after if isinstance(error, EngineBusy) else None
