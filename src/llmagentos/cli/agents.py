@@ -10,12 +10,15 @@ import msgspec
 from llmagentos.agents.definition import read_agent
 from llmagentos.api import agents as api
 from llmagentos.api.agents import AgentInfo, AgentSpec, ToolInfo
+from llmagentos.api.templates import TemplateSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, state, table, warn
+from llmagentos.cli.templates import is_template, read_template
+from llmagentos.cli.templates import put as put_template
 from llmagentos.core.i18n import tr
 
 
-@click.command(help=tr("Create agents from YAML files, or give them a new version."))
+@click.command(help=tr("Create agents and job templates from YAML files, or give them a new version."))
 @click.option(
     "-f",
     "--file",
@@ -27,11 +30,12 @@ from llmagentos.core.i18n import tr
 )
 def apply(files: tuple[Path, ...]) -> None:
     """Checks every file before anything is applied."""
-    specs = [read_agent(file) for file in files]
-    execute(_apply(specs))
+    made = [read_template(file) for file in files if is_template(file)]
+    specs = [read_agent(file) for file in files if not is_template(file)]
+    execute(_apply(specs, made))
 
 
-async def _apply(specs: list[AgentSpec]) -> None:
+async def _apply(specs: list[AgentSpec], templates: list[tuple[str, TemplateSpec, bytes]]) -> None:
     words = {"created": tr("created"), "changed": tr("changed"), "unchanged": tr("unchanged")}
     async with connected() as client:
         for spec in specs:
@@ -46,6 +50,15 @@ async def _apply(specs: list[AgentSpec]) -> None:
             )
             for warning in done.warnings:
                 warn(warning)
+        for name, template, content in templates:
+            put = await put_template(client, name, template, content)
+            told = tr(
+                "job template {name}: {change} (version {version})",
+                name=name,
+                change=words[put.change],
+                version=put.template.version,
+            )
+            emit(told)
 
 
 @click.command(help=tr("Delete an agent and stop its runs."))

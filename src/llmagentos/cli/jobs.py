@@ -1,4 +1,4 @@
-"""`llmctl jobs`, `llmctl job show|logs|cancel`."""
+"""`llmctl jobs`, `llmctl job show|logs|events|cancel|approve|deny`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import click
 
 from llmagentos.api import jobs as api
 from llmagentos.api.client import ApiClient
+from llmagentos.api.job_control import JobChange, history
 from llmagentos.api.jobs import Job, JobHost, JobRecord, JobSummary, PlayStarted, TaskResult
 from llmagentos.cli.connect import connected, execute
+from llmagentos.cli.job_decisions import approve, deny
 from llmagentos.cli.job_following import watch
 from llmagentos.cli.job_output import Printer, recap, result_line
+from llmagentos.cli.job_words import batch_row, change_row, waits_for
 from llmagentos.cli.output import (
     ago,
     duration,
@@ -31,12 +34,15 @@ from llmagentos.core.i18n import tr
 PAGE = 1000
 
 
-@click.command(help=tr("List jobs, newest first."))
+@click.group(invoke_without_command=True, help=tr("List jobs, newest first."))
 @click.option("-n", "--number", type=click.IntRange(1, PAGE), default=20, help=tr("How many."))
 @click.option("--node", help=tr("Only those on this node."))
 @json_option
-def jobs(number: int, node: str | None, as_json: bool) -> None:
-    """One line a job."""
+@click.pass_context
+def jobs(ctx: click.Context, number: int, node: str | None, as_json: bool) -> None:
+    """One line a job; the commands on one job hang below this group as well."""
+    if ctx.invoked_subcommand is not None:
+        return
     found = execute(_listing(number, node))
     if as_json:
         emit_json(found)
@@ -55,7 +61,8 @@ async def _listing(number: int, node: str | None) -> list[JobSummary]:
 
 def _row(job: JobSummary) -> list[object]:
     nodes = ", ".join(job.nodes)
-    return [job.id, state(job.state), _name(job), short(nodes, 40), job.created_by, ago(job.created), _took(job)]
+    shown = f"{state(job.state)}: {waits_for(job.waiting_for)}" if job.waiting_for else state(job.state)
+    return [job.id, shown, _name(job), short(nodes, 40), job.created_by, ago(job.created), _took(job)]
 
 
 def _name(job: JobSummary) -> str:
@@ -66,7 +73,7 @@ def _took(job: JobSummary | JobHost) -> str:
     return duration(job.ended - job.started if job.ended is not None and job.started is not None else None)
 
 
-@click.group(help=tr("Show one job, follow it, cancel it."))
+@click.group(help=tr("Show one job, follow it, cancel it, approve it."))
 def job() -> None:
     """Commands on one job hang below this group."""
 
@@ -90,13 +97,31 @@ def show(number: int, as_json: bool) -> None:
             (tr("Created"), when(summary.created)),
             (tr("Duration"), _took(summary)),
             (tr("Exit code"), "-" if summary.exit_code is None else summary.exit_code),
+            *_more(found),
         ]
     )
     emit()
     _hosts(found)
+    if found.batches:
+        emit()
+        table([tr("Batch"), tr("State"), tr("Nodes"), tr("Note")], map(batch_row, found.batches))
     if any(isinstance(record.event, TaskResult) for record in records):
         emit()
         _tasks(records)
+
+
+def _more(found: Job) -> list[tuple[str, object]]:
+    """What only some jobs have."""
+    summary, spec, approval = found.summary, found.spec, found.approval
+    pairs: list[tuple[str, object]] = []
+    if summary.waiting_for is not None:
+        pairs.append((tr("Waits for"), waits_for(summary.waiting_for)))
+    if approval is not None:
+        said = tr("{state} by {who}", state=approval.state, who=approval.by) if approval.by else state(approval.state)
+        pairs.append((tr("Approval"), f"{said}: {approval.reason}" if approval.reason else said))
+    shown: dict[str, object] = {tr("Made by"): summary.origin, tr("Lock"): spec.lock, tr("Window"): spec.window}
+    shown |= {tr("Priority"): summary.priority or None, tr("Note"): found.message}
+    return [*pairs, *((name, value) for name, value in shown.items() if value is not None)]
 
 
 async def _show(number: int) -> tuple[Job, list[JobRecord]]:
@@ -122,8 +147,12 @@ def _hosts(found: Job) -> None:
 
 
 def _why(found: Job, host: JobHost) -> str:
-    if host.message:
+    if host.message and host.not_before is None:
         return short(host.message, 80)
+    if host.state == "held":
+        if host.not_before is not None:
+            return tr("attempt {number} at {time}", number=host.attempt, time=when(host.not_before))
+        return tr("waits for batch {number}", number=host.batch) if host.batch is not None else ""
     if host.node in found.waiting:
         return tr("away: waits until it is back")
     return tr("jobs before it: {count}", count=host.ahead) if host.ahead else ""
@@ -182,3 +211,29 @@ async def _cancel(number: int) -> Job:
             return await api.cancel(client, number)
         except Conflict as error:
             raise Conflict(error.message, hint=tr("`llmctl job show {job}` shows how it ended", job=number)) from None
+
+
+@job.command(help=tr("Who changed a job, its nodes and batches, and when."))
+@click.argument("number", type=click.IntRange(1))
+@json_option
+def events(number: int, as_json: bool) -> None:
+    """Every change of a state, oldest first."""
+    found = execute(_history(number))
+    if as_json:
+        emit_json(found)
+        return
+    table([tr("Time"), tr("By"), tr("What"), tr("State"), tr("Note")], map(change_row, found))
+
+
+async def _history(number: int) -> list[JobChange]:
+    found: list[JobChange] = []
+    async with connected() as client:
+        while page := await history(client, number, after=found[-1].id if found else 0):
+            found += page
+    return found
+
+
+for command in (approve, deny):
+    job.add_command(command)
+for command in job.commands.values():
+    jobs.add_command(command)

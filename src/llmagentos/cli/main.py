@@ -41,6 +41,9 @@ _AGENTS = {
     "pause": ("control:pause", tr("Pause a run")),
     "resume": ("control:resume", tr("Let a paused run go on")),
     "kill": ("control:kill", tr("Stop a run")),
+    "approvals": ("approvals:approvals", tr("List tool calls that wait for a person")),
+    "approve": ("approvals:approve", tr("Agree to a tool call")),
+    "deny": ("approvals:deny", tr("Refuse a tool call")),
     "apply": ("agents:apply", tr("Create or change what a file describes")),
     "delete": ("agents:delete", tr("Delete an agent")),
     "agents": ("agents:agents", tr("List agents")),
@@ -60,6 +63,8 @@ _FLEET = {
     "node": ("node:node", tr("Join this machine, show or remove a node")),
     "jobs": ("jobs:jobs", tr("List jobs")),
     "job": ("jobs:job", tr("Show one job")),
+    "schedule": ("schedules:schedule", tr("Run playbooks by the clock")),
+    "templates": ("templates:templates", tr("Job templates: list, show and launch them")),
 }
 _SHELL = {"completion": ("completion:completion", tr("Completion for bash, zsh and fish"))}
 

@@ -15,6 +15,7 @@ from llmagentos.api.jobs import Job, JobRequest, JobSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories, read_text
 from llmagentos.cli.job_following import Form, watch
+from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.cli.pack import pack
 from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option, vault_options
@@ -45,6 +46,7 @@ LOOKED_AT = 200
 @vault_options
 @click.option("-v", "--verbose", "verbosity", count=True, help=tr("Show results (-vv and more: more)."))
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=1), help=tr("Seconds after which a node stops it."))
+@control_options
 @click.option("--detach", is_flag=True, help=tr("Queue it, print its number, do not wait."))
 @click.option("--json", "as_json", is_flag=True, help=tr("Print one JSON document: the job and its events."))
 @click.option("--json-lines", "as_lines", is_flag=True, help=tr("Print each event as a line of JSON, the job at last."))

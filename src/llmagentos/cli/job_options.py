@@ -1,0 +1,187 @@
+"""Options of `llmctl run` and of schedules that say when a job may run, read into the fields of its spec."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import click
+import msgspec
+
+from llmagentos.api.job_control import Retries, Rollout
+from llmagentos.api.jobs import JobSpec
+from llmagentos.cli.span import Span
+from llmagentos.core.errors import InvalidInput
+from llmagentos.core.i18n import tr
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ROLLOUT = (
+    click.option(
+        "--batch",
+        "batches",
+        metavar="SIZES",
+        help=tr("Roll out in batches, e.g. 1,25%,100%: the first is the canary, the last size is repeated."),
+    ),
+    click.option(
+        "--max-failures",
+        metavar="LIMIT",
+        help=tr("Stop the rollout when more failed: 2, or 10% of those that ran (default: 0)."),
+    ),
+    click.option(
+        "--gate",
+        metavar="URL",
+        help=tr("Health gate of a batch: has to answer 2xx for each node, e.g. http://{{ node }}:8080/health."),
+    ),
+    click.option("--gate-playbook", metavar="FILE", help=tr("Playbook that has to succeed on the nodes of a batch.")),
+    click.option("--gate-timeout", type=Span(), help=tr("Patience with the gate of a batch (default: 60s).")),
+    click.option("--pause", type=Span(), help=tr("Pause between batches, e.g. 30s.")),
+    click.option("--rollback", metavar="FILE", help=tr("Playbook for the nodes that ran when a rollout is stopped.")),
+)
+_WHEN = (
+    click.option("--priority", type=click.IntRange(-100, 100), help=tr("Higher ones come first on a node.")),
+    click.option("--lock", metavar="NAME", help=tr("Of jobs with the same lock one runs at a time.")),
+    click.option("--window", metavar="NAME", help=tr("Begin only in this maintenance window.")),
+    click.option("--window-stop", is_flag=True, help=tr("Stop the job when its window closes.")),
+    click.option("--approval", is_flag=True, help=tr("Somebody has to approve it first.")),
+    click.option("--approver", "approvers", multiple=True, help=tr("Who may approve: operator:ann, operator:*.")),
+    click.option("--total-timeout", type=Span(), help=tr("Stop the job everywhere after this, e.g. 2h.")),
+    click.option("--retries", type=click.IntRange(1, 10), help=tr("Further attempts on a node where it failed.")),
+    click.option(
+        "--retry-on",
+        metavar="STATES",
+        help=tr("What is tried again: failed, unreachable, interrupted (default: failed,unreachable)."),
+    ),
+    click.option("--backoff", type=Span(), help=tr("Before the second attempt; then twice as long each time.")),
+)
+_KEY = click.option("--idempotency-key", metavar="KEY", help=tr("Asked again with the same key it is the same job."))
+
+
+def control_options(command: F) -> F:
+    """All of them; the command gets the fields of `JobSpec` that were asked for among its keyword arguments."""
+    return _collected(command, (*_WHEN, _KEY, *_ROLLOUT))
+
+
+def scheduled_options(command: F) -> F:
+    """Those that a scheduled job may have."""
+    return _collected(command, (*_WHEN, *_ROLLOUT))
+
+
+def _collected(command: F, options: Iterable[Callable[[F], F]]) -> F:
+    @functools.wraps(command)
+    def collected(*arguments: Any, **given: Any) -> Any:
+        mine = {name: given.pop(name) for name in _NAMES if name in given}
+        return command(*arguments, **given, **control(**mine))
+
+    found = cast(F, collected)
+    for option in reversed(list(options)):
+        found = option(found)
+    return found
+
+
+_NAMES = (
+    "batches",
+    "max_failures",
+    "gate",
+    "gate_playbook",
+    "gate_timeout",
+    "pause",
+    "rollback",
+    "priority",
+    "lock",
+    "window",
+    "window_stop",
+    "approval",
+    "approvers",
+    "total_timeout",
+    "retries",
+    "retry_on",
+    "backoff",
+    "idempotency_key",
+)
+
+
+def control(
+    *,
+    priority: int | None = None,
+    lock: str | None = None,
+    window: str | None = None,
+    window_stop: bool = False,
+    approval: bool = False,
+    approvers: tuple[str, ...] = (),
+    total_timeout: float | None = None,
+    idempotency_key: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Fields of `JobSpec`; only those that were asked for. Raises `InvalidInput`."""
+    if window_stop and window is None:
+        raise InvalidInput(tr("--window-stop needs --window"))
+    if approvers and not approval:
+        raise InvalidInput(tr("--approver needs --approval"))
+    found = {
+        "priority": priority,
+        "lock": lock,
+        "window": window,
+        "window_end": "stop" if window_stop else None,
+        "approval": "required" if approval else None,
+        "approvers": list(approvers) or None,
+        "total_timeout_s": total_timeout,
+        "idempotency_key": idempotency_key,
+        "retries": _retries(more.pop("retries", None), more.pop("retry_on", None), more.pop("backoff", None)),
+        "rollout": _rollout(**more),
+    }
+    asked = {name: value for name, value in found.items() if value is not None}
+    fields = {"bundle": "0" * 64, "playbook": "x"} | {name: msgspec.to_builtins(value) for name, value in asked.items()}
+    _converted(fields, JobSpec)
+    return asked
+
+
+def _retries(most: int | None, on: str | None, backoff: float | None) -> Retries | None:
+    if most is None:
+        if on is not None or backoff is not None:
+            raise InvalidInput(tr("--retry-on and --backoff need --retries"))
+        return None
+    given: dict[str, Any] = {"max": most}
+    if on is not None:
+        given["on"] = [word.strip() for word in on.split(",")]
+    if backoff is not None:
+        given["backoff_s"] = backoff
+    return _converted(given, Retries)
+
+
+def _rollout(
+    batches: str | None = None,
+    max_failures: str | None = None,
+    gate: str | None = None,
+    gate_playbook: str | None = None,
+    gate_timeout: float | None = None,
+    pause: float | None = None,
+    rollback: str | None = None,
+) -> Rollout | None:
+    given = {
+        "max_failures": max_failures,
+        "gate": gate,
+        "gate_playbook": gate_playbook,
+        "gate_timeout_s": gate_timeout,
+        "pause_s": pause,
+        "rollback": rollback,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
+    if batches is None:
+        if asked:
+            raise InvalidInput(
+                tr("--gate, --pause, --max-failures and --rollback need --batch"), hint=tr("like --batch 1,25%,100%")
+            )
+        return None
+    return _converted({"batches": [size.strip() for size in batches.split(",")], **asked}, Rollout)
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _converted(given: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(tr("these options do not fit: {error}", error=error)) from None
