@@ -7,19 +7,20 @@ from pathlib import Path
 
 import click
 
-from llmagentos.cli.nodes import remove, show
+from llmagentos.cli.node_show import show
+from llmagentos.cli.node_steering import allow, cordon, deny, drain, label, remove, revoke, uncordon
 from llmagentos.cli.output import note
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
 
-@click.group(help=tr("Join this machine, show or remove a node."))
+@click.group(help=tr("Join this machine; show, drain, label, revoke or remove nodes."))
 def node() -> None:
     """Commands on one node hang below this group."""
 
 
-node.add_command(show)
-node.add_command(remove)
+for command in (show, cordon, uncordon, drain, label, allow, deny, revoke, remove):
+    node.add_command(command)
 
 
 @node.command(help=tr("Make this machine a node of the server at URL and run its node agent in the foreground."))
@@ -27,7 +28,7 @@ node.add_command(remove)
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=tr("File with the one-time join token; needed only the first time."),
+    help=tr("File with the join token; needed only the first time."),
 )
 @click.option("--token", help=tr("`-`: read the join token from standard input."))
 @click.option("--name", help=tr("Name of the node (default: the host's name)."))

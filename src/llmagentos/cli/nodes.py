@@ -1,134 +1,96 @@
-"""`llmctl nodes`, and what `llmctl node` shows and removes."""
+"""`llmctl nodes`: which machines there are."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import click
 
 from llmagentos.api import nodes as api
-from llmagentos.api.nodes import ModuleUnit, Node, NodeSummary
+from llmagentos.api.nodes import NodeSummary
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, size, state, table, warn
+from llmagentos.cli.output import ago, emit_json, json_option, paint, size, state, table, warn
+from llmagentos.core.errors import InvalidInput, nearest
 from llmagentos.core.i18n import tr
 
-SKEW_S = 5.0
-"""From this on a node's clock is worth a warning: certificates, tokens and logs rely on it."""
+DEFAULT = ("name", "state", "os", "cpus", "memory", "load", "queue", "modules", "seen")
+
+
+def _columns() -> dict[str, tuple[str, Callable[[NodeSummary], object]]]:
+    """Every column by its name: its heading and its value."""
+    return {
+        "name": (tr("Node"), lambda node: node.name),
+        "state": (tr("State"), standing),
+        "os": (tr("System"), lambda node: node.os or "-"),
+        "cpus": (tr("CPUs"), lambda node: node.cpus or "-"),
+        "memory": (tr("Memory"), lambda node: size(node.memory_bytes or None)),
+        "gpus": (tr("GPUs"), lambda node: node.gpus or "-"),
+        "load": (tr("Load"), lambda node: f"{node.load[0]:.2f}" if node.load else "-"),
+        "queue": (tr("Queue"), lambda node: node.queue),
+        "modules": (tr("Modules"), _modules),
+        "labels": (tr("Labels"), lambda node: labels(node) or "-"),
+        "groups": (tr("Groups"), lambda node: " ".join(node.groups) or "-"),
+        "version": (tr("Node agent"), lambda node: node.version or "-"),
+        "joined": (tr("Joined"), lambda node: ago(node.joined)),
+        "seen": (tr("Seen"), lambda node: ago(node.seen)),
+    }
 
 
 @click.command(help=tr("List nodes."))
+@click.option(
+    "-f", "--filter", "expression", help=tr("Only those that match, e.g. `os=debian and mem>4GiB and not gpu`.")
+)
+@click.option("-c", "--columns", help=tr("Columns with commas; `all`: all of them."))
 @json_option
-def nodes(as_json: bool) -> None:
+def nodes(expression: str | None, columns: str | None, as_json: bool) -> None:
     """One line a node."""
-    found = execute(_listing())
+    known = _columns()
+    chosen = _chosen(columns, list(known))
+    found = execute(listing(expression))
     if as_json:
         emit_json(found)
         return
+    empty = tr("No nodes yet. `llmctl token create --kind join NAME`, then `llmctl node join URL` on the machine.")
     table(
-        [
-            tr("Node"),
-            tr("State"),
-            tr("System"),
-            tr("CPUs"),
-            tr("Memory"),
-            tr("Load"),
-            tr("Queue"),
-            tr("Modules"),
-            tr("Seen"),
-        ],
-        [_row(node) for node in found],
-        empty=tr("No nodes yet. `llmctl token create --kind join NAME`, then `llmctl node join URL` on the machine."),
+        [known[name][0] for name in chosen],
+        [[known[name][1](node) for name in chosen] for node in found],
+        empty=tr("No node matches.") if expression else empty,
     )
+    for node in found:
+        if node.trouble is not None:
+            warn(f"{node.name}: {node.trouble.message} ({ago(node.trouble.at)})")
 
 
-async def _listing() -> list[NodeSummary]:
+async def listing(expression: str | None) -> list[NodeSummary]:
+    """The nodes that an expression matches, or all."""
     async with connected() as client:
-        return await api.listing(client)
+        return await api.listing(client, filter=expression)
 
 
-def _row(node: NodeSummary) -> list[object]:
-    load = f"{node.load[0]:.2f}" if node.load else "-"
+def _chosen(columns: str | None, known: list[str]) -> list[str]:
+    if columns is None:
+        return [*DEFAULT]
+    if columns == "all":
+        return known
+    chosen = [name.strip().lower() for name in columns.split(",") if name.strip()]
+    for name in chosen:
+        if name not in known:
+            close = nearest(name, known)
+            hint = tr("did you mean {close}?", close=repr(close)) if close else ", ".join(known)
+            raise InvalidInput(tr("there is no column {name}", name=repr(name)), hint=hint)
+    return chosen or [*DEFAULT]
+
+
+def standing(node: NodeSummary) -> str:
+    """Whether it is there, and whether it takes jobs."""
+    return state(node.state) + ("" if node.availability == "open" else paint(f", {node.availability}", "yellow"))
+
+
+def labels(node: NodeSummary) -> str:
+    """Its labels as they are set."""
+    return " ".join(f"{name}={text}" if text else name for name, text in node.labels.items())
+
+
+def _modules(node: NodeSummary) -> str:
     running = sum(module.state == "running" for module in node.modules)
-    modules = f"{running}/{len(node.modules)}" if node.modules else "-"
-    memory = size(node.memory_bytes or None)
-    return [
-        node.name,
-        state(node.state),
-        node.os or "-",
-        node.cpus or "-",
-        memory,
-        load,
-        node.queue,
-        modules,
-        ago(node.seen),
-    ]
-
-
-@click.command(help=tr("Show a node: what it is, and the modules on it."))
-@click.argument("name")
-@json_option
-def show(name: str, as_json: bool) -> None:
-    """Facts, signs of life, modules."""
-    found = execute(_show(name))
-    if as_json:
-        emit_json(found)
-        return
-    fields(_facts(found))
-    if abs(found.clock_offset_s) > SKEW_S:
-        warn(tr("its clock is off by {seconds} s: set it by NTP", seconds=f"{found.clock_offset_s:+.1f}"))
-    if found.summary.modules:
-        emit()
-        table(
-            [tr("Module"), tr("State"), tr("PID"), tr("Restarts"), tr("Started"), tr("Note")],
-            [_module(unit) for unit in found.summary.modules],
-        )
-
-
-async def _show(name: str) -> Node:
-    async with connected() as client:
-        return await api.show(client, name)
-
-
-def _facts(node: Node) -> list[tuple[str, object]]:
-    summary, facts, beat = node.summary, node.facts, node.heartbeat
-    pairs: list[tuple[str, object]] = [
-        (tr("Node"), summary.name),
-        (tr("State"), state(summary.state)),
-        (tr("Last seen"), ago(summary.seen)),
-        (tr("Host name"), facts.hostname),
-        (tr("System"), facts.os),
-        (tr("Kernel"), " ".join(part for part in (facts.kernel, facts.architecture) if part)),
-        (tr("CPUs"), facts.cpus or ""),
-        (tr("Memory"), _of(beat.memory_available_bytes, facts.memory_bytes)),
-        (tr("Disk"), _of(beat.disk_free_bytes, facts.disk_bytes)),
-        (tr("Load"), " ".join(f"{value:.2f}" for value in beat.load)),
-        (tr("Addresses"), ", ".join(facts.addresses)),
-        (tr("Up since"), ago(facts.boot) if 0 < facts.boot < time.time() else ""),
-        ("Python", facts.python),
-        ("ansible-core", facts.ansible),
-        (tr("Node agent"), facts.version + (f" ({facts.user})" if facts.user else "")),
-        (tr("Queue"), summary.queue),
-        *((name, value) for name, value in facts.extra.items()),
-    ]
-    return [(name, value) for name, value in pairs if value != ""]
-
-
-def _of(free: int, total: int) -> str:
-    return tr("{free} free of {total}", free=size(free), total=size(total)) if total else ""
-
-
-def _module(unit: ModuleUnit) -> list[object]:
-    return [unit.name, state(unit.state), unit.pid or "-", unit.restarts, ago(unit.started), unit.message or ""]
-
-
-@click.command(help=tr("Take a node out: it and its modules lose their tokens, its queued jobs are cancelled."))
-@click.argument("name")
-def remove(name: str) -> None:
-    """What runs on the machine is left alone; it is told nothing any more."""
-    execute(_remove(name))
-    note(tr("node {name} is removed", name=name))
-
-
-async def _remove(name: str) -> None:
-    async with connected() as client:
-        await api.remove(client, name)
+    return f"{running}/{len(node.modules)}" if node.modules else "-"

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
-from typing import Any
-
 import click
 
-from llmagentos.api.tokens import NewToken, ServiceToken, TokenInfo
+from llmagentos.api.tokens import NewToken, ServiceToken, TokenInfo, TokenRequest
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import ago, duration, emit, emit_json, json_option, note, table, when
+from llmagentos.cli.span import Span
 from llmagentos.core.i18n import tr
 
 KINDS = ("admin", "operator", "viewer", "module", "join", "metrics")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-
-class Span(click.ParamType[float]):
-    """A span of time such as 90s, 30m, 12h or 7d, as seconds."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds. Fails with what was expected."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value))
-        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-        if not 0 < seconds <= timedelta(days=36500).total_seconds():
-            self.fail(tr("{value} is no span of time: write 90s, 30m, 12h or 7d", value=repr(value)), param, ctx)
-        return seconds
 
 
 @click.group(help=tr("Make, list and revoke tokens."))
@@ -46,10 +28,22 @@ def token() -> None:
     help=tr("What it may do: SECURITY.md has the table."),
 )
 @click.option("--ttl", type=Span(), help=tr("How long it lives, e.g. 12h (default: until revoked; join: 1h)."))
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, help=tr("Join: how many machines (default: 1)."))
+@click.option("--allow", "modules", multiple=True, help=tr("Join: modules that the nodes may run, with * and ?."))
+@click.option("--label", "labels", multiple=True, help=tr("Join: a label of the nodes, NAME=VALUE."))
 @json_option
-def create(name: str, kind: str, ttl: float | None, as_json: bool) -> None:
+def create(
+    name: str,
+    kind: str,
+    ttl: float | None,
+    uses: int,
+    modules: tuple[str, ...],
+    labels: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print the secret alone, so that it can go into a file or a variable."""
-    made = execute(_create(name, kind, ttl))
+    pairs = {key: text for key, _, text in (each.partition("=") for each in labels)}
+    made = execute(_create(TokenRequest(kind, name, ttl, uses, list(modules), pairs)))
     if as_json:
         emit_json(made)
         return
@@ -59,6 +53,8 @@ def create(name: str, kind: str, ttl: float | None, as_json: bool) -> None:
 
 def _ending(info: TokenInfo) -> str:
     until = when(info.expires) if info.expires else None
+    if info.uses_left is not None and info.uses_left > 1:
+        return tr("Token {id} works {uses} times, until {until}.", id=info.id, uses=info.uses_left, until=until)
     if info.one_time:
         return tr("Token {id} works once, until {until}.", id=info.id, until=until)
     if until:
@@ -66,9 +62,9 @@ def _ending(info: TokenInfo) -> str:
     return tr("Token {id} works until `llmctl token revoke {id}`.", id=info.id)
 
 
-async def _create(name: str, kind: str, ttl: float | None) -> NewToken:
+async def _create(wanted: TokenRequest) -> NewToken:
     async with connected() as client:
-        return await client.post("/api/v1/tokens", {"name": name, "kind": kind, "ttl_s": ttl}, NewToken)
+        return await client.post("/api/v1/tokens", wanted, NewToken)
 
 
 @token.command("list", help=tr("List tokens; secrets are not stored and cannot be shown."))

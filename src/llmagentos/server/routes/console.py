@@ -22,11 +22,10 @@ from llmagentos.server.console import feed
 from llmagentos.server.console.refusals import FEED
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
-from llmagentos.server.console.views import agents, budgets, jobs, models, nodes, overview, runs, services
+from llmagentos.server.console.views import agents, budgets, jobs, models, overview, runs, services
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 
 MAX_ROWS = 50
-MAX_JOBS = 20
 MAX_TOPICS = 8
 MAX_FORM = 512 * 1024
 _ENDS = frozenset({"answered", "failed", "exited", "killed"})
@@ -54,7 +53,6 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         *_control(sources),
         _budgets(sources, pages),
         *_jobs(sources, pages),
-        *_nodes(sources, pages),
         Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
     ]
 
@@ -253,31 +251,6 @@ def _jobs(sources: Sources, pages: Pages) -> list[Endpoint]:
 
     read = Permission.JOBS_READ
     return [_page("/jobs", read, listing), _page("/jobs/{id}", read, show)]
-
-
-def _nodes(sources: Sources, pages: Pages) -> list[Endpoint]:
-    async def listing(call: Call) -> Response:
-        found = nodes.rows(await sources.nodes())
-        server = f"{call.request.url.scheme}://{call.request.url.netloc}"
-        return pages.page(
-            call.request, call.identity, "nodes.html", section="nodes", topics="topic=nodes", nodes=found, server=server
-        )
-
-    async def show(call: Call) -> Response:
-        name = call.path["name"]
-        node, recent = await asyncio.gather(sources.node(name), sources.jobs(limit=MAX_JOBS, node=name))
-        return pages.page(
-            call.request,
-            call.identity,
-            "node.html",
-            section="nodes",
-            topics="topic=nodes&topic=jobs",
-            node=nodes.page(node, translation(call.request)),
-            jobs=jobs.rows(recent),
-        )
-
-    read = Permission.NODES_READ
-    return [_page("/nodes", read, listing), _page("/nodes/{name}", read, show)]
 
 
 def _feed(hub: Hub, authenticator: Authenticator) -> Handler:

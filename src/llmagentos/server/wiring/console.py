@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.runs import NewRun, Run, RunSummary
+from llmagentos.fleet.availability import Change
 from llmagentos.llm.budget_limits import BudgetLimits
 from llmagentos.llm.gateway import Gateway
 from llmagentos.security.identity import Identity
@@ -15,7 +18,8 @@ from llmagentos.server.console.refusals import as_page, as_page_for_browsers
 from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import console, login
+from llmagentos.server.endpoint import Endpoint
+from llmagentos.server.routes import console, login, node_pages
 from llmagentos.server.routes.agents import found, info
 from llmagentos.server.routes.runs import with_waits
 from llmagentos.server.wiring.agents import Agents
@@ -45,10 +49,46 @@ def wire(
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
     sources = _sources(base, services, gateway, calls, agents, fleet, budgets)
-    shown = [*console.endpoints(sources, pages, base.hub, base.authenticator), login.logout(base.authenticator)]
+    shown = [
+        *console.endpoints(sources, pages, base.hub, base.authenticator),
+        *_node_pages(pages, fleet),
+        login.logout(base.authenticator),
+    ]
     parts.endpoints += login.links(made)
     parts.pages += [*login.routes(form, responder, errors), *dispatch.routes(shown, responder)]
     parts.unknown = as_page_for_browsers(pages)
+
+
+def _node_pages(pages: Pages, fleet: Fleet) -> list[Endpoint]:
+    nodes, lengths = fleet.nodes, fleet.jobs.queue_lengths
+
+    async def listing(expression: str | None) -> list[NodeSummary]:
+        return await nodes.listing(await lengths(), expression)
+
+    async def one(name: str) -> Node:
+        return await nodes.show(name, await lengths())
+
+    def changing(change: Change) -> Callable[[str], Awaitable[NodeSummary]]:
+        async def do(name: str) -> NodeSummary:
+            return await nodes.change(name, change, await lengths())
+
+        return do
+
+    async def revoke(name: str) -> NodeSummary:
+        return await nodes.revoke(name, await lengths())
+
+    async def remove(name: str) -> None:
+        await nodes.remove(name)
+        await fleet.jobs.drop_node(name)
+
+    acts: dict[str, Callable[[str], Awaitable[object]]] = {
+        "cordon": changing("cordon"),
+        "uncordon": changing("uncordon"),
+        "drain": changing("drain"),
+        "revoke": revoke,
+        "remove": remove,
+    }
+    return node_pages.endpoints(pages, listing=listing, node=one, recent=fleet.jobs.listing, acts=acts)
 
 
 def _sources(

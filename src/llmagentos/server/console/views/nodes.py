@@ -18,6 +18,9 @@ def rows(nodes: Iterable[NodeSummary]) -> list[dict[str, Any]]:
         {
             "name": node.name,
             "state": node.state,
+            "availability": node.availability,
+            "labels": _labels(node),
+            "trouble": node.trouble,
             "system": node.os,
             "load": f"{node.load[0]:.2f}" if node.load else "",
             "queue": node.queue,
@@ -34,10 +37,21 @@ def page(node: Node, t: Translate) -> dict[str, Any]:
     return {
         "name": summary.name,
         "state": summary.state,
+        "availability": summary.availability,
+        "trouble": summary.trouble,
+        "labels": _labels(summary),
+        "groups": summary.groups,
+        "certificate": node.certificate,
+        "allowed": node.allowed,
+        "upgrade": node.upgrade,
         "seen": summary.seen,
         "facts": [(name, value) for name, value in _facts(node, t) if value],
         "modules": [_module(unit) for unit in summary.modules],
     }
+
+
+def _labels(node: NodeSummary) -> list[str]:
+    return [f"{name}={text}" if text else name for name, text in node.labels.items()]
 
 
 def _module(unit: ModuleUnit) -> dict[str, Any]:
@@ -61,6 +75,7 @@ def _facts(node: Node, t: Translate) -> list[tuple[str, str]]:
         (t("System"), facts.os),
         (t("Kernel"), facts.kernel),
         (t("Processors"), f"{facts.cpus} {facts.architecture}".strip() if facts.cpus else facts.architecture),
+        (t("Accelerators"), ", ".join(facts.gpus)),
         (t("Host name"), facts.hostname if facts.hostname != node.summary.name else ""),
         (t("Addresses"), ", ".join(facts.addresses)),
         (t("User"), facts.user),
