@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from llmagentos.agents.definition import read_agent
 from llmagentos.api import agents as api
@@ -13,8 +14,11 @@ from llmagentos.api.agents import AgentInfo, AgentSpec, ToolInfo
 from llmagentos.api.templates import TemplateSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, state, table, warn
+from llmagentos.cli.pack import pack
+from llmagentos.cli.run import uploaded
 from llmagentos.cli.templates import is_template, read_template
 from llmagentos.cli.templates import put as put_template
+from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
 
@@ -31,13 +35,34 @@ from llmagentos.core.i18n import tr
 def apply(files: tuple[Path, ...]) -> None:
     """Checks every file before anything is applied."""
     made = [read_template(file) for file in files if is_template(file)]
-    specs = [read_agent(file) for file in files if not is_template(file)]
-    execute(_apply(specs, made))
+    packed: dict[str, bytes] = {}
+    specs = [_with_playbooks(read_agent(file), file, packed) for file in files if not is_template(file)]
+    execute(_apply(specs, packed, made))
 
 
-async def _apply(specs: list[AgentSpec], templates: list[tuple[str, TemplateSpec, bytes]]) -> None:
+def _with_playbooks(spec: AgentSpec, file: Path, packed: dict[str, bytes]) -> AgentSpec:
+    """The agent with the directories of its playbooks packed into `packed`. Raises `InvalidInput`."""
+    tools = []
+    for tool in spec.tools:
+        if tool.playbook is None or tool.bundle is not None:
+            tools.append(tool)
+            continue
+        playbook = file.absolute().parent / tool.playbook
+        if not playbook.is_file():
+            raise InvalidInput(tr("{file}: there is no playbook {playbook}", file=file, playbook=playbook))
+        digest, packed_now = pack(playbook.parent)
+        packed[digest] = packed_now
+        tools.append(replace(tool, bundle=digest))
+    return replace(spec, tools=tools)
+
+
+async def _apply(
+    specs: list[AgentSpec], packed: dict[str, bytes], templates: list[tuple[str, TemplateSpec, bytes]]
+) -> None:
     words = {"created": tr("created"), "changed": tr("changed"), "unchanged": tr("unchanged")}
     async with connected() as client:
+        for digest, content in packed.items():
+            await uploaded(client, digest, content)
         for spec in specs:
             done = await api.apply(client, spec)
             emit(

@@ -36,6 +36,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     limits = budgets.wire(base, parts, gateway, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
+    tools.connect(base, parts, offered, known, nodes)
     console.wire(
         base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes, budgets=limits
     )
