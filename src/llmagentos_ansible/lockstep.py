@@ -26,7 +26,7 @@ from ansible.executor.process import worker
 from ansible.plugins import strategy
 from ansible.utils.display import Display
 
-from llmagentos_ansible import wire
+from llmagentos_ansible import dynamic, wire
 from llmagentos_ansible.exchange import Heard, Peers, Shares
 
 LOCALHOST = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -103,6 +103,7 @@ class Lockstep:
         queue.send_task_result = send_task_result
         queue.send_callback = send_item
         base._process_pending_results = process_pending_results
+        dynamic.install(self._tell_of_inventory)
 
     @property
     def offset(self) -> int:
@@ -155,6 +156,10 @@ class Lockstep:
             self.shares.tell(share | {"result": wire.encode_result(_shortened(sent, str(error)))})
         return True
 
+    def _tell_of_inventory(self, told: Mapping[str, Any]) -> None:
+        host, number = worker.current_worker.lockstep_key
+        self.shares.tell({"kind": "inventory", "host": host, "n": number, **told})
+
     # --- what the others tell -------------------------------------------------------------------------
 
     def pump(self) -> None:
@@ -187,6 +192,8 @@ class Lockstep:
             return True  # not its business
         if kind == "ask":
             self._assist(process, heard)
+        elif kind == "inventory":
+            dynamic.heed(heard.share)
         else:
             self._finish(process, heard.share)
         return True
