@@ -7,17 +7,21 @@ from contextlib import aclosing
 
 import msgspec
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.llm import ChatChunk, ChatRequest, Usage
 from llmagentos.core import metrics
 from llmagentos.llm.asking import Asked
-from llmagentos.llm.generation import Generation
+from llmagentos.llm.engines.engine import Engine
+from llmagentos.llm.generation import Asking, Generation
+from llmagentos.llm.metering import Operation
 from llmagentos.llm.passage import Admitted, Passage
 from llmagentos.llm.tries import Tries
 
 
-async def answer(passage: Passage, request: ChatRequest, asked: Asked, tries: Tries) -> AsyncGenerator[ChatChunk, None]:
+async def answer(passage: Passage, request: Asking, asked: Asked, tries: Tries) -> AsyncGenerator[ChatChunk, None]:
     """The chunks of an answer under our names, the last one with what it took."""
-    async with passage.call("chat", request, asked, tries) as admitted:
+    operation: Operation = "chat" if isinstance(request, ChatRequest) else "text_completion"
+    async with passage.call(operation, request, asked, tries) as admitted:
         call = admitted.call
         generation = Generation(_capped(request, admitted.most_out), yields=admitted.submission.interruptible)
         while True:
@@ -40,7 +44,7 @@ async def _part(
     """What comes until the engine stops, or until the slot is wanted: the generation is suspended then."""
     call, slot = admitted.call, admitted.slot
     with passage.engine(admitted, tries) as engine:
-        async with aclosing(engine.chat(generation.request, priority=admitted.submission.priority)) as chunks:
+        async with aclosing(_asked(engine, generation.request, admitted.submission.priority)) as chunks:
             async for chunk in call.each(chunks):
                 if isinstance(chunk.usage, Usage):
                     call.measured.used(generation.usage(chunk.usage))
@@ -55,11 +59,17 @@ async def _part(
                     return
 
 
-def _capped(request: ChatRequest, most_out: int | None) -> ChatRequest:
+def _asked(engine: Engine, request: Asking, priority: int) -> AsyncGenerator[ChatChunk, None]:
+    if isinstance(request, ChatRequest):
+        return engine.chat(request, priority=priority)
+    return engine.write(request, priority=priority)
+
+
+def _capped(request: Asking, most_out: int | None) -> Asking:
     """With the limit in the field that was used: some engines know only one of the two."""
     if most_out is None:
         return request
     each = max(1, most_out // request.choices)
-    if request.max_completion_tokens is None:
+    if isinstance(request, CompletionRequest) or request.max_completion_tokens is None:
         return msgspec.structs.replace(request, max_tokens=each)
     return msgspec.structs.replace(request, max_completion_tokens=each)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.llm import (
     ChatChunk,
     ChatCompletion,
@@ -23,7 +24,7 @@ from llmagentos.api.llm import (
     Purpose,
 )
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.errors import InvalidInput, LLMAgentOSError
 from llmagentos.kernel.calls import Waiting
 from llmagentos.kernel.policy import POLICIES, Policy
 from llmagentos.llm import listing
@@ -31,6 +32,7 @@ from llmagentos.llm.answering import answer
 from llmagentos.llm.asking import StandingOf
 from llmagentos.llm.assembly import assemble
 from llmagentos.llm.directory import Model, ModelNotFound
+from llmagentos.llm.generation import Asking
 from llmagentos.llm.metering import Meter
 from llmagentos.llm.passage import Holding, Passage
 from llmagentos.llm.residence import keep
@@ -76,7 +78,7 @@ class Gateway:
         """From now on every call holds what it may take before it waits for its slot."""
         self._passage.holding = holding
 
-    async def chat(
+    def chat(
         self,
         request: ChatRequest,
         caller: Identity,
@@ -93,23 +95,20 @@ class Gateway:
         `ModelLoading`, `ContextOverflow`, `InvalidInput`, `DeadlineExceeded`, `CallCancelled`, `BreakerOpen`,
         `EngineBusy`, `QuotaExhausted` or a `ModelError`.
         """
-        model = self._models.find(request.model, "chat")
-        asked = await self._standings.asked(caller, self._clock.monotonic() + timeout, run_id, priority)
-        deltas = partial(self._on_delta, run_id) if run_id is not None and purpose == "answer" else None
-        tries = Tries(model, asked.deadline)
-        while True:
-            begun = False
-            try:
-                async with aclosing(answer(self._passage, request, asked, tries)) as chunks:
-                    async for chunk in chunks:
-                        begun = True
-                        yield chunk
-                        if deltas is not None and chunk.text:
-                            deltas(chunk.text)
-                return
-            except LLMAgentOSError as error:
-                if begun or not self._passage.again(tries, error):
-                    raise
+        return self._generate(request, caller, run_id, purpose, timeout, priority)
+
+    def write(
+        self,
+        request: CompletionRequest,
+        caller: Identity,
+        *,
+        run_id: str | None = None,
+        purpose: Purpose | None = None,
+        timeout: float = TIMEOUT_S,
+        priority: int | None = None,
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """How one prompt goes on, in the chunks of a chat. Raises what `chat` does, and `NoCompletions`."""
+        return self._generate(request, caller, run_id, purpose, timeout, priority)
 
     async def complete(
         self,
@@ -212,3 +211,32 @@ class Gateway:
     async def aclose(self) -> None:
         """Close the connections to the engines and store what was metered."""
         await self._passage.aclose()
+
+    async def _generate(
+        self,
+        request: Asking,
+        caller: Identity,
+        run_id: str | None,
+        purpose: Purpose | None,
+        timeout: float,
+        priority: int | None,
+    ) -> AsyncGenerator[ChatChunk, None]:
+        model = self._models.find(request.model, "chat")
+        if isinstance(request, CompletionRequest) and request.echo and model.kind != "openai":
+            raise InvalidInput(f"the engine of {model.name!r} does not repeat the prompt", param="echo")
+        asked = await self._standings.asked(caller, self._clock.monotonic() + timeout, run_id, priority)
+        deltas = partial(self._on_delta, run_id) if run_id is not None and purpose == "answer" else None
+        tries = Tries(model, asked.deadline)
+        while True:
+            begun = False
+            try:
+                async with aclosing(answer(self._passage, request, asked, tries)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                        if deltas is not None and chunk.text:
+                            deltas(chunk.text)
+                return
+            except LLMAgentOSError as error:
+                if begun or not self._passage.again(tries, error):
+                    raise

@@ -20,6 +20,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.llm import ChatChunk, ChatRequest, Message, Timings, Usage
 
 State = Literal["running", "suspended", "ended"]
@@ -31,9 +32,15 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-def interruptible(request: ChatRequest) -> bool:
+Asking = ChatRequest | CompletionRequest
+"""What an answer is generated to. Of completions one prompt."""
+
+
+def interruptible(request: Asking) -> bool:
     """Whether the answer to `request` can be continued after an interruption."""
     drawn = request.seed is not None and request.temperature != 0
+    if isinstance(request, CompletionRequest):
+        return not (drawn or request.echo or request.choices > 1)
     formed = request.response_format is not None and request.response_format.get("type") != "text"
     last = request.messages[-1]
     begun = last.role == "assistant" and not (isinstance(last.content, str) and not last.tool_calls)
@@ -43,23 +50,27 @@ def interruptible(request: ChatRequest) -> bool:
 class Generation:
     """The answer to `request`. With `yields` it can be interrupted."""
 
-    def __init__(self, request: ChatRequest, *, yields: bool) -> None:
+    def __init__(self, request: Asking, *, yields: bool) -> None:
         self.state: State = "running"
         self.tokens = 0
         """Tokens of the answer so far."""
         self._yields = yields and interruptible(request)
-        self._asked = msgspec.structs.replace(request, timings_per_token=True) if self._yields else request
+        self._asked: Asking = msgspec.structs.replace(request, timings_per_token=True) if self._yields else request
         self._text: list[str] = []
         self._before = 0
         self._prompt: int | None = None
         self._cached = 0
+        self._parts: list[Usage] = []
 
     @property
-    def request(self) -> ChatRequest:
+    def request(self) -> Asking:
         """What the engine is asked, first or to go on."""
         if not self._before:
             return self._asked
-        text, messages = "".join(self._text), self._asked.messages
+        text = "".join(self._text)
+        if isinstance(self._asked, CompletionRequest):
+            return msgspec.structs.replace(self._asked, prompt=f"{self._asked.prompt}{text}", **self._left())
+        messages = self._asked.messages
         if (last := messages[-1]).role == "assistant":
             going_on = [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{text}")]
         else:
@@ -106,6 +117,10 @@ class Generation:
 
     def usage(self, last: Usage) -> Usage:
         """What all of it took, by what the engine said of the last part."""
+        if self._asked.choices > 1:  # some engines tell it once, others of each choice
+            self._parts.append(last)
+            out = sum(part.completion_tokens for part in self._parts)
+            return Usage(last.prompt_tokens, out, last.prompt_tokens + out)
         if not self._before:
             return last
         prompt = self._prompt if self._prompt is not None else max(0, last.prompt_tokens - self._before)
@@ -116,8 +131,9 @@ class Generation:
     def _left(self) -> dict[str, int]:
         if (limit := self._asked.limit) is None:
             return {}
-        name = "max_tokens" if self._asked.max_completion_tokens is None else "max_completion_tokens"
-        return {name: limit - self._before}
+        if isinstance(self._asked, ChatRequest) and self._asked.max_completion_tokens is not None:
+            return {"max_completion_tokens": limit - self._before}
+        return {"max_tokens": limit - self._before}
 
     def _become(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:

@@ -25,7 +25,7 @@ _BATCH = 500
 
 _log = log.get(__name__)
 
-Operation = Literal["chat", "embeddings"]
+Operation = Literal["chat", "text_completion", "embeddings"]
 Store = Callable[[Sequence[CallInfo]], Awaitable[None]]
 
 

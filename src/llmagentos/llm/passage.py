@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from llmagentos.api.llm import ChatRequest, EmbeddingRequest
+from llmagentos.api.llm import EmbeddingRequest
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.kernel.calls import Submission
@@ -23,13 +23,13 @@ from llmagentos.llm.call import Call
 from llmagentos.llm.directory import Directory, Model
 from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
-from llmagentos.llm.generation import interruptible
+from llmagentos.llm.generation import Asking, interruptible
 from llmagentos.llm.metering import Measurement, Meter, Operation
 from llmagentos.llm.replicas import Replicas
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
 
-Request = ChatRequest | EmbeddingRequest
+Request = Asking | EmbeddingRequest
 Holding = Callable[[Measurement, Asked, Demand], AbstractAsyncContextManager[Hold]]
 """Holds what a call may take of its budgets while it is under way."""
 
@@ -139,8 +139,8 @@ class Passage:
         await self._meter.flush()
 
     def _submission(self, call_id: str, model: Model, request: Request, length: int, asked: Asked) -> Submission:
-        chat = request if isinstance(request, ChatRequest) else None
-        size = self._sizes[model.name].of(length, 0 if chat is None else _most_out(chat))
+        asking = None if isinstance(request, EmbeddingRequest) else request
+        size = self._sizes[model.name].of(length, 0 if asking is None else _most_out(asking))
         return Submission(
             call_id,
             model.name,
@@ -153,7 +153,7 @@ class Passage:
             program=asked.program,
             tokens_in=size.tokens_in,
             tokens_out=size.tokens_out,
-            interruptible=chat is not None and model.capacity.preemptive and interruptible(chat),
+            interruptible=asking is not None and model.capacity.preemptive and interruptible(asking),
         )
 
     def _learn(self, model: str, left: Mapping[str, float], slot: Slot) -> None:
@@ -191,14 +191,14 @@ class Passage:
                 del self._runs[run_id]
 
 
-def _most_out(request: ChatRequest) -> int | None:
+def _most_out(request: Asking) -> int | None:
     return None if request.limit is None else request.limit * request.choices
 
 
 def _demand(request: Request, tokens_in: int) -> Demand:
-    if isinstance(request, ChatRequest):
-        return Demand(tokens_in, _most_out(request))
-    return Demand(tokens_in, generates=False)
+    if isinstance(request, EmbeddingRequest):
+        return Demand(tokens_in, generates=False)
+    return Demand(tokens_in, _most_out(request))
 
 
 @asynccontextmanager

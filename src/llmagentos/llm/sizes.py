@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.llm import ChatRequest, EmbeddingRequest, Usage
 
 _SMOOTHING = 0.1
 _BYTES_PER_TOKEN = 4.0  # English has 4 letters of 1 byte, Chinese about 1.3 characters of 3 bytes to a token
 _LEAST_BYTES, _MOST_BYTES = 1.0, 12.0
 _TYPICAL_OUT = 128.0
+_BEGINNING = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,22 @@ class Sizes:
         self._typical_out += _SMOOTHING * (usage.completion_tokens - self._typical_out)
 
 
-def length_of(request: ChatRequest | EmbeddingRequest) -> int:
+def length_of(request: ChatRequest | CompletionRequest | EmbeddingRequest) -> int:
     """Bytes of what the model is given to read."""
     if isinstance(request, EmbeddingRequest):
         return sum(_bytes(text) for text in request.texts)
+    if isinstance(request, CompletionRequest):
+        return sum(_bytes(text) for text in request.prompts)
     total = sum(_bytes(m.content) if isinstance(m.content, str) else _json(m) for m in request.messages)
     return total + 8 * len(request.messages) + (_json(request.tools) if request.tools else 0)
 
 
-def prefix_of(request: ChatRequest | EmbeddingRequest, run_id: str | None) -> str | None:
+def prefix_of(request: ChatRequest | CompletionRequest | EmbeddingRequest, run_id: str | None) -> str | None:
     """What calls have in common whose prompts begin alike: a key of the caller's, the run, or the first message."""
     if isinstance(request, EmbeddingRequest):
         return None
+    if isinstance(request, CompletionRequest):
+        return run_id or hashlib.blake2b(request.prompts[0][:_BEGINNING].encode(), digest_size=12).hexdigest()
     if request.prompt_cache_key or run_id:
         return request.prompt_cache_key or run_id
     return hashlib.blake2b(msgspec.json.encode(request.messages[0]), digest_size=12).hexdigest()

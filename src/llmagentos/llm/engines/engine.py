@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.llm import ChatChunk, ChatRequest, EmbeddingRequest, Embeddings
 from llmagentos.core.errors import InvalidInput, ModelError, TooManyRequests, Unavailable
 from llmagentos.llm.engines.signs import Signs
@@ -76,6 +77,12 @@ EngineState = Literal["unloaded", "loading", "ready", "failed", "unreachable"]
 """The first four are of engines on this machine; `unreachable` and `ready` are what is known of any other."""
 
 
+class NoCompletions(InvalidInput):
+    """The engine can chat, but not go on with a plain text."""
+
+    code = "unsupported_endpoint"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """Whether the engine can work now; `note` says why not."""
@@ -97,6 +104,10 @@ class Engine(Protocol):
 
         `priority` is a nice value, for engines that order calls themselves.
         """
+        ...
+
+    def write(self, request: CompletionRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
+        """How one prompt goes on, in the form of `chat`. Raises `NoCompletions` where the engine cannot."""
         ...
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:

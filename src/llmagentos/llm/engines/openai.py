@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from llmagentos.api.completions import CompletionRequest
 from llmagentos.api.http import ConnectFailed, ConnectionLost, HttpClient, StreamResponse
 from llmagentos.api.llm import ChatChunk, ChatRequest, Embedding, EmbeddingRequest, Embeddings, StreamOptions, Usage
 from llmagentos.core import tracing
 from llmagentos.core.errors import InvalidInput, LLMAgentOSError
-from llmagentos.llm.engines import ratelimits
+from llmagentos.llm.engines import lines, ratelimits
 from llmagentos.llm.engines.engine import (
     LOADING_RETRY_S,
     ContextOverflow,
@@ -27,6 +28,7 @@ from llmagentos.llm.engines.engine import (
     EngineFailed,
     EngineStatus,
     ModelLoading,
+    NoCompletions,
     QuotaExhausted,
 )
 from llmagentos.llm.engines.signs import Signs
@@ -37,12 +39,7 @@ _OVERFLOW = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _RETRY_AFTER_S = 5.0
 _QUOTA_RETRY_S = 60.0
 _OVERLOADED = (503, 529)
-
-
-class _Line(ChatChunk, frozen=True):
-    """A chunk, or the error that some servers send in its place."""
-
-    error: Any = None
+_NO_ROUTE = (404, 405, 501)
 
 
 class _Vector(msgspec.Struct, frozen=True):
@@ -55,7 +52,6 @@ class _Vectors(msgspec.Struct, frozen=True):
     usage: Usage = msgspec.field(default_factory=Usage)
 
 
-_LINES = msgspec.json.Decoder(_Line)
 _VECTORS = msgspec.json.Decoder(_Vectors)
 
 
@@ -99,17 +95,31 @@ class OpenAIEngine:
         """See `Engine.left`."""
         return self._left
 
-    async def chat(self, request: ChatRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
+    def chat(self, request: ChatRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
         """See `Engine.chat`. Raises `ContextOverflow`, `InvalidInput`, `ModelLoading` or a `ModelError`."""
+        return self._stream("/chat/completions", request, priority, lines.of_chat)
+
+    def write(self, request: CompletionRequest, *, priority: int = 0) -> AsyncGenerator[ChatChunk, None]:
+        """See `Engine.write`. Raises what `chat` does."""
+        return self._stream("/completions", request, priority, lines.of_text)
+
+    async def _stream(
+        self, route: str, request: ChatRequest | CompletionRequest, priority: int, decode: Callable[[bytes], lines.Line]
+    ) -> AsyncGenerator[ChatChunk, None]:
         asked = msgspec.structs.replace(
             request, model=self._upstream, stream=True, stream_options=StreamOptions(include_usage=True)
         )
         begun = False
         try:
-            async with self._answering("/chat/completions", self._with(asked, priority)) as response:
+            async with self._answering(route, self._with(asked, priority)) as response:
+                if isinstance(request, CompletionRequest) and response.status in _NO_ROUTE:
+                    raise NoCompletions(
+                        f"the engine of {self._model!r} takes no completions: it answered HTTP {response.status}",
+                        hint="POST /v1/chat/completions",
+                    )
                 await self._accepted(response)
                 async for line in _lines(response.iter_bytes()):
-                    if (chunk := self._chunk(line)) is not None:
+                    if (chunk := self._chunk(line, decode)) is not None:
                         begun = True
                         yield chunk
         except ConnectionLost as error:
@@ -155,13 +165,15 @@ class OpenAIEngine:
         """Close the connections."""
         await self._http.aclose()
 
-    def _with(self, request: ChatRequest, priority: int) -> ChatRequest | dict[str, Any]:
+    def _with(
+        self, request: ChatRequest | CompletionRequest, priority: int
+    ) -> ChatRequest | CompletionRequest | dict[str, Any]:
         """The request with the field by which vLLM orders calls, where the configuration says that it is known."""
         return msgspec.to_builtins(request) | {"priority": priority} if self._pass_priority else request
 
     @asynccontextmanager
     async def _answering(
-        self, route: str, request: ChatRequest | EmbeddingRequest | dict[str, Any]
+        self, route: str, request: ChatRequest | CompletionRequest | EmbeddingRequest | dict[str, Any]
     ) -> AsyncIterator[StreamResponse]:
         """The response to a request. Raises the error of `away`, and `ConnectionLost`."""
         body = msgspec.json.encode(request)
@@ -196,14 +208,14 @@ class OpenAIEngine:
         if not kind.startswith("text/event-stream"):
             raise EngineFailed(f"the engine of {self._model!r} answered {kind or 'nothing'} instead of an event stream")
 
-    def _chunk(self, line: bytes) -> ChatChunk | None:
+    def _chunk(self, line: bytes, decode: Callable[[bytes], lines.Line]) -> ChatChunk | None:
         if not line.startswith(b"data:"):
             return None  # comments (keep-alives), event names, the empty line after each event
         data = line[5:].strip()
-        if data == b"[DONE]":
+        if data in (b"[DONE]", b"null"):  # llama.cpp opens completions with a null
             return None
         try:
-            chunk = _LINES.decode(data)
+            chunk = decode(data)
         except msgspec.DecodeError as error:
             raise EngineFailed(f"the engine of {self._model!r} sent what is no chunk of an answer: {error}") from None
         if chunk.error is not None:

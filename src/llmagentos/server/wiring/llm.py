@@ -13,7 +13,7 @@ from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
 from llmagentos.llm.responses.service import Responses
 from llmagentos.security.identity import Identity
-from llmagentos.server.routes import llm, models, responses
+from llmagentos.server.routes import completions, llm, models, responses
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.calls import CallRecords
 from llmagentos.storage.responses import ResponseRecords
@@ -54,7 +54,7 @@ def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecord
 
     parts.endpoints += llm.endpoints(gateway, calls, acts_for, started=base.started)
     parts.endpoints += models.endpoints(gateway)
-
+    parts.endpoints += completions.endpoints(gateway, acts_for)
     retention = base.config.retention
     kept = ResponseRecords(base.database, base.clock, days=retention.responses_days, most=retention.responses_kept)
     parts.endpoints += responses.endpoints(Responses(gateway.chat, kept, base.clock), acts_for)
