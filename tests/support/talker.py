@@ -32,7 +32,7 @@ class Talker:
         """`llmagentos.yaml` with this engine as its chat model and its embedding model."""
         return (
             "models:\n"
-            f"  talker: {{engine: openai, url: '{self.url}', aliases: [default]}}\n"
+            f"  talker: {{engine: openai, url: '{self.url}', aliases: [default], tools: schema}}\n"
             f"  near: {{engine: openai, url: '{self.url}', kind: embedding}}\n"
         )
 

@@ -44,6 +44,7 @@ def ps(ended: bool, agent: str | None, wanted: str | None, sort: str, limit: int
             tr("Started"),
             tr("Duration"),
             tr("Tokens"),
+            tr("Cost"),
             tr("Request"),
         ],
         (_row(run, now) for run in found),
@@ -63,12 +64,20 @@ def _row(run: RunSummary, now: float) -> list[object]:
         ago(run.created),
         duration((run.ended or now) - run.started if run.started else None),
         run.tokens_in + run.tokens_out,
+        money(run.money),
         short(run.input, 50),
     ]
 
 
+def money(nano: int) -> str:
+    """An amount in billionths of the currency of the prices in llmagentos.yaml; `-` for nothing."""
+    return f"{nano / 1e9:.4f}" if nano else "-"
+
+
 def waiting(run: RunSummary) -> str:
     """What a run waits for, and at which place."""
+    if run.state is RunState.WAITING:
+        return tr("approval of {tool}", tool=short(", ".join(run.approvals), 40))
     if run.state is RunState.PAUSED:
         return tr("paused by {who}", who=short(run.paused or "?", 30))
     if run.wait is not None:

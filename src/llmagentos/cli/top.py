@@ -18,7 +18,7 @@ from llmagentos.api.nodes import NodeSummary
 from llmagentos.api.runs import Run, RunSort, RunSummary
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import duration, emit, emit_json, fit, json_option, paint, short, state
-from llmagentos.cli.ps import waiting
+from llmagentos.cli.ps import money, waiting
 from llmagentos.cli.screen import QUIT, Screen, is_terminal, screen
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
@@ -205,24 +205,35 @@ def _nodes(known: Sequence[NodeSummary]) -> Iterator[str]:
 
 
 _MODEL = (24, 12, 24, 8)
-_RUN = (13, 20, 10, 5, 10, 8, 9)
+_RUN = (13, 16, 10, 5, 8, 7, 8, 7)
 
 
 def _runs(view: View, width: int, room: int | None, *, marked: bool) -> Iterator[str]:
-    names = [tr("Run"), tr("Agent"), tr("State"), tr("Prio"), tr("Tokens"), "tok/s", tr("Age"), tr("Waiting")]
+    names = [
+        tr("Run"),
+        tr("Agent"),
+        tr("State"),
+        tr("Prio"),
+        tr("Tokens"),
+        "tok/s",
+        tr("Cost"),
+        tr("Age"),
+        tr("Waiting"),
+    ]
     yield fit(paint(_row([name.upper() for name in names], _RUN), "cyan"), width)
     first = 0 if room is None else max(0, view.index - room + 1)
     listed = view.picture.runs[first:] if room is None else view.picture.runs[first : first + room]
     for place, run in enumerate(listed, first):
         cells = [
             run.id,
-            short(run.agent, 19),
+            short(run.agent, 15),
             state(run.state.value),
             str(run.priority),
             str(run.tokens_in + run.tokens_out),
             f"{view.rates.get(run.id, 0.0):.0f}",
+            money(run.money),
             duration(view.picture.at - run.created),
-            waiting(run) if run.wait or run.paused else short(run.input, 40),
+            waiting(run) if run.wait or run.paused or run.approvals else short(run.input, 40),
         ]
         line = fit(_row(cells, _RUN), width)
         yield click.style(click.unstyle(line), reverse=True) if marked and place == view.index else line

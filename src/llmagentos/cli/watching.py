@@ -8,10 +8,12 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from llmagentos.api import control
 from llmagentos.api import runs as api
 from llmagentos.api.client import ApiClient
-from llmagentos.api.runs import Answered, ModelCalled, Purpose, Run, RunDelta, RunEvent
+from llmagentos.api.runs import Answered, ApprovalRequested, ModelCalled, Purpose, Run, RunDelta, RunEvent
 from llmagentos.cli.connect import connected
 from llmagentos.cli.output import emit, note, paint
 from llmagentos.core.errors import Conflict, LLMAgentOSError, Unavailable
@@ -36,7 +38,7 @@ async def watch(client: ApiClient, run: str, *, quiet: bool, told: Callable[[Run
     `told` gets every event. Raises `Interrupted` after Ctrl-C; when only watching (`told` or `quiet`), Ctrl-C
     ends the watching and leaves the run alone.
     """
-    printer = _Printer(quiet=quiet)
+    printer = _Printer(run, quiet=quiet)
     following = asyncio.ensure_future(_follow(client, run, printer, told))
     with _on_interrupt(following.cancel, active=not quiet):
         try:
@@ -92,7 +94,8 @@ async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable
 class _Printer:
     """Prints an answer as it is generated, and once more only when it differs from what was generated."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, run: str, *, quiet: bool) -> None:
+        self._run = run
         self._quiet = quiet
         self._shown = ""
         self._told_lost = False
@@ -102,7 +105,10 @@ class _Printer:
         self._told_lost = False
         if self._quiet:
             return
-        if isinstance(item, RunDelta):
+        if isinstance(item, RunEvent) and isinstance(item.data, ApprovalRequested):
+            self.end_line()
+            self._asked(item.data)
+        elif isinstance(item, RunDelta):
             self._shown += item.text
             emit(item.text, newline=False)
         elif isinstance(item.data, ModelCalled) and item.data.purpose is Purpose.ANSWER:
@@ -122,6 +128,18 @@ class _Printer:
             emit(tr("Sources:"))
             for number, source in enumerate(answered.sources, 1):
                 emit(f"  [{number}] {record(source)}")
+
+    def _asked(self, asked: ApprovalRequested) -> None:
+        arguments = msgspec.json.encode(asked.arguments).decode()
+        call = f"{self._run}.{asked.call_id}"
+        note(
+            tr(
+                "{tool}({arguments}) waits for a person: `llmctl approve {call}`, or `deny`",
+                tool=asked.name,
+                arguments=arguments,
+                call=call,
+            )
+        )
 
     def end_line(self) -> None:
         """End the line that pieces were printed on."""

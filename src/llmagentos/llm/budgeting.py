@@ -244,6 +244,11 @@ class Budgeting:
             self._settle(hold, amounts)
             await self.journal.commit()
 
+    def rests(self, run: str) -> None:
+        """The run waits for a person: its place among the concurrent runs is free, until it is admitted again."""
+        if (known := self._runs.get(run)) is not None:
+            self._let_go(Hold(f"run:{run}", known.path, run, None, None))
+
     def worked(self, run: str, seconds: int) -> None:
         """The run has worked `seconds` in all; what was not counted yet is. Stored within `WATCH_S`."""
         if (known := self._runs.get(run)) is None:

@@ -39,6 +39,8 @@ class Model:
     residence: Residence | None = None
     """Of a model that a process of this machine serves."""
     keep_alive: str | None = None
+    tools: Literal["native", "schema"] = "schema"
+    """How it asks for tools: the tool calls of OpenAI's API, or a JSON object that fits a schema."""
 
 
 class Directory:

@@ -186,6 +186,10 @@ class Gateway:
         """The model with this name or alias. Raises `ModelNotFound`."""
         return self._models.named(name)
 
+    def chat_model(self, name: str) -> Model:
+        """The chat model with this name or alias. Raises `ModelNotFound`, or `InvalidInput` for one of another use."""
+        return self._models.find(name, "chat")
+
     def busy(self, model: str) -> int:
         """How many calls use a model or wait for it."""
         load = self._admissions.load(model)

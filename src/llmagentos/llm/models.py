@@ -105,6 +105,7 @@ def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
         settings.timeout_s,
         tuple(settings.fallbacks),
         guarded=True,
+        tools=settings.tools,
     )
 
 

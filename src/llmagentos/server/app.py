@@ -15,7 +15,7 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Kind
 from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
-from llmagentos.server.wiring import agents, budgets, console, fleet, llm, registry, system, tools
+from llmagentos.server.wiring import agents, approvals, budgets, console, fleet, llm, registry, system, tools
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.migrate import migrate
 
@@ -34,11 +34,20 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     offered = tools.wire(base, parts)
     known = agents.wire(base, parts, gateway, meter, services.caller, offered.sources)
     limits = budgets.wire(base, parts, gateway, known)
+    waiting = approvals.wire(base, parts, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     tools.connect(base, parts, offered, known, nodes)
     console.wire(
-        base, parts, services=services, gateway=gateway, calls=calls, agents=known, fleet=nodes, budgets=limits
+        base,
+        parts,
+        services=services,
+        gateway=gateway,
+        calls=calls,
+        agents=known,
+        fleet=nodes,
+        budgets=limits,
+        approvals=waiting,
     )
     for name, wire in plugins.load(config.plugins):
         wire(base, parts)

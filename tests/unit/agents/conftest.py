@@ -26,7 +26,7 @@ TEXT = {"type": "object", "properties": {"query": {"type": "string"}}, "required
 class Scripted:
     """Models and services. What a script holds is said or raised, in order; the last entry again and again."""
 
-    replies: Sequence[str | LLMAgentOSError] = ()
+    replies: Sequence[str | Reply | LLMAgentOSError] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
     vectors: Callable[[str], list[float]] = lambda _: [1.0]
     idempotent: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class Scripted:
         reply = self._replies.popleft() if len(self._replies) > 1 else self._replies[0]
         if isinstance(reply, LLMAgentOSError):
             raise reply
-        return Reply(reply, 10, 5)
+        return reply if isinstance(reply, Reply) else Reply(reply, 10, 5)
 
     async def embed(self, texts: Sequence[str], *, kind: Any, run: str, timeout: float) -> list[list[float]]:
         return [self.vectors(text) for text in texts]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llmagentos.api.agents import AgentInfo
+from llmagentos.api.approvals import Approval
 from llmagentos.api.budgets import Budgets
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
@@ -26,6 +27,12 @@ class Jobs(Protocol):
     """Jobs, newest first."""
 
     async def __call__(self, *, limit: int, node: str | None = None) -> list[JobSummary]: ...
+
+
+class Answering(Protocol):
+    """Answers a tool call that waits for a person."""
+
+    async def __call__(self, approval: str, identity: Identity, reason: str | None) -> object: ...
 
 
 class JobEvents(Protocol):
@@ -50,6 +57,9 @@ class Sources:
     run_events: Callable[[str], Awaitable[list[RunEvent]]]
     ask: Callable[[NewRun, Identity], Awaitable[RunSummary]]
     kill: Callable[[str, Identity], Awaitable[object]]
+    approvals: Callable[[], list[Approval]]
+    approve: Answering
+    deny: Answering
     pause: Callable[[str, Identity], Awaitable[object]]
     resume: Callable[[str, Identity], Awaitable[object]]
     jobs: Jobs

@@ -34,6 +34,7 @@ def navigation(t: Translate) -> list[Item]:
     return [
         Item("overview", "/", t("Overview")),
         Item("runs", "/runs", t("Runs")),
+        Item("approvals", "/approvals", t("Approvals")),
         Item("agents", "/agents", t("Agents")),
         Item("services", "/services", t("Services")),
         Item("models", "/models", t("Models")),
@@ -51,6 +52,7 @@ def states(t: Translate) -> Mapping[str, State]:
         "pending": State("wait", t("pending")),
         "running": State("busy", t("running")),
         "paused": State("warn", t("paused")),
+        "waiting_approval": State("warn", t("waits for approval")),
         "succeeded": State("ok", t("succeeded")),
         "failed": State("bad", t("failed")),
         "killed": State("warn", t("killed")),
@@ -119,6 +121,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def money(nano: int) -> str:
+    """An amount in billionths of the currency; empty for nothing."""
+    return f"{nano / 1e9:,.4f}" if nano else ""
 
 
 def number(value: float) -> str:

@@ -22,8 +22,9 @@ from llmagentos.server.console import feed
 from llmagentos.server.console.refusals import FEED
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
-from llmagentos.server.console.views import agents, budgets, jobs, models, overview, runs, services
+from llmagentos.server.console.views import agents, approvals, budgets, jobs, models, overview, runs, services
 from llmagentos.server.endpoint import Call, Endpoint, Handler
+from llmagentos.server.routes import approval_pages
 
 MAX_ROWS = 50
 MAX_TOPICS = 8
@@ -33,6 +34,7 @@ _ENDS = frozenset({"answered", "failed", "exited", "killed"})
 TOPICS = {
     "registry": Permission.REGISTRY_READ,
     "runs": Permission.RUNS_READ,
+    "approvals": Permission.RUNS_READ,
     "run": Permission.RUNS_READ,
     "jobs": Permission.JOBS_READ,
     "job": Permission.JOBS_READ,
@@ -51,6 +53,7 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         *_agents(sources, pages),
         *_runs(sources, pages),
         *_control(sources),
+        *approval_pages.endpoints(sources, pages),
         _budgets(sources, pages),
         *_jobs(sources, pages),
         Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
@@ -173,6 +176,8 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         events = await sources.run_events(run.id)
         topics = "" if run.state.ended else f"topic=run:{run.id}"
         shown = runs.page(run, events, translation(call.request))
+        asked = [each for each in sources.approvals() if each.run == run.id]
+        shown["waiting"] = approvals.rows(asked, translation(call.request))
         return pages.page(call.request, call.identity, "run.html", section="runs", topics=topics, **shown)
 
     async def ask(call: Call) -> Response:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from llmagentos.agents.control import Control
 from llmagentos.agents.definition import read_agent
 from llmagentos.agents.embedded import GatewayModels, LedgerBackend
@@ -15,9 +17,9 @@ from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.agents.programs import Programs
 from llmagentos.agents.tool_agents import AgentTools, Runs
 from llmagentos.agents.tools import Services, Source, Toolset, described, resolve
-from llmagentos.api.agents import AgentSpec, ToolInfo
+from llmagentos.api.agents import AgentSpec, ToolInfo, ToolsBy
 from llmagentos.core import log
-from llmagentos.core.errors import InvalidInput, nearest
+from llmagentos.core.errors import CallerError, InvalidInput, nearest
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
@@ -58,12 +60,15 @@ def wire(
 
     async def spec_of(name: str, version: int) -> AgentSpec | None:
         record = await records.version(name, version)
-        return record.spec if record is not None else None
+        if record is None or record.spec.tools_by != "auto":
+            return record.spec if record is not None else None
+        return replace(record.spec, tools_by=_tools_by(gateway, record.spec.model))
 
     async def tools_of(spec: AgentSpec) -> Toolset:
         return await resolve(spec, {}, services, sources)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
+    ledger.deny = base.config.tools.deny
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
     control = Control(ledger, run_records, gateway, stop=host.cancel)
@@ -98,6 +103,14 @@ def wire(
     return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs)
 
 
+def _tools_by(gateway: Gateway, model: str) -> ToolsBy:
+    """How a model asks for tools, as the configuration of its engine says."""
+    try:
+        return gateway.chat_model(model).tools
+    except CallerError:  # its runs will say that there is no such model
+        return "schema"
+
+
 async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:
     models = [model for model in await gateway.models() if model.use == "chat"]
     known = {name for model in models for name in (model.name, *model.aliases)} | ({"default"} if models else set())
@@ -107,4 +120,3 @@ async def _require_model(gateway: Gateway, spec: AgentSpec) -> None:
             f"model: there is no chat model {spec.model!r}; there are {', '.join(sorted(known)) or 'none'}",
             hint=f"did you mean {close!r}?" if close else "`llmctl models` lists models",
         )
-

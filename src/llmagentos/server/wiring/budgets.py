@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from llmagentos.agents.control import Control
@@ -11,8 +11,9 @@ from llmagentos.agents.ledger import PROGRAM, Ledger
 from llmagentos.agents.log import Log, ModelTurn
 from llmagentos.api.runs import Resumed, RunEvent, RunState
 from llmagentos.core import log
-from llmagentos.core.errors import Conflict
+from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.kernel.budgets import BudgetTree, Path
+from llmagentos.kernel.prices import PriceTable
 from llmagentos.llm.asking import Asked
 from llmagentos.llm.budget_calls import Demand, Hold, Step
 from llmagentos.llm.budget_limits import BudgetLimits, prices
@@ -64,9 +65,12 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Bu
         await limits.begin(live)
         states = {run: await agents.ledger.state(run) for run in live}
         await budgeting.begin(live, [run for run, state in states.items() if _paused_by_budget(state)])
+        for run in [run for run, state in states.items() if state.state is RunState.WAITING]:
+            budgeting.rests(run)
 
     gateway.use_budgets(holding)
     agents.ledger.budgets = budgeting
+    agents.ledger.cost = _cost(gateway, prices(settings))
     agents.ledger.on_change.append(lambda run, state, events: _changed(budgeting, run, state, events))
     parts.start.append(begin)
     parts.background.append(budgeting.watch)
@@ -74,6 +78,22 @@ def wire(base: Foundation, parts: Parts, gateway: Gateway, agents: Agents) -> Bu
     parts.close.append(budgeting.journal.commit)
     parts.endpoints += routes.endpoints(limits)
     return limits
+
+
+def _cost(gateway: Gateway, table: PriceTable) -> Callable[[Log], int]:
+    """What a run has cost: the tokens of its calls at the prices of the day when it was asked for."""
+
+    def name(model: str) -> str:
+        try:
+            return gateway.chat_model(model).name
+        except CallerError:  # it is not configured any more
+            return model
+
+    def cost(state: Log) -> int:
+        used = state.by_model
+        return sum(table.cost(name(model), given, made, state.created_at) for model, given, made in used)
+
+    return cost
 
 
 class _Places:
@@ -126,6 +146,8 @@ def _changed(budgeting: Budgeting, run: str, state: Log, events: Sequence[RunEve
         budgeting.resumed(run)
     if state.fence:
         budgeting.worked(run, int(state.active_s + max(0.0, state.last_at - state.claimed_at)))
+    if state.state is RunState.WAITING:
+        budgeting.rests(run)
     if state.ended_at is not None:
         budgeting.ended(run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from llmagentos.agents.approvals import Approvals
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.nodes import Node, NodeSummary
@@ -17,8 +18,8 @@ from llmagentos.server.console.login import Attempts, LoginLinks
 from llmagentos.server.console.refusals import as_page, as_page_for_browsers
 from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
-from llmagentos.server.respond import Responder
 from llmagentos.server.endpoint import Endpoint
+from llmagentos.server.respond import Responder
 from llmagentos.server.routes import console, login, node_pages
 from llmagentos.server.routes.agents import found, info
 from llmagentos.server.routes.runs import with_waits
@@ -40,6 +41,7 @@ def wire(
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
+    approvals: Approvals,
 ) -> None:
     """Its pages, each with its own look of errors, and the API's login links."""
     pages = Pages(base.clock)
@@ -48,7 +50,7 @@ def wire(
     responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
-    sources = _sources(base, services, gateway, calls, agents, fleet, budgets)
+    sources = _sources(base, services, gateway, calls, agents, fleet, budgets, approvals)
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
         *_node_pages(pages, fleet),
@@ -99,6 +101,7 @@ def _sources(
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
+    approvals: Approvals,
 ) -> Sources:
     ledger = agents.ledger
 
@@ -138,6 +141,9 @@ def _sources(
         run_events=ledger.events,
         ask=ask,
         kill=lambda run, identity: agents.control.kill(run, by=str(identity)),
+        approvals=approvals.listing,
+        approve=lambda one, identity, reason: approvals.approve(one, by=str(identity), reason=reason),
+        deny=lambda one, identity, reason: approvals.deny(one, by=str(identity), reason=reason),
         pause=lambda run, identity: agents.control.pause(run, by=str(identity)),
         resume=lambda run, identity: agents.control.resume(run, by=str(identity)),
         jobs=fleet.jobs.listing,

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from llmagentos.agents import log as runlog
 from llmagentos.api import budgets, jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentInfo, AgentSpec
+from llmagentos.api.approvals import Approval
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, WaitingCall
 from llmagentos.api.runs import NewRun, RunEvent
 from llmagentos.core.clock import ManualClock
@@ -105,7 +106,7 @@ def empty() -> Sources:
         instances=list, models=value([]), queues=lambda _: [], calls=value([]),
         agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing,
         run_events=missing, ask=missing, kill=missing, pause=missing,
-        resume=missing, jobs=value([]),
+        resume=missing, approvals=list, approve=missing, deny=missing, jobs=value([]),
         job=missing, job_events=missing, nodes=value([]), node=missing, budgets=lambda: budgets.Budgets("EUR", []),
     )  # fmt: skip
 
@@ -144,12 +145,14 @@ def full(**more: Any) -> Sources:
     ]  # fmt: skip
     spent = budgets.Budget(f"org/{HOSTILE}", limits, "refuse", {"tokens": 80, "money": 8}, {}, set_by=HOSTILE)
     waits = budgets.BudgetWait("r1", f"org/{HOSTILE}", "tokens", "day", 1.0, None)
+    asked = Approval("r1.call-1", "r1", HOSTILE, "call-1", HOSTILE, {HOSTILE: HOSTILE}, HOSTILE, HOSTILE, 1.0, 2.0)
     given: dict[str, Any] = {
         "instances": lambda: [instance], "models": value([model]), "queues": lambda _: [queue],
         "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
         "run_counts": value({"running": 1}), "run": value(run),
         "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
-        "resume": value(run), "jobs": value([job]),
+        "resume": value(run), "approvals": lambda: [asked], "approve": value(run), "deny": value(run),
+        "jobs": value([job]),
         "job": value(jobs.Job(job, jobs.JobSpec("0" * 64, HOSTILE), [host])), "job_events": value(records),
         "budgets": lambda: budgets.Budgets("EUR", [spent], [waits]),
         "nodes": value([node]), "node": value(nodes.Node(node, facts, nodes.Heartbeat(), [])),

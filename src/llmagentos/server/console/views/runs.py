@@ -86,6 +86,7 @@ def page(run: Run, events: Sequence[RunEvent], t: Translate) -> dict[str, Any]:
             "error": run.error,
             "killed_by": run.killed_by,
             "priority": run.priority,
+            "money": words.money(run.money),
             "paused": run.paused,
             "parent": run.parent,
             "wait": _wait(run, t),

@@ -1,0 +1,46 @@
+"""What stands between agents and their tools: whose runs may use which, and people who agree to single calls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from llmagentos.core.config.outside import Url
+from llmagentos.core.config.values import SecretRef
+
+Pattern = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What no agent may do, whatever its own definition says."""
+
+    deny: Annotated[
+        dict[Pattern, list[Pattern]],
+        Meta(
+            description="Tools that the runs of a caller may not call; both may have wildcards, e.g. "
+            "`viewer:*: [shop.*]`. A run that another run asked for counts as that one's caller's"
+        ),
+    ] = {}
+
+
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where calls that wait are told, at least once each, until it answers 2xx."""
+
+    url: Annotated[Url, Meta(description="Gets a POST with a JSON object for each call that waits")]
+    token: Annotated[SecretRef | None, Meta(description="Bearer token for it")] = None
+    timeout_s: Annotated[float, Meta(gt=0, le=300, description="Longest wait for its answer")] = 10.0
+    attempts: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Tries for one call, 1 s to 5 min apart; then the log says it was given up"),
+    ] = 30
+
+
+class Approvals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tool calls that a person has to agree to (`approval: required`)."""
+
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=31_536_000, description="A call that nobody answered for so long is denied")
+    ] = 86_400.0
+    webhook: Webhook | None = None

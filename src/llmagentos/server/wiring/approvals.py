@@ -1,0 +1,63 @@
+"""Tool calls that wait for a person, and who is told of them."""
+
+from __future__ import annotations
+
+import ssl
+from urllib.parse import urlsplit
+
+from llmagentos.agents.approvals import Approvals
+from llmagentos.agents.notices import Notices
+from llmagentos.api.http import HttpClient
+from llmagentos.core.config.guards import Webhook
+from llmagentos.server.routes import approvals as routes
+from llmagentos.server.wiring.agents import Agents
+from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.storage.runs import RunRecords
+
+
+def wire(base: Foundation, parts: Parts, agents: Agents) -> Approvals:
+    """After the agents: the ledger tells of calls that wait."""
+    settings = base.config.approvals
+    unended = RunRecords(base.database, base.clock).unended
+    approvals = Approvals(agents.ledger, unended, base.hub, base.clock, timeout_s=settings.timeout_s)
+    parts.start.append(approvals.begin)
+    parts.background.append(approvals.expire)
+    parts.endpoints += routes.endpoints(approvals)
+    if settings.webhook is not None:
+        hook = _Hook(settings.webhook)
+        notices = Notices(
+            approvals.listing,
+            agents.ledger.note,
+            hook.post,
+            base.clock,
+            url=base.config.server.url,
+            attempts=settings.webhook.attempts,
+        )
+        parts.background.append(notices.serve)
+        parts.close.append(hook.aclose)
+    return approvals
+
+
+class _Hook:
+    """The webhook of the configuration."""
+
+    def __init__(self, settings: Webhook) -> None:
+        self._settings = settings
+        parts = urlsplit(settings.url)
+        self._origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._http = HttpClient(tls=tls, max_body=1024 * 1024)
+
+    async def post(self, body: bytes, key: str) -> int:
+        """Tell it; its HTTP status."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        if self._settings.token is not None:
+            headers["Authorization"] = f"Bearer {self._settings.token.read()}"
+        timeout = self._settings.timeout_s
+        found = await self._http.request("POST", self._origin, self._path, headers=headers, body=body, timeout=timeout)
+        return found.status
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
