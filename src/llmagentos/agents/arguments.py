@@ -42,6 +42,11 @@ def misfit(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> str | Non
     return _wrong(dict(arguments), schema, "", _Check(schema), 0)
 
 
+def unfit(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with any JSON value; None when it fits."""
+    return _wrong(value, schema, "", _Check(schema), 0)
+
+
 @dataclass(slots=True)
 class _Check:
     """One check; `left` keeps a schema whose parts refer to each other from taking for ever."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from llmagentos.agents.foreign import marked
 from llmagentos.agents.log import Log, ModelTurn
 from llmagentos.agents.model import Message
 from llmagentos.agents.tools import Tool
@@ -19,6 +20,8 @@ from llmagentos.core.errors import nearest
 
 ANSWER = "answer"
 """Chosen instead of a tool when the model knows enough."""
+RECALL_ID = "recall"
+"""The call that looks up what fits the request in the agent's memory, before anything else."""
 _MAX_RESULT_SHOWN = 8000
 
 
@@ -80,7 +83,7 @@ def _moved(part: Any, prefix: str) -> Any:
 def parse(text: str, tools: Sequence[Tool]) -> Call | Ready | Unusable:
     """What the model chose."""
     try:
-        reply = msgspec.json.decode(_unfenced(text), type=_Reply)
+        reply = msgspec.json.decode(unfenced(text), type=_Reply)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError) as error:
         return Unusable(f"not a choice in JSON ({error}): {text[:200]!r}")
     if reply.tool == ANSWER:
@@ -95,13 +98,13 @@ def parse(text: str, tools: Sequence[Tool]) -> Call | Ready | Unusable:
 def parse_object(text: str) -> dict[str, Any] | None:
     """A reply that is a JSON object; None for anything else."""
     try:
-        return msgspec.json.decode(_unfenced(text), type=dict[str, Any])
+        return msgspec.json.decode(unfenced(text), type=dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError):
         return None
 
 
-def _unfenced(text: str) -> str:
-    """Models without a grammar like to put JSON into a code block."""
+def unfenced(text: str) -> str:
+    """`text` without the code block that models without a grammar like to put JSON into."""
     plain = text.strip()
     if plain.startswith("```") and plain.endswith("```"):
         plain = plain.strip("`").removeprefix("json")
@@ -122,10 +125,17 @@ def system(instructions: str, records: Sequence[Any] | None) -> str:
 
 
 def transcript(
-    instructions: str, log: Log, records: Sequence[Any] | None, tools: Sequence[Tool], *, answering: bool
+    head: str,
+    request: Message,
+    log: Log,
+    records: Sequence[Any] | None,
+    tools: Sequence[Tool],
+    *,
+    answering: bool,
+    boundary: str = "",
 ) -> list[Message]:
-    """The run so far as messages; the last one says what is wanted now."""
-    parts = [system(instructions, records)]
+    """The run so far as messages, below `head`; results of tools are set off by `boundary`."""
+    parts = [system(head, records)]
     if answering:
         parts.append("Answer the request from the results.")
     else:
@@ -133,11 +143,14 @@ def transcript(
     messages = [Message("system", "\n\n".join(part for part in parts if part))]
     for turn in log.history:
         messages += [Message("user", turn.input), Message("assistant", turn.answer)]
-    messages.append(Message("user", log.input))
+    messages.append(request)
     for step in log.turns:
         if not isinstance(step, ModelTurn):
+            if step.call_id == RECALL_ID:
+                continue  # it stands in `head`
             outcome = f"failed: {step.error}" if step.error is not None else _shown(step.result)
-            messages.append(Message("user", f"Result of {step.name}: {outcome}"))
+            result = marked(outcome, boundary, step.name) if boundary else outcome
+            messages.append(Message("user", f"Result of {step.name}: {result}"))
         elif step.purpose is Purpose.TOOL:
             choice = parse(step.text, tools)
             if answering and isinstance(choice, Ready):

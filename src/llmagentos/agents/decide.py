@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from llmagentos.agents import choosing, grounding, native, routing, support
+from llmagentos.agents import asking, choosing, compaction, foreign, grounding, native, output, routing, support
 from llmagentos.agents.calling import Ask, Calls, CallTool, Fail, RefuseTool, batch, interrupted
 from llmagentos.agents.log import Log, ModelTurn, ToolTurn
 from llmagentos.agents.model import Message, Prompt
@@ -20,8 +20,9 @@ from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import Purpose
 
 _LONGEST_CHOICE = 512
-_ROOM_FOR_REPLY = 64
-"""Turns of the session are left out rather than that a reply gets less than this."""
+_LONGEST_QUERY = 1000
+_OURS = (grounding.CALL_ID, choosing.RECALL_ID)
+"""Calls that no model asks for."""
 _SHORTEST_REPLY = 16
 """Under this many tokens no call is made: nothing useful would come of it."""
 
@@ -44,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
     text: str
     sources: list[Any] = []
     replaced: str | None = None
+    output: Any = None
 
 
 Step = Calls | Ask | CallModel | Rank | Answer | Fail
@@ -62,17 +64,15 @@ def decide(spec: AgentSpec, tools: Toolset, log: Log) -> Step | None:
         return Fail(f"no answer within {spec.limits.steps} steps (limits.steps)", "limit_steps")
     if isinstance(step, CallTool | tuple):
         return batch(spec, tools, log, step if isinstance(step, tuple) else (step,))
-    return _within_tokens(spec, tools, log, step) if isinstance(step, CallModel) else step
+    return _within_tokens(spec, log, step) if isinstance(step, CallModel) else step
 
 
-def _within_tokens(spec: AgentSpec, tools: Toolset, log: Log, step: CallModel) -> Step:
-    """The call with what is left of the run's tokens; turns of the session that do not fit are left out."""
+def _within_tokens(spec: AgentSpec, log: Log, step: CallModel) -> CallModel | Fail:
+    """The call with what is left of the run's tokens, or the summary of the session that makes room for it."""
+    if log.covered and not log.summary:
+        return Fail(f"the model {spec.model!r} did not sum up the session", "compaction_failed")
+    step = CallModel(compaction.due(spec, log, step.prompt) or step.prompt)
     left = spec.limits.tokens - log.tokens - step.prompt.estimate
-    if left < min(step.prompt.max_tokens, _ROOM_FOR_REPLY) and log.history:
-        shorter = _next(spec, tools, log.without_oldest_turn())
-        return (
-            _within_tokens(spec, tools, log.without_oldest_turn(), shorter) if isinstance(shorter, CallModel) else step
-        )
     if left < _SHORTEST_REPLY:
         return Fail(
             f"the next model call does not fit into {spec.limits.tokens} tokens (limits.tokens), "
@@ -87,7 +87,9 @@ def _within_tokens(spec: AgentSpec, tools: Toolset, log: Log, step: CallModel) -
 def _next(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
     last = log.turns[-1] if log.turns else None
     if isinstance(last, ModelTurn) and last.purpose is Purpose.ANSWER and not last.calls:
-        return _answer(spec, log, last)
+        return _answer(spec, tools, log, last)
+    if spec.memory.long_term and spec.memory.recall == "auto" and not _called(log, choosing.RECALL_ID):
+        return CallTool(choosing.RECALL_ID, choosing.RECALL_ID, {"query": log.input[:_LONGEST_QUERY]})
     records: list[Any] | None = None
     if tools.ground is not None:
         found = _grounding(tools.ground, log)
@@ -108,7 +110,7 @@ def _next(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
 
 def _grounding(ground: Tool, log: Log) -> list[Any] | _Next:
     """The records to answer from, or the step that is needed first (or instead)."""
-    answered = next((turn for turn in log.tools if turn.call_id == grounding.CALL_ID), None)
+    answered = _called(log, grounding.CALL_ID)
     if answered is None:
         parameter = ground.text_parameter
         if parameter is None:
@@ -120,29 +122,58 @@ def _grounding(ground: Tool, log: Log) -> list[Any] | _Next:
     return records or Answer(grounding.unknown(log.input))
 
 
+def _called(log: Log, call_id: str) -> ToolTurn | None:
+    return next((turn for turn in log.tools if turn.call_id == call_id), None)
+
+
 def _tool_failed(turn: ToolTurn) -> Fail:
     error = str(turn.error)
     return Fail(error if error.startswith(turn.name) else f"{turn.name}: {error}", "tool_failed")
 
 
 def _ask(spec: AgentSpec, log: Log, records: list[Any] | None) -> CallModel | Answer | Fail:
+    head, request = asking.system(spec, log, tools=False), asking.request(spec, log)
     if records is not None:
-        messages = grounding.prompt(spec.instructions, records, log.history, log.input)
-        return _model(spec, messages, temperature=0.0, live=not spec.verify)
-    system = [Message("system", spec.instructions)] if spec.instructions else []
-    return _model(spec, (*system, *earlier(log), Message("user", log.input)))
+        messages = grounding.prompt(head, records, log.history, request)
+        return _model(spec, messages, temperature=0.0, live=not spec.verify, schema=spec.output)
+    system = [Message("system", head)] if head else []
+    return _model(spec, (*system, *earlier(log), request), schema=spec.output)
 
 
-def _answer(spec: AgentSpec, log: Log, last: ModelTurn) -> CallModel | Answer | Fail:
+def _answer(spec: AgentSpec, tools: Toolset, log: Log, last: ModelTurn) -> _Next:
     text = last.text.strip()
+    found = grounding.given(log)
+    if spec.output is not None:
+        return _formed(spec, tools, log, last, found)
     if not text:
         return Fail(f"the model {spec.model!r} answered nothing", "empty_answer")
-    found = grounding.given(log)
     if not found or not _grounded(spec):
         return Answer(text, found)
-    if spec.verify and (why := support.unsupported(text, found, log.input)) is not None:
+    request = asking.request(spec, log).content
+    if spec.verify and (why := support.unsupported(text, found, request)) is not None:
         return Answer(grounding.quoted(found, log.input), found, why)
     return Answer(text, support.used(text, found, log.input))
+
+
+def _formed(spec: AgentSpec, tools: Toolset, log: Log, last: ModelTurn, found: list[Any]) -> _Next:
+    """An answer in the form that the agent's is to have; asked for once more when it has not."""
+    schema: dict[str, Any] = spec.output or {}
+    value, wrong = output.read(last.text, schema, cut=last.cut)
+    if wrong is None and found and _grounded(spec) and spec.verify:
+        wrong = support.unsupported(output.words(value), found, asking.request(spec, log).content)
+    if wrong is None:
+        return Answer(msgspec.json.encode(value).decode(), found, output=value)
+    before = msgspec.structs.replace(log, turns=log.turns[:-1])
+    asked = _next(spec, tools, before)
+    if not isinstance(asked, CallModel) or any(_is_answer(turn) for turn in before.turns):
+        return Fail(f"the model {spec.model!r} gave no answer of the form that is wanted: {wrong}", "bad_output")
+    again = (Message("assistant", output.shown(last.text)), Message("user", output.repair(wrong)))
+    messages = (*asked.prompt.messages, *again)
+    return CallModel(msgspec.structs.replace(asked.prompt, messages=messages, schema=schema, tools=()))
+
+
+def _is_answer(turn: ModelTurn | ToolTurn) -> bool:
+    return isinstance(turn, ModelTurn) and turn.purpose is Purpose.ANSWER and not turn.calls
 
 
 def _grounded(spec: AgentSpec) -> bool:
@@ -158,7 +189,7 @@ def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
     chosen = routing.choose(ranking.text, tools.tools, spec.threshold)
     if chosen is None:
         return Answer(routing.ask_back(ranking.text, tools.tools, log.input))
-    called = next((turn for turn in log.tools if turn.call_id != grounding.CALL_ID), None)
+    called = next((turn for turn in log.tools if turn.call_id not in _OURS), None)
     if called is not None:
         if called.error is not None:
             return _tool_failed(called)
@@ -178,7 +209,9 @@ def _routed(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
 
 def _asked(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None) -> CallModel:
     """The model asks for tools itself, or answers."""
-    messages = native.transcript(choosing.system(spec.instructions, records), log, earlier(log))
+    head = choosing.system(asking.system(spec, log, tools=True), records)
+    boundary = foreign.boundary_of(spec, log)
+    messages = native.transcript(head, asking.request(spec, log), log, earlier(log), boundary)
     call = _model(spec, messages, live=not (spec.verify and _grounded(spec)))
     return CallModel(msgspec.structs.replace(call.prompt, tools=native.offered(tools.tools)))
 
@@ -195,11 +228,20 @@ def _chosen(spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None
         if not isinstance(choice, choosing.Unusable):
             return _model(
                 spec,
-                choosing.transcript(spec.instructions, log, records, tools.tools, answering=True),
+                _transcript(spec, tools, log, records, answering=True),
                 live=not (spec.verify and _grounded(spec)),
+                schema=spec.output,
             )
-    messages = choosing.transcript(spec.instructions, log, records, tools.tools, answering=False)
+    messages = _transcript(spec, tools, log, records, answering=False)
     return _model(spec, messages, purpose=Purpose.TOOL, schema=choosing.schema(tools.tools), temperature=0.0)
+
+
+def _transcript(
+    spec: AgentSpec, tools: Toolset, log: Log, records: list[Any] | None, *, answering: bool
+) -> list[Message]:
+    head, boundary = asking.system(spec, log, tools=True, answering=answering), foreign.boundary_of(spec, log)
+    request = asking.request(spec, log)
+    return choosing.transcript(head, request, log, records, tools.tools, answering=answering, boundary=boundary)
 
 
 def _repeats(choice: choosing.Call, done: Sequence[ToolTurn]) -> bool:
@@ -232,5 +274,8 @@ def _model(
     temperature: float | None = None,
     live: bool = True,
 ) -> CallModel:
+    live = live and spec.output is None  # nobody wants to read half of it, or one that is asked for again
+    if schema is not None and temperature is None:
+        temperature = 0.0
     most = spec.limits.reply if purpose is Purpose.ANSWER else min(_LONGEST_CHOICE, spec.limits.reply)
     return CallModel(Prompt(spec.model, tuple(messages), most, purpose, live, schema, temperature))

@@ -45,14 +45,15 @@ def records(result: Any, name: str) -> list[Any]:
     return kept
 
 
-def prompt(instructions: str, found: Sequence[Any], history: Iterable[Turn], request: str) -> list[Message]:
+def prompt(instructions: str, found: Sequence[Any], history: Iterable[Turn], request: Message) -> list[Message]:
     """Messages that ask for an answer from `found`."""
     system = instructions or "Answer the question in one short sentence."
     messages = [Message("system", system)]
     for turn in history:
         messages += [Message("user", turn.input), Message("assistant", turn.answer)]
     shown = "\n".join(_line(record) for record in found)
-    messages.append(Message("user", f"Records:\n{shown}\n\nAnswer from the records: {request}"))
+    text = f"Records:\n{shown}\n\nAnswer from the records: {request.content}"
+    messages.append(Message("user", text, images=request.images))
     return messages
 
 

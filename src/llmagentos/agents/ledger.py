@@ -17,16 +17,18 @@ from llmagentos.agents import log as runlog
 from llmagentos.agents import permits
 from llmagentos.agents.admission import Admission, Unlimited
 from llmagentos.agents.following import claims_topic, follow, run_topic
+from llmagentos.agents.foreign import new_boundary
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.measuring import measure
 from llmagentos.agents.records import Agent, Records, Row, SpecOf
-from llmagentos.agents.sessions import SessionBusy, asking, caller_of, history
+from llmagentos.agents.sessions import NEW, asking, before, caller_of
 from llmagentos.agents.states import RunEnded, RunPaused
 from llmagentos.api.agents import AgentSpec, Priority
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import (
     Answered,
+    Attachment,
     Claimed,
     Created,
     Data,
@@ -40,7 +42,6 @@ from llmagentos.api.runs import (
     RunState,
     RunSummary,
     ToolCalled,
-    Turn,
 )
 from llmagentos.core import log
 from llmagentos.core.clock import Clock
@@ -84,6 +85,8 @@ class Ledger:
         self.budgets: Admission = Unlimited()
         self.deny: Mapping[str, Sequence[str]] = {}
         """Patterns of tools that are denied, by patterns of callers."""
+        self.context_of: Callable[[str], int] = lambda _: 0
+        """Tokens of context of a model; 0 when nobody knows."""
         self.cost: Callable[[Log], int] = lambda _: 0
         """What a run has cost so far, in billionths of the currency."""
         self._held_back: dict[str, str] = {}
@@ -101,6 +104,7 @@ class Ledger:
         priority: Priority | None = None,
         parent: str | None = None,
         run: str | None = None,
+        attachments: Sequence[Attachment] = (),
     ) -> RunSummary:
         """A new run of `agent`, queued; its priority is `priority`, or else that of `parent`, or else the agent's.
 
@@ -114,16 +118,22 @@ class Ledger:
         nice = priority if priority is not None else above.priority if above is not None else spec.priority
         if await self._records.unended_count() >= MAX_UNENDED:
             raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
-        turns: list[Turn] = []
-        if session is not None:
-            if (busy := await self._records.busy(spec.name, session)) is not None:
-                raise SessionBusy(
-                    f"the session {session!r} still works on its last request",
-                    hint=f"wait for it, or `llmctl kill {busy}`",
-                    run=busy,
-                )
-            turns = await history(self._records, self._load, spec.name, session)
-        data = Created(spec.name, agent.version, spec.model, text, by, session, turns, priority_of(str(nice)), parent)
+        known = await before(self._records, self._load, spec.name, session, by) if session is not None else NEW
+        data = Created(
+            spec.name,
+            agent.version,
+            spec.model,
+            text,
+            by,
+            session,
+            known.turns,
+            priority_of(str(nice)),
+            parent,
+            known.summary,
+            self.context_of(spec.model),
+            new_boundary(),
+            list(attachments),
+        )
         run = run or new_id()
         event = RunEvent(1, self._clock.time(), data)
         state = runlog.fold([event])

@@ -6,7 +6,8 @@ run after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -45,6 +46,8 @@ from llmagentos.api.runs import (
 )
 
 SHOWN_INPUT = 200
+SUMMED_UP = "Sum up what we have said so far."
+"""Stands before the summary of a session's older turns."""
 CONTROL = (Paused, Resumed, Reniced, ApprovalNotified, Approved, Denied)
 """Said by people about the run: no work of its host, and possible between any two events of it."""
 WITNESSED = (*CONTROL, ModelUsed)
@@ -121,6 +124,12 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Why the run is paused; None when it is not."""
     before_pause: RunState | None = None
     """The state to which it returns."""
+    summary: str | None = None
+    """What the model made of the session's oldest turns in this run."""
+    covered: int = 0
+    """So many of the turns that came with the request."""
+    attached: Mapping[str, str] = MappingProxyType({})
+    """What the attachments hold, by digest: no event, the host adds it."""
 
     @property
     def request(self) -> Created:
@@ -136,13 +145,20 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def history(self) -> list[Turn]:
-        """The session before this run."""
-        return self.request.history
+        """The session before this run; what was summed up stands first, as a turn of its own."""
+        summary, turns = self.before
+        return [Turn(SUMMED_UP, summary), *turns] if summary else list(turns)
 
-    def without_oldest_turn(self) -> Log:
-        """The same with less of the session before it."""
-        request = self.request
-        return replace(self, created=replace(request, history=request.history[1:]))
+    @property
+    def before(self) -> tuple[str, list[Turn]]:
+        """The session before this run: the summary of its older part, and the turns after that."""
+        return self.request.summary if self.summary is None else self.summary, self.request.history[self.covered :]
+
+    @property
+    def after(self) -> tuple[str, list[Turn]]:
+        """The session as the run after this one has it before itself."""
+        summary, turns = self.before
+        return summary, turns if self.answer is None else [*turns, Turn(self.input, self.answer.text)]
 
     @property
     def tools(self) -> list[ToolTurn]:
@@ -251,6 +267,10 @@ def _require_nothing_open(log: Log) -> None:
 def _replied(log: Log, data: ModelReplied) -> Log:
     if log.open_model is None or log.open_model.purpose is not data.purpose:
         raise InvalidTransition(f"a reply for {data.purpose.value} that nobody asked for")
+    if data.purpose is Purpose.COMPACT:
+        covered = min(log.covered + log.open_model.covers, len(log.request.history))
+        tokens = _tokens(log, log.open_model.model, data)
+        return replace(log, open_model=None, summary=data.text.strip(), covered=covered, **tokens)
     return replace(
         log,
         open_model=None,
@@ -337,6 +357,8 @@ def detail(run: str, log: Log) -> Run:
     return Run(
         **_summary(run, log, shown=None),
         answer=log.answer.text if log.answer else None,
+        output=log.answer.output if log.answer else None,
+        attachments=log.request.attachments,
         sources=log.answer.sources if log.answer else [],
         error=_error(log),
         killed_by=log.killed_by,

@@ -91,7 +91,7 @@ class Loop:
             case Rank():
                 await self._rank(step)
             case Answer():
-                await self._append(Answered(step.text, step.sources, step.replaced))
+                await self._append(Answered(step.text, step.sources, step.replaced, step.output))
             case Fail():
                 await self._append(Failed(step.error, step.code))
 
@@ -99,7 +99,7 @@ class Loop:
 
     async def _call_model(self, step: CallModel) -> None:
         prompt = step.prompt
-        await self._append(ModelCalled(prompt.purpose, prompt.model))
+        await self._append(ModelCalled(prompt.purpose, prompt.model, prompt.covers))
         begun = time.monotonic()
         try:
             reply = await self._patiently(

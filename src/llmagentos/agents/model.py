@@ -9,6 +9,9 @@ import msgspec
 
 from llmagentos.api.runs import Purpose, ToolRequest
 
+IMAGE_TOKENS = 1000
+"""What a picture is counted as: engines take some 85 to 1,500 tokens for one."""
+
 
 class Message(msgspec.Struct, frozen=True):
     """One message of the prompt."""
@@ -19,6 +22,8 @@ class Message(msgspec.Struct, frozen=True):
     """Tool calls that the assistant asked for, each with the id that its result refers to."""
     call_id: str | None = None
     """The call whose result this is."""
+    images: tuple[str, ...] = ()
+    """`data:` URLs of pictures that belong to it."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -36,6 +41,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """None leaves it to the model."""
     tools: tuple[dict[str, Any], ...] = ()
     """Tools that the model may ask for, in the form of OpenAI's API."""
+    covers: int = 0
+    """With `compact`: so many turns of the session give way to the reply."""
 
     @property
     def gate_purpose(self) -> Literal["answer", "tool"]:
@@ -48,7 +55,8 @@ class Prompt(msgspec.Struct, frozen=True):
         texts = [message.content for message in self.messages]
         texts += [call.name + call.arguments for message in self.messages for _, call in message.calls]
         offered = len(msgspec.json.encode(self.tools)) // 3 if self.tools else 0
-        return offered + sum(8 + len(text.encode()) // 3 for text in texts)
+        pictures = sum(len(message.images) for message in self.messages) * IMAGE_TOKENS
+        return offered + pictures + sum(8 + len(text.encode()) // 3 for text in texts)
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents.calling import CallTool, RefuseTool
+from llmagentos.agents.foreign import marked
 from llmagentos.agents.log import Log, ModelTurn, ToolTurn
 from llmagentos.agents.model import Message
 from llmagentos.agents.tools import Tool
@@ -76,17 +77,24 @@ def _read(call_id: str, call: ToolRequest, known: Mapping[str, str]) -> CallTool
     return CallTool(call_id, name, arguments)
 
 
-def transcript(system: str, log: Log, earlier: Sequence[Message]) -> list[Message]:
-    """The run so far as messages; a reply that asks for tools is followed by their results, in the order asked."""
+def transcript(
+    system: str, request: Message, log: Log, earlier: Sequence[Message], boundary: str = ""
+) -> list[Message]:
+    """The run so far as messages; a reply that asks for tools is followed by their results, in the order asked.
+
+    What tools returned is set off by `boundary`.
+    """
     messages = [Message("system", system)] if system else []
-    messages += [*earlier, Message("user", log.input)]
+    messages += [*earlier, request]
     results = {turn.call_id: turn for turn in log.tools}
     for place, turn in enumerate(log.turns):
         asked = _requests(log, place)
         if isinstance(turn, ModelTurn) and asked:
             messages.append(Message("assistant", turn.text, calls=tuple(asked.items())))
             messages += [
-                Message("tool", _shown(results[call_id]), call_id=call_id) for call_id in asked if call_id in results
+                Message("tool", marked(_shown(result), boundary, result.name), call_id=call_id)
+                for call_id in asked
+                if (result := results.get(call_id)) is not None
             ]
     return messages
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from llmagentos.agents.log import Log
 from llmagentos.agents.records import Records
@@ -10,8 +11,6 @@ from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
 from llmagentos.api.runs import RunState, Turn
 from llmagentos.core.errors import Conflict
 
-HISTORY_TURNS = 8
-HISTORY_CHARACTERS = 4000
 MAX_DEPTH = 8
 """Runs that ask for runs that ask for runs: no deeper than this."""
 Load = Callable[[str], Awaitable[Log]]
@@ -24,19 +23,31 @@ class SessionBusy(Conflict):
     code = "session_busy"
 
 
-async def history(records: Records, load: Load, agent: str, session: str) -> list[Turn]:
-    """The session's last answered requests, oldest first, within the limits."""
-    turns: list[Turn] = []
-    left = HISTORY_CHARACTERS
-    for summary in await records.newest(ended=True, agent=agent, session=session, limit=HISTORY_TURNS):
-        state = await load(summary.id)
-        if state.answer is None:
-            continue
-        left -= len(state.input) + len(state.answer.text)
-        if left < 0:
-            break
-        turns.append(Turn(state.input, state.answer.text))
-    return turns[::-1]
+class Before(NamedTuple):
+    """What a run has before itself: a summary of the session's older part, the turns after that, and the last run."""
+
+    summary: str
+    turns: list[Turn]
+    run: str | None
+
+
+NEW = Before("", [], None)
+"""The beginning of a session."""
+
+
+async def before(records: Records, load: Load, agent: str, session: str, by: str) -> Before:
+    """What a new run of the session has before itself.
+
+    Raises `SessionBusy` while the last run has not ended. Sessions of different callers are different ones.
+    """
+    if (busy := await records.busy(agent, session, by)) is not None:
+        raise SessionBusy(
+            f"the session {session!r} still works on its last request",
+            hint=f"wait for it, or `llmctl kill {busy}`",
+            run=busy,
+        )
+    last = await records.newest(ended=True, agent=agent, session=session, by=by, limit=1)
+    return Before(*(await load(last[0].id)).after, last[0].id) if last else NEW
 
 
 async def caller_of(load: Load, run: str) -> str:

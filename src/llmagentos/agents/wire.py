@@ -24,7 +24,10 @@ def _message(message: prompts.Message) -> Message:
         {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call_id, call in message.calls
     ]
-    content = message.content if message.content or not calls else None
+    content: str | list[dict[str, Any]] | None = message.content if message.content or not calls else None
+    if message.images:
+        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+        content = [{"type": "text", "text": message.content}, *pictures]
     return Message(message.role, content, tool_calls=calls or None, tool_call_id=message.call_id)
 
 

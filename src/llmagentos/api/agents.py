@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
+from llmagentos.core.config.guardrails import Guardrails
 
 AgentName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 MethodName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.[A-Za-z_][A-Za-z0-9_]*$")]
@@ -161,6 +162,27 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     )
 
 
+class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the agent remembers beyond one session."""
+
+    long_term: Annotated[bool, Meta(description="Whether it remembers facts from one session to the next")] = False
+    recall: Annotated[
+        Literal["tool", "auto"],
+        Meta(
+            description="tool: the model asks with the tool `recall`; auto: what fits the request stands in the prompt"
+        ),
+    ] = "tool"
+    remember: Annotated[bool, Meta(description="Whether the model has the tool `remember`")] = True
+    shared: Annotated[
+        bool, Meta(description="Whether all its users share one memory; without it each has one of their own")
+    ] = False
+    results: Annotated[int, Meta(ge=1, le=50, description="Facts that a search brings at most")] = 5
+    most: Annotated[
+        int, Meta(ge=1, le=100_000, description="Facts kept of one user; over it the one that is unused longest goes")
+    ] = 1000
+    days: Annotated[float, Meta(gt=0, description="Days after which a fact goes that no search has brought")] = 365.0
+
+
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="Agent"):
     """An agent: a model, instructions, tools. In YAML, `kind: Agent` and these keys."""
 
@@ -205,6 +227,13 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         None
     )
     limits: Limits = msgspec.field(default_factory=Limits)
+    output: Annotated[
+        dict[str, Any] | None, Meta(description="JSON Schema of its answers; without it they are text")
+    ] = None
+    memory: MemoryUse = msgspec.field(default_factory=MemoryUse)
+    guardrails: Annotated[
+        Guardrails | None, Meta(description="Redaction and marking; without it as `guardrails` in llmagentos.yaml says")
+    ] = None
 
 
 class AgentInfo(msgspec.Struct, frozen=True):

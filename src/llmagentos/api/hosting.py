@@ -41,6 +41,10 @@ class Claim(msgspec.Struct, frozen=True):
     """Who asked for the run, or for the run that asked for it."""
     denied: list[str] = []
     """Patterns of names of tools that `caller` may not have called."""
+    attached: dict[str, str] = {}
+    """What the attachments hold, by digest: text as it is, images as `data:` URLs."""
+    values: dict[str, str] = {}
+    """What stands behind the placeholders in the events."""
 
 
 class Claims(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from llmagentos.api.agents import AgentName, Priority
 from llmagentos.api.client import ApiClient
 
 MAX_INPUT = 100_000
+MAX_ATTACHMENTS = 20
 Request = Annotated[str, Meta(min_length=1, max_length=MAX_INPUT)]
 RunId = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,12}$")]
 Session = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -53,6 +54,7 @@ class Purpose(StrEnum):
     ROUTE = "route"  # embeddings: which tool fits the request
     TOOL = "tool"  # which tool to call next, or with which arguments
     ANSWER = "answer"  # the text that the caller sees
+    COMPACT = "compact"  # a summary of the session's older turns
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -60,6 +62,17 @@ class Turn(msgspec.Struct, frozen=True):
 
     input: str
     answer: str
+
+
+class Attachment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that goes with a request, by the SHA-256 of its bytes."""
+
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    type: Annotated[str, Meta(max_length=100)] = "text/plain"
+    """Its media type."""
+    size: int = 0
+    """Bytes."""
 
 
 class _Data(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
@@ -80,6 +93,17 @@ class Created(_Data, frozen=True, tag="created"):
     """Nice value: -20 goes before all others, 19 after them."""
     parent: str | None = None
     """The run that asked."""
+    summary: str = ""
+    """What stands for the turns of the session before `history`."""
+    context: int = 0
+    """Tokens of context that the model had when it was asked; 0 when nobody knew."""
+    boundary: str = ""
+    """What sets off foreign text in this run's prompts; nobody outside can know it."""
+    attachments: list[Attachment] = []
+    redact: list[str] = []
+    """Kinds of personal data that stand in this log as placeholders only (`security.redaction`)."""
+    restore: bool = False
+    """Whether who asked sees the values in the answer, as long as they are known."""
 
 
 class Claimed(_Data, frozen=True, tag="claimed"):
@@ -94,6 +118,8 @@ class ModelCalled(_Data, frozen=True, tag="model_called"):
 
     purpose: Purpose
     model: str
+    covers: int = 0
+    """With `compact`: so many turns of the session, the oldest, give way to the reply."""
 
 
 class ToolRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -198,6 +224,8 @@ class Answered(_Data, frozen=True, tag="answered"):
     sources: list[Any] = []
     replaced: str | None = None
     """Why the records themselves stand here instead of the model's words."""
+    output: Any = None
+    """The answer as JSON, of an agent with `output`."""
 
 
 class Failed(_Data, frozen=True, tag="failed"):
@@ -312,7 +340,10 @@ class Run(RunSummary, frozen=True):
     """One run with its request and outcome in full."""
 
     answer: str | None = None
+    output: Any = None
+    """The answer as JSON, of an agent with `output`."""
     sources: list[Any] = []
+    attachments: list[Attachment] = []
     error: str | None = None
     killed_by: str | None = None
 
@@ -327,6 +358,8 @@ class NewRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The agent's when None."""
     parent: RunId | None = None
     """The run that asks: it is killed, paused and resumed with this one below it."""
+    attachments: Annotated[list[Attachment], Meta(max_length=MAX_ATTACHMENTS)] = []
+    """Files that were uploaded before."""
 
 
 # The client's calls -------------------------------------------------------------------------------
@@ -340,9 +373,11 @@ async def start(
     session: str | None = None,
     priority: Priority | None = None,
     parent: str | None = None,
+    attachments: Sequence[Attachment] = (),
 ) -> RunSummary:
     """Ask `agent`. Raises `NotFound` for an unknown agent, `Conflict` while the session's last run goes on."""
-    return await client.post("/api/v1/runs", NewRun(agent, text, session, priority, parent), RunSummary)
+    request = NewRun(agent, text, session, priority, parent, list(attachments))
+    return await client.post("/api/v1/runs", request, RunSummary)
 
 
 async def listing(

@@ -41,6 +41,10 @@ class Model:
     keep_alive: str | None = None
     tools: Literal["native", "schema"] = "schema"
     """How it asks for tools: the tool calls of OpenAI's API, or a JSON object that fits a schema."""
+    context: int | None = None
+    """Tokens of prompt and answer that a call may have; None when nobody said."""
+    vision: bool = False
+    """Whether it reads pictures."""
 
 
 class Directory:

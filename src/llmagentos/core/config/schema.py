@@ -181,6 +181,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
             "API), or schema (a JSON object in `response_format`) where the endpoint has no tool calls"
         ),
     ] = "native"
+    context: Annotated[
+        Annotated[int, Meta(ge=256)] | None,
+        Meta(description="Tokens of prompt and answer together; sessions are summed up to fit. Unknown: 8192"),
+    ] = None
+    vision: Annotated[bool, Meta(description="Whether it reads pictures")] = False
 
     @property
     def bases(self) -> list[str]:

@@ -327,6 +327,7 @@ def upgrade() -> None:
     sa.Column('fence', sa.Integer(), nullable=False),
     sa.Column('holder', sa.String(length=200), nullable=False),
     sa.Column('session', sa.String(length=64), nullable=True),
+    sa.Column('created_by', sa.String(length=300), nullable=False),
     sa.Column('created', sa.Float(), nullable=False),
     sa.Column('ended', sa.Float(), nullable=True),
     sa.Column('priority', sa.Integer(), nullable=False),
@@ -341,8 +342,9 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_runs_created'), ['created'], unique=False)
         batch_op.create_index(batch_op.f('ix_runs_ended'), ['ended'], unique=False)
         batch_op.create_index(batch_op.f('ix_runs_parent'), ['parent'], unique=False)
-        batch_op.create_index(batch_op.f('ix_runs_session'), ['session'], unique=False)
+        batch_op.create_index('ix_runs_session', ['created_by', 'session', 'agent'], unique=False)
         batch_op.create_index('ix_runs_state', ['state', 'created'], unique=False)
+        batch_op.create_index('uq_runs_session', ['agent', 'created_by', 'session'], unique=True, sqlite_where=sa.text('ended IS NULL AND session IS NOT NULL'), postgresql_where=sa.text('ended IS NULL AND session IS NOT NULL'))
 
     op.create_table('schedule_fires',
     sa.Column('schedule', sa.String(length=128), nullable=False),

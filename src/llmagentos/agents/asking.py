@@ -1,0 +1,62 @@
+"""The two ends of every prompt: what stands above the conversation, and the request with what is attached to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from llmagentos.agents import foreign, output
+from llmagentos.agents.choosing import RECALL_ID
+from llmagentos.agents.log import Log
+from llmagentos.agents.model import Message
+from llmagentos.api.agents import AgentSpec
+
+IMAGES = "image/"
+_IMAGE_URL = "data:image/"
+
+
+def system(spec: AgentSpec, log: Log, *, tools: bool, answering: bool = True) -> str:
+    """The instructions, what is remembered, how foreign text is marked, and the form of the answer."""
+    remembered = _remembered(spec, log)
+    foreign_text = tools or bool(log.request.attachments) or bool(remembered)
+    parts = [
+        spec.instructions,
+        remembered,
+        foreign.notice(foreign.boundary_of(spec, log)) if foreign_text else "",
+        output.instruction(spec.output) if spec.output is not None and answering else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def request(spec: AgentSpec, log: Log) -> Message:
+    """What the user asks, with the files: text as marked data, pictures as pictures."""
+    attached = [(each, log.attached.get(each.digest, "")) for each in log.request.attachments]
+    boundary = foreign.boundary_of(spec, log)
+    texts = [
+        foreign.marked(content, boundary, f"file {each.name}")
+        for each, content in attached
+        if not content.startswith(_IMAGE_URL)
+    ]
+    pictures = tuple(content for _, content in attached if content.startswith(_IMAGE_URL))
+    return Message("user", "\n\n".join([*texts, log.input]), images=pictures)
+
+
+def _remembered(spec: AgentSpec, log: Log) -> str:
+    turn = next((turn for turn in log.tools if turn.call_id == RECALL_ID), None)
+    if turn is None or not turn.result:
+        return ""
+    return "What you remember:\n" + foreign.marked(facts(turn.result), foreign.boundary_of(spec, log), "memory")
+
+
+def facts(found: Any) -> str:
+    """Facts as a model reads them."""
+    lines = [
+        each.get("text", "") if isinstance(each, dict) else msgspec.json.encode(each).decode() for each in _list(found)
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _list(found: Any) -> Iterator[Any]:
+    yield from found if isinstance(found, list) else [found]
