@@ -56,7 +56,7 @@ def drive(
     if not changes.batches:  # a batch that comes to its end now begins nothing more
         for host in seen.hosts:
             if _due(host, seen, now):
-                changes.hosts[host.node] = enter(step(host.state, "release"), not_before=None)
+                changes.hosts[host.node] = enter(step(host.state, "release"), not_before=None, message=None)
     if row.released is None and any(values["state"] == "queued" for values in changes.hosts.values()):
         changes.job["released"] = now
     return _waiting(changes, seen, None if changes.hosts else _reason(seen, now))

@@ -14,7 +14,7 @@ from sqlalchemy import Select, case, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmagentos.api.job_control import Approval, Batch
+from llmagentos.api.job_control import Approval, Batch, Waiting
 from llmagentos.api.jobs import Inventory, JobSpec, JobState
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict
@@ -104,6 +104,7 @@ class JobRecords:
                 lock=spec.lock,
                 released=None if new.driven else now,
                 approval=to_json(approval) if approval is not None else None,
+                waiting=to_json(Waiting("approval")) if approval is not None else None,
                 origin=new.origin,
                 parent=new.parent,
                 key=spec.idempotency_key,

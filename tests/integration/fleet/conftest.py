@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -73,10 +73,13 @@ def join() -> Join:
 
 @pytest.fixture
 def submit(tmp_path: Path) -> Callable[..., object]:
-    async def send(client: ApiClient, playbook: str = PLAYBOOK, **more: object) -> jobs.Job:
+    async def send(
+        client: ApiClient, playbook: str = PLAYBOOK, *, files: Mapping[str, str] | None = None, **more: object
+    ) -> jobs.Job:
         directory = tmp_path / "playbook"
         directory.mkdir(exist_ok=True)
-        (directory / "site.yml").write_text(playbook)
+        for name, text in {"site.yml": playbook, **(files or {})}.items():
+            (directory / name).write_text(text)
         digest, content = pack(directory)
         await jobs.upload_bundle(client, digest, content)
         return await jobs.submit(client, jobs.JobSpec(bundle=digest, playbook="site.yml", **more))  # type: ignore[arg-type]
