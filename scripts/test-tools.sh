@@ -28,4 +28,21 @@ if ! command -v promtool >/dev/null && [ ! -x "$tools/promtool" ] && command -v 
     mv unpacked/usr/bin/promtool promtool) || echo "note: promtool could not be had; its tests are skipped" >&2
   rm -rf "$tools/unpacked" "$tools"/prometheus_*.deb
 fi
+
+# torch and transformers for the engine of that name: only where pip gets torch's CPU build (190 MB), which is in the
+# lock; the one with CUDA would bring several GB.
+python=.venv/bin/python
+if [ -x "$python" ] && ! "$python" -c 'import torch, transformers' >/dev/null 2>&1; then
+  wanted=$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-transformers.lock)
+  found=$("$python" -m pip install --quiet --dry-run --ignore-installed --no-deps --report - "$wanted" 2>/dev/null |
+    "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' 2>/dev/null)
+  case "$found" in
+  *+cpu* | *%2Bcpu* | *macosx*)
+    echo "Installing $wanted (CPU) and transformers for the tests ..." >&2
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+      -r requirements-transformers.lock || echo "note: torch could not be installed; its tests are skipped" >&2
+    ;;
+  *) echo "note: pip offers no CPU build of $wanted here; the tests of the engine transformers are skipped" >&2 ;;
+  esac
+fi
 exit 0
