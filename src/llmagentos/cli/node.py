@@ -10,6 +10,7 @@ import click
 from llmagentos.cli.node_show import show
 from llmagentos.cli.node_steering import allow, cordon, deny, drain, label, remove, revoke, uncordon
 from llmagentos.cli.output import note
+from llmagentos.cli.telemetry import logs, metrics
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
@@ -21,6 +22,8 @@ def node() -> None:
 
 for command in (show, cordon, uncordon, drain, label, allow, deny, revoke, remove):
     node.add_command(command)
+node.add_command(metrics)
+node.add_command(logs)
 
 
 @node.command(help=tr("Make this machine a node of the server at URL and run its node agent in the foreground."))

@@ -203,10 +203,11 @@ class Telemetry:
             samples=now - keep.samples * DAY, rollups=rollups, logs=now - keep.logs * DAY, lines=keep.lines
         )
 
-    async def forget(self, node: str) -> None:
-        """Everything of a node that was removed."""
-        self._latest.pop(node, None)
-        await self._records.forget(node)
+    async def keep_only(self, nodes: list[str]) -> None:
+        """Delete everything of nodes that were removed."""
+        for node in await self._records.nodes() - set(nodes):
+            self._latest.pop(node, None)
+            await self._records.forget(node)
 
 
 def _blocks(rows: list[Row]) -> dict[Block, Columns]:

@@ -222,6 +222,11 @@ class TelemetryRecords:
             query = select(LOGS.c.source).where(LOGS.c.node == node).distinct()
             return list((await connection.execute(query)).scalars().all())
 
+    async def nodes(self) -> set[str]:
+        """All nodes that ever sent something that is still here."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(SPOOLS.c.node))).scalars().all())
+
     async def forget(self, node: str) -> None:
         """Everything of a node that was removed."""
         async with self._database.write() as connection:

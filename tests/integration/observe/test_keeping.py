@@ -74,7 +74,9 @@ async def test_what_is_old_goes_and_rollups_stay(scene: Scene) -> None:
     lines = await scene.records.lines("n1", source="a*", text=None, since=None, limit=100)
     assert [line.text for line in lines] == [f"1.{n}" for n in (6, 7)] + [f"2.{n}" for n in range(8)]
     assert [value for _, value in await scene.means(BEGIN, BEGIN + 2 * DAY + 60, 10)] == [0.0, 1.0, 2.0]
-    await scene.telemetry.forget("n1")
+    await scene.telemetry.keep_only(["n1"])
+    assert await scene.means(BEGIN, BEGIN + 2 * DAY + 60, 10) != []
+    await scene.telemetry.keep_only(["n2"])
     assert await scene.means(BEGIN, BEGIN + 2 * DAY + 60, 10) == []
 
 

@@ -22,7 +22,7 @@ from llmagentos.server.console import words
 
 LANGUAGE_COOKIE = "llmagentos_lang"
 THEME_COOKIE = "llmagentos_theme"
-STYLESHEETS = ("theme.css", "layout.css", "components.css", "tables.css", "forms.css", "timeline.css")
+STYLESHEETS = ("theme.css", "layout.css", "components.css", "tables.css", "forms.css", "timeline.css", "charts.css")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

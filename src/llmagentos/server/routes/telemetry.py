@@ -52,7 +52,8 @@ def _exposed(telemetry: Telemetry) -> Endpoint:
     return Endpoint("GET", "/metrics/nodes", Permission.METRICS_READ, render, summary=summary)
 
 
-async def _known(call: Call, nodes: Callable[[], Awaitable[list[str]]]) -> str:
+async def known_node(call: Call, nodes: Callable[[], Awaitable[list[str]]]) -> str:
+    """The name in the path. Raises `NotFound` when there is no such node."""
     name, known = call.path["name"], await nodes()
     if name not in known:
         close = nearest(name, known)
@@ -63,10 +64,10 @@ async def _known(call: Call, nodes: Callable[[], Awaitable[list[str]]]) -> str:
 
 def _samples(telemetry: Telemetry, nodes: Callable[[], Awaitable[list[str]]]) -> list[Endpoint]:
     async def latest(call: Call) -> Sample | None:
-        return telemetry.latest(await _known(call, nodes))
+        return telemetry.latest(await known_node(call, nodes))
 
     async def series(call: Call) -> list[Series]:
-        name = await _known(call, nodes)
+        name = await known_node(call, nodes)
         now = time.time()
         since, until = call.number("since", now - 3600, most=_FAR), call.number("until", now, most=_FAR)
         if since >= until:
@@ -97,7 +98,7 @@ def _samples(telemetry: Telemetry, nodes: Callable[[], Awaitable[list[str]]]) ->
 
 def _logs(telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str]]]) -> Endpoint:
     async def logs(call: Call) -> Response | list[LogEntry]:
-        name = await _known(call, nodes)
+        name = await known_node(call, nodes)
         source, text = call.query.get("source"), call.query.get("text")
         if call.flag("follow"):
             return stream(_follow(telemetry, hub, name, source, text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
@@ -11,26 +12,25 @@ from llmagentos.core.errors import InvalidInput
 from llmagentos.observe.telemetry import Telemetry
 from llmagentos.security.identity import Permission
 from llmagentos.server.console.render import Pages, translation
-from llmagentos.server.console.sources import Sources
 from llmagentos.server.console.views import charts
 from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.server.routes.telemetry import known_node
 
 LINES = 200
 EVERY_S = 15
 
 
-def endpoints(telemetry: Telemetry, sources: Sources, pages: Pages) -> list[Endpoint]:
-    """`/nodes/{name}/metrics`."""
+def endpoints(telemetry: Telemetry, pages: Pages, nodes: Callable[[], Awaitable[list[str]]]) -> list[Endpoint]:
+    """`/nodes/{name}/metrics`; `nodes` names all there are."""
 
     async def show(call: Call) -> Response:
-        node = await sources.node(call.path["name"])
+        name = await known_node(call, nodes)
         chosen = call.query.get("range", "1h")
         if chosen not in charts.RANGES:
             raise InvalidInput(f"range must be one of {', '.join(charts.RANGES)}, not {chosen[:80]!r}")
         text = call.query.get("text") or None
         until = time.time()
         since = until - charts.RANGES[chosen]
-        name = node.summary.name
         series, lines = await asyncio.gather(
             telemetry.series(name, match="node_*", since=since, until=until, points=charts.POINTS),
             telemetry.lines(name, source=None, text=text, since=None, limit=LINES),

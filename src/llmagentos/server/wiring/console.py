@@ -12,6 +12,7 @@ from llmagentos.api.runs import NewRun, Run, RunSummary
 from llmagentos.fleet.availability import Change
 from llmagentos.llm.budget_limits import BudgetLimits
 from llmagentos.llm.gateway import Gateway
+from llmagentos.observe.telemetry import Telemetry
 from llmagentos.security.identity import Identity
 from llmagentos.server import dispatch
 from llmagentos.server.console.login import Attempts, LoginLinks
@@ -20,7 +21,7 @@ from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import console, login, node_pages
+from llmagentos.server.routes import console, login, node_pages, telemetry_pages
 from llmagentos.server.routes.agents import found, info
 from llmagentos.server.routes.runs import with_waits
 from llmagentos.server.wiring.agents import Agents
@@ -42,6 +43,7 @@ def wire(
     fleet: Fleet,
     budgets: BudgetLimits,
     approvals: Approvals,
+    telemetry: Telemetry,
 ) -> None:
     """Its pages, each with its own look of errors, and the API's login links."""
     pages = Pages(base.clock)
@@ -54,6 +56,7 @@ def wire(
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
         *_node_pages(pages, fleet),
+        *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
         login.logout(base.authenticator),
     ]
     parts.endpoints += login.links(made)

@@ -15,8 +15,13 @@ def wire(base: Foundation, parts: Parts, nodes: Callable[[], Awaitable[list[str]
     kept = base.config.retention
     keep = Keep(kept.samples_days, kept.five_minutes_days, kept.hours_days, kept.logs_days, kept.logs_lines)
     telemetry = Telemetry(TelemetryRecords(base.database), base.hub, base.clock, keep)
+
+    async def prune() -> None:
+        await telemetry.prune()
+        await telemetry.keep_only(await nodes())
+
     parts.endpoints += routes.endpoints(telemetry, base.hub, nodes)
     parts.start.append(telemetry.start)
     parts.background += [telemetry.store, telemetry.roll]
-    parts.prune.append(telemetry.prune)
+    parts.prune.append(prune)
     return telemetry
