@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from llmagentos.agents.log import Log, fold
 from llmagentos.agents.loop import Loop
 from llmagentos.agents.model import Models
@@ -137,14 +139,15 @@ class _Carried:
 
     async def _work(self, models: Models, tools_of: ToolsOf) -> Log:
         claim = self._claim
-        state = fold(claim.events)
+        state = replace(fold(claim.events), attached=claim.attached)
         try:
             tools = permitted(await tools_of(claim.agent), claim.caller, claim.denied)
         except LLMAgentOSError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])
             return state
-        return await Loop(claim.run, claim.agent, tools, models, self._add).carry_on(state)
+        loop = Loop(claim.run, claim.agent, tools, models, self._add, values=claim.values)
+        return await loop.carry_on(state, claim.events)
 
     async def _add(self, data: Sequence[Data]) -> Sequence[RunEvent]:
         """Append, and again when the server was away: repeating is safe, and after a while the lease decides."""

@@ -17,13 +17,13 @@ from llmagentos.agents import log as runlog
 from llmagentos.agents import permits
 from llmagentos.agents.admission import Admission, Unlimited
 from llmagentos.agents.following import claims_topic, follow, run_topic
-from llmagentos.agents.foreign import new_boundary
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.measuring import measure
 from llmagentos.agents.records import Agent, Records, Row, SpecOf
 from llmagentos.agents.sessions import NEW, asking, before, caller_of
 from llmagentos.agents.states import RunEnded, RunPaused
+from llmagentos.agents.surroundings import Surroundings
 from llmagentos.api.agents import AgentSpec, Priority
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import (
@@ -85,8 +85,7 @@ class Ledger:
         self.budgets: Admission = Unlimited()
         self.deny: Mapping[str, Sequence[str]] = {}
         """Patterns of tools that are denied, by patterns of callers."""
-        self.context_of: Callable[[str], int] = lambda _: 0
-        """Tokens of context of a model; 0 when nobody knows."""
+        self.around = Surroundings()
         self.cost: Callable[[Log], int] = lambda _: 0
         """What a run has cost so far, in billionths of the currency."""
         self._held_back: dict[str, str] = {}
@@ -119,22 +118,18 @@ class Ledger:
         if await self._records.unended_count() >= MAX_UNENDED:
             raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
         known = await before(self._records, self._load, spec.name, session, by) if session is not None else NEW
-        data = Created(
-            spec.name,
-            agent.version,
-            spec.model,
-            text,
-            by,
-            session,
-            known.turns,
-            priority_of(str(nice)),
-            parent,
-            known.summary,
-            self.context_of(spec.model),
-            new_boundary(),
-            list(attachments),
-        )
         run = run or new_id()
+        data = await self.around.created(
+            run,
+            agent,
+            text,
+            by=by,
+            session=session,
+            before=known,
+            priority=priority_of(str(nice)),
+            parent=parent,
+            attachments=attachments,
+        )
         event = RunEvent(1, self._clock.time(), data)
         state = runlog.fold([event])
         summary = self._summary(run, state)
@@ -156,10 +151,11 @@ class Ledger:
             raise InvalidInput(f"several runs begin with {prefix!r}", hint=f"e.g. {', '.join(found[:2])}: type more")
         return found[0]
 
-    async def get(self, run: str) -> Run:
-        """One run in full. Raises `NotFound`."""
+    async def get(self, run: str, *, viewer: str = "") -> Run:
+        """One run in full, as `viewer` may see it. Raises `NotFound`."""
         state = await self._load(run)
-        return replace(runlog.detail(run, state), money=self.cost(state))
+        found = replace(runlog.detail(run, state), money=self.cost(state))
+        return await self.around.vaults.shown(found, state.request, viewer)
 
     async def events(self, run: str, *, after: int = 0) -> list[RunEvent]:
         """The log from the event after `after`."""
@@ -257,7 +253,10 @@ class Ledger:
                 return None
             caller = await caller_of(self._load, row.id)
             events, deny = await self._records.events(row.id), permits.patterns(self.deny, caller)
-            return Claim(row.id, lease.token, self._leases.ttl, spec, events, caller, deny)
+            given = await self.around.given(row.id, state, spec)
+            return Claim(
+                row.id, lease.token, self._leases.ttl, given.spec, events, caller, deny, given.attached, given.values
+            )
 
     async def take(self, run: str, holder: str) -> tuple[int, float]:
         """Have `holder` be the host of this very run: its fencing token, and how long the lease lasts in seconds."""
@@ -298,7 +297,7 @@ class Ledger:
             if state.seq > after and fence == state.fence:
                 missed = await self._records.events(run, after=after)
                 own = [event.data for event in missed if not isinstance(event.data, WITNESSED)]
-                if own and own == list(data):
+                if own and own == await self.around.vaults.redacted(run, state.request, data):
                     return missed
                 after = state.seq if not own else after
             if state.ended_at is not None:
@@ -388,6 +387,7 @@ class Ledger:
         self, run: str, state: Log, data: Iterable[Data], *, holder: str | None = None
     ) -> tuple[Log, list[RunEvent]]:
         now = self._clock.time()
+        data = await self.around.vaults.redacted(run, state.request, data)
         events = [RunEvent(state.seq + i, now, item) for i, item in enumerate(data, 1)]
         for event in events:
             state = runlog.apply(state, event)
@@ -403,6 +403,8 @@ class Ledger:
         if waits or state.ended_at is not None:
             self._leases.drop(run)
             self._held_back.pop(run, None)
+        if state.ended_at is not None:
+            await self.around.vaults.ended(run, state.request)
         self._publish(run, state, events)
         return state, events
 

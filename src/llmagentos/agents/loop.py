@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from llmagentos.agents.decide import Answer, CallModel, Rank, Step, decide
 from llmagentos.agents.log import Log, apply
 from llmagentos.agents.making import Calling, told
 from llmagentos.agents.model import Models
+from llmagentos.agents.redacting import Redacting
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import (
@@ -33,6 +35,7 @@ from llmagentos.api.runs import (
     RunEvent,
 )
 from llmagentos.core.errors import Conflict, DeadlineExceeded, LLMAgentOSError, TooManyRequests, Unavailable
+from llmagentos.llm.engines.engine import EngineLost, EngineUnreachable
 
 Add = Callable[[Sequence[Data]], Awaitable[Sequence[RunEvent]]]
 """Appends to the run's log; raises `Conflict` when the run is no longer ours."""
@@ -45,7 +48,16 @@ _EMBEDDING = "embedding"
 class Loop:
     """Carries one run on to its end, or until it waits for a person."""
 
-    def __init__(self, run: str, spec: AgentSpec, tools: Toolset, models: Models, add: Add) -> None:
+    def __init__(
+        self,
+        run: str,
+        spec: AgentSpec,
+        tools: Toolset,
+        models: Models,
+        add: Add,
+        *,
+        values: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._run = run
         self._spec = spec
         self._tools = tools
@@ -54,13 +66,15 @@ class Loop:
         self._end = 0.0
         self._log = Log()
         self._appending = asyncio.Lock()
+        self._redacting = Redacting(spec, values)
 
-    async def carry_on(self, log: Log) -> Log:
-        """From `log` to the end, or to a question to a person.
+    async def carry_on(self, log: Log, events: Sequence[RunEvent] = ()) -> Log:
+        """From `log`, which `events` add up to, to the end, or to a question to a person.
 
         Raises `Conflict` when the run was taken away, and never anything of the agent's.
         """
         self._log = log
+        self._redacting.learn(events, log.attached.values())
         self._end = time.monotonic() + self._spec.limits.timeout - log.active_s
         while (step := decide(self._spec, self._tools, self._log)) is not None:
             if isinstance(step, Calls | CallModel | Rank) and self._left() <= 0:
@@ -74,13 +88,15 @@ class Loop:
     async def _append(self, *data: Data) -> None:
         """One after the other, as calls end at the same time."""
         async with self._appending:
+            self._redacting.learn(data)
             for event in await self._add(data):
                 self._log = apply(self._log, event)
 
     async def _do(self, step: Step) -> None:
         match step:
             case Calls():
-                await Calling(self._run, self._tools, self._append, self._left).make(step)
+                calling = Calling(self._run, self._tools, self._append, self._left, self._redacting.arguments)
+                await calling.make(step)
             case Ask():
                 asked = [
                     ApprovalRequested(each.call_id, each.name, each.arguments, each.timeout) for each in step.questions
@@ -91,14 +107,15 @@ class Loop:
             case Rank():
                 await self._rank(step)
             case Answer():
-                await self._append(Answered(step.text, step.sources, step.replaced, step.output))
+                answered = Answered(step.text, step.sources, step.replaced, step.output)
+                await self._append(self._redacting.answer(answered))
             case Fail():
                 await self._append(Failed(step.error, step.code))
 
     # Models ---------------------------------------------------------------------------------------
 
     async def _call_model(self, step: CallModel) -> None:
-        prompt = step.prompt
+        prompt = self._redacting.prompt(step.prompt)
         await self._append(ModelCalled(prompt.purpose, prompt.model, prompt.covers))
         begun = time.monotonic()
         try:
@@ -110,6 +127,7 @@ class Loop:
         except LLMAgentOSError as error:
             await self._append(self._failed(error))
             return
+        reply = self._redacting.reply(reply)
         await self._append(
             ModelReplied(
                 prompt.purpose,
@@ -129,7 +147,7 @@ class Loop:
         begun = time.monotonic()
         texts = [text for tool in self._tools.tools for text in routing.texts(tool)]
         try:
-            request = await self._embed([step.request], "query")
+            request = await self._embed([self._redacting.text(step.request)], "query")
             vectors = await self._embed(texts, "passage")
         except Conflict:
             raise
@@ -147,11 +165,11 @@ class Loop:
         return vectors
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """`call`, again after a while when the model is busy, loading or restarting."""
+        """`call`, again after a while when the model is busy, loading or restarting: it leaves nothing behind."""
         for wait in RETRY_S:
             try:
                 return await call()
-            except (Unavailable, TooManyRequests) as error:
+            except (Unavailable, TooManyRequests, EngineLost, EngineUnreachable) as error:
                 wanted = error.retry_after if isinstance(error, TooManyRequests) else wait
                 if wanted >= self._left():
                     raise

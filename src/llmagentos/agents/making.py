@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +49,8 @@ class Calling:
     tools: Toolset
     append: Append
     left: Callable[[], float]
+    plain: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda arguments: arguments
+    """Arguments as the tool gets them, from what the log has."""
 
     async def make(self, calls: Calls) -> None:
         """All of them. When the run may begin no more (it was paused), those under way are still ended and noted.
@@ -114,7 +116,7 @@ class Calling:
         timeout = max(0.001, min(self.left(), tool.options.timeout or self.left()))
         try:
             async with asyncio.timeout(timeout):
-                result = await tool.invoke(step.arguments, timeout, CalledBy(self.run, step.call_id))
+                result = await tool.invoke(self.plain(step.arguments), timeout, CalledBy(self.run, step.call_id))
             return _bounded(result, tool.options.result_bytes, records=step.call_id == CALL_ID)
         except ServiceError as error:
             return _Outcome(error=f"{error.remote_type}: {error.message}" if error.remote_type else error.message)

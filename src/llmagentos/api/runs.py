@@ -102,8 +102,8 @@ class Created(_Data, frozen=True, tag="created"):
     attachments: list[Attachment] = []
     redact: list[str] = []
     """Kinds of personal data that stand in this log as placeholders only (`security.redaction`)."""
-    restore: bool = False
-    """Whether who asked sees the values in the answer, as long as they are known."""
+    restore_s: float = 0.0
+    """Seconds after the run's end for which who asked sees the values in its answer."""
 
 
 class Claimed(_Data, frozen=True, tag="claimed"):

@@ -188,6 +188,16 @@ class Vault:
             last = end
         return "".join([*parts, text[last:]]) if parts else text
 
+    def cover(self, text: str, *, unknown: bool = True) -> str:
+        """`text` with placeholders for what is known; what is not goes for good, or stays when `unknown` is False."""
+        parts, last = [], 0
+        for start, end, kind in find(text, self._kinds):
+            name = self._names.get(text[start:end], f"<{_NAMES[kind]}>" if unknown else None)
+            if name is not None:
+                parts += [text[last:start], name]
+                last = end
+        return "".join([*parts, text[last:]]) if parts else text
+
     def restore(self, text: str) -> str:
         """`text` with the values back in their places; placeholders that are not known stay."""
         return _PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)

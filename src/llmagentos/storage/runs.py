@@ -22,7 +22,6 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -34,8 +33,6 @@ from llmagentos.storage.database import METADATA, Database
 
 _ACTIVE = tuple(state.value for state in RunState if not state.ended)
 _PRUNE_BATCH = 500
-
-_WRITES = text("ended IS NULL AND session IS NOT NULL")
 
 RUNS = Table(
     "runs",
@@ -57,17 +54,8 @@ RUNS = Table(
     Column("summary", Text, nullable=False),
     Index("ix_runs_state", "state", "created"),
     Index("ix_runs_claim", "host", "state", "created"),
+    Column("writes", String(400), unique=True),  # the session, while the run has not ended: one writer at a time
     Index("ix_runs_session", "created_by", "session", "agent"),
-    # One writer of a session: its next run begins when the one before has ended.
-    Index(
-        "uq_runs_session",
-        "agent",
-        "created_by",
-        "session",
-        unique=True,
-        sqlite_where=_WRITES,
-        postgresql_where=_WRITES,
-    ),
 )
 
 EVENTS = Table(
@@ -145,6 +133,7 @@ class RunRecords:
                     holder="",
                     session=summary.session,
                     created_by=summary.created_by[:300],
+                    writes=_session(summary),
                     created=summary.created,
                     ended=summary.ended,
                     parent=summary.parent,
@@ -168,6 +157,8 @@ class RunRecords:
             "ended": summary.ended,
             **_shown(summary),
         }
+        if summary.ended is not None:
+            changes["writes"] = None
         if holder is not None:
             changes["holder"] = holder[:200]
         unmoved = (RUNS.c.id == summary.id) & (RUNS.c.seq == events[0].seq - 1) & (RUNS.c.fence <= fence)
@@ -302,6 +293,10 @@ class RunRecords:
             total += len(ids)
             if len(ids) < _PRUNE_BATCH:
                 return total
+
+
+def _session(summary: RunSummary) -> str | None:
+    return f"{summary.agent}/{summary.session}/{summary.created_by[:270]}" if summary.session is not None else None
 
 
 def _shown(summary: RunSummary) -> dict[str, object]:

@@ -17,6 +17,7 @@ from llmagentos.storage import (
     telemetry,
     templates,
     tokens,
+    values,
 )
 from llmagentos.storage.database import METADATA
 
@@ -38,4 +39,5 @@ __all__ = [
     "telemetry",
     "templates",
     "tokens",
+    "values",
 ]

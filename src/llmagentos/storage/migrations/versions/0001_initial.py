@@ -318,6 +318,15 @@ def upgrade() -> None:
     sa.Column('upgrade', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_nodes'))
     )
+    op.create_table('run_values',
+    sa.Column('run', sa.String(length=12), nullable=False),
+    sa.Column('sealed', sa.Text(), nullable=False),
+    sa.Column('until', sa.Float(), nullable=True),
+    sa.PrimaryKeyConstraint('run', name=op.f('pk_run_values'))
+    )
+    with op.batch_alter_table('run_values', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_run_values_until'), ['until'], unique=False)
+
     op.create_table('runs',
     sa.Column('id', sa.String(length=12), nullable=False),
     sa.Column('agent', sa.String(length=63), nullable=False),
@@ -334,7 +343,9 @@ def upgrade() -> None:
     sa.Column('tokens', sa.Integer(), nullable=False),
     sa.Column('parent', sa.String(length=12), nullable=True),
     sa.Column('summary', sa.Text(), nullable=False),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_runs'))
+    sa.Column('writes', sa.String(length=400), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_runs')),
+    sa.UniqueConstraint('writes', name=op.f('uq_runs_writes'))
     )
     with op.batch_alter_table('runs', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_runs_agent'), ['agent'], unique=False)
@@ -344,7 +355,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_runs_parent'), ['parent'], unique=False)
         batch_op.create_index('ix_runs_session', ['created_by', 'session', 'agent'], unique=False)
         batch_op.create_index('ix_runs_state', ['state', 'created'], unique=False)
-        batch_op.create_index('uq_runs_session', ['agent', 'created_by', 'session'], unique=True, sqlite_where=sa.text('ended IS NULL AND session IS NOT NULL'), postgresql_where=sa.text('ended IS NULL AND session IS NOT NULL'))
 
     op.create_table('schedule_fires',
     sa.Column('schedule', sa.String(length=128), nullable=False),
