@@ -58,6 +58,7 @@ _SERVICES = {
     "call": ("services:call", tr("Call a service's method")),
 }
 _FLEET = {
+    "lint": ("lint:lint", tr("Check playbooks before they run")),
     "run": ("run:run", tr("Run a playbook on nodes")),
     "nodes": ("nodes:nodes", tr("List nodes")),
     "node": ("node:node", tr("Join this machine, show or remove a node")),

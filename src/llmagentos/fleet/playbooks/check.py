@@ -8,12 +8,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from llmagentos.core.errors import nearest
+from llmagentos.fleet.playbooks import arguments
 from llmagentos.fleet.playbooks.document import (
     compose,
     decode,
@@ -26,9 +27,12 @@ from llmagentos.fleet.playbooks.document import (
     scalar,
     texts,
 )
+from llmagentos.fleet.playbooks.findings import Finding, Findings
+from llmagentos.fleet.playbooks.lookups import missing, missing_vars_files
 from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
+_ENCRYPTED = b"$ANSIBLE_VAULT;"
 MAX_SHOWN = 80
 """Characters of a wrong word that a message repeats."""
 MAX_YAML_BYTES = 8 * 1024 * 1024
@@ -60,17 +64,27 @@ class _Place:
     base: str
     role: str | None = None
     collections: bool = False
+    guarded: bool = False
+    """What fails here is expected, or may never be reached."""
 
 
 class Reader:
-    """Reads playbooks out of `files`; every fault is a `PlaybookError` with file:line."""
+    """Reads playbooks out of `files`; every fault is a `PlaybookError` with file:line, or goes to `findings`."""
 
-    def __init__(self, files: Mapping[str, bytes], words: Vocabulary, extra_vars: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        words: Vocabulary,
+        extra_vars: Mapping[str, Any],
+        findings: Findings | None = None,
+    ) -> None:
         self._files = files
         self._words = words
         self._own = own_modules(files)
         self._extra_vars = extra_vars
         self._seen: set[tuple[str, str]] = set()
+        self._findings = findings or Findings()
+        self._defaults = any(b"module_defaults" in content for content in files.values())
         self._left = MAX_YAML_BYTES
         self.read: set[str] = set()
         """Files that were read."""
@@ -86,14 +100,15 @@ class Reader:
             fail(path, line_of(root), f"expected a list of plays, found {kind(root)}", hint="begin with `- hosts: all`")
         plays: list[Play] = []
         for node in root.value:
-            if not isinstance(node, MappingNode):
-                fail(path, line_of(node), f"expected a play, found {kind(node)}", hint="a play begins with `- hosts:`")
-            imported = next((found for name in _IMPORT if (found := get(node, name)) is not None), None)
-            if imported is not None:
-                plays += self._import(path, imported, depth)
-            else:
-                plays.append(self._play(path, node))
+            with self._findings.going_on():
+                plays += self._entry(path, node, depth)
         return plays
+
+    def _entry(self, path: str, node: Node, depth: int) -> list[Play]:
+        if not isinstance(node, MappingNode):
+            fail(path, line_of(node), f"expected a play, found {kind(node)}", hint="a play begins with `- hosts:`")
+        imported = next((found for name in _IMPORT if (found := get(node, name)) is not None), None)
+        return [self._play(path, node)] if imported is None else self._import(path, imported, depth)
 
     def _load(self, path: str) -> Node | None:
         content = self._files[path]
@@ -101,6 +116,8 @@ class Reader:
         self._left -= len(content)
         if self._left < 0:
             fail(path, 1, f"over {MAX_YAML_BYTES} bytes of YAML in one playbook are too many")
+        if content.startswith(_ENCRYPTED):
+            return None
         return compose(path, decode(path, content))
 
     def _import(self, path: str, node: Node, depth: int) -> list[Play]:
@@ -131,9 +148,13 @@ class Reader:
         if not patterns or not any(pattern.strip() for pattern in patterns):
             fail(path, line_of(hosts), f"hosts has to name hosts or groups, found {kind(hosts)}", hint="hosts: all")
         place = _Place(path, posixpath.dirname(path), collections=not is_null(get(node, "collections")))
+        for line, name in missing_vars_files(get(node, "vars_files"), place.base, self._files):
+            self._add(place, line, "file", f"there is no file of variables {name!r}")
         for section in _SECTIONS:
-            self._tasks(place, get(node, section), handlers=section == "handlers", called=section)
-        self._roles(place, get(node, "roles"))
+            with self._findings.going_on():
+                self._tasks(place, get(node, section), handlers=section == "handlers", called=section)
+        with self._findings.going_on():
+            self._roles(place, get(node, "roles"))
         return Play(path, line_of(hosts), scalar(get(node, "name")) or ",".join(patterns), self._resolve(patterns))
 
     def _resolve(self, patterns: list[str]) -> tuple[str, ...] | None:
@@ -160,12 +181,16 @@ class Reader:
         if not isinstance(node, SequenceNode):
             fail(place.file, line_of(node), f"{called} has to be a list of tasks, found {kind(node)}")
         for task in node.value:
-            if not isinstance(task, MappingNode):
-                fail(place.file, line_of(task), f"expected a task, found {kind(task)}", hint="- name: ...")
-            if any(get(task, key) is not None for key in _BLOCK):
-                self._block(place, task, handlers)
-            else:
-                self._task(place, task, handlers)
+            with self._findings.going_on():
+                self._one(place, task, handlers)
+
+    def _one(self, place: _Place, task: Node, handlers: bool) -> None:
+        if not isinstance(task, MappingNode):
+            fail(place.file, line_of(task), f"expected a task, found {kind(task)}", hint="- name: ...")
+        if any(get(task, key) is not None for key in _BLOCK):
+            self._block(place, task, handlers)
+        else:
+            self._task(place, task, handlers)
 
     def _block(self, place: _Place, node: MappingNode, handlers: bool) -> None:
         known = self._words.keywords["block"] | ({"listen"} if handlers else set())
@@ -174,8 +199,9 @@ class Reader:
                 fail(place.file, line_of(key_node), _unknown("a block has no keyword", key, known))
         if get(node, "block") is None:
             fail(place.file, line_of(node), "rescue and always need a block")
+        rescued = replace(place, guarded=place.guarded or get(node, "rescue") is not None or _guarded(node))
         for key in _BLOCK:
-            self._tasks(place, get(node, key), handlers=handlers, called=key)
+            self._tasks(rescued if key == "block" else place, get(node, key), handlers=handlers, called=key)
 
     def _task(self, place: _Place, node: MappingNode, handler: bool) -> None:
         keywords = self._words.keywords["handler" if handler else "task"]
@@ -198,6 +224,26 @@ class Reader:
         if isinstance(content, SequenceNode):
             fail(place.file, line_of(content), f"{name} takes text or a mapping, not a list")
         self._included(place, name, content, handler)
+        self._arguments(place, name, content, node)
+
+    def _arguments(self, place: _Place, name: str, content: Node, node: MappingNode) -> None:
+        """What fails only when the task is executed: an error, unless that is provided for."""
+        if name in self._own or place.collections:
+            return
+        guarded = place.guarded or _guarded(node)
+        for problem in arguments.problems(name, content, node, defaults=self._defaults):
+            self._add(place, problem.line, problem.code, problem.message, guarded=guarded)
+        absent = missing(
+            name, content, node, file=place.file, base=place.base, role=place.role, files=self._files.keys()
+        )
+        if absent is not None:
+            line, wanted = absent
+            self._add(place, line, "file", f"there is no file {wanted!r}", guarded=guarded, hint=self._outside())
+
+    def _add(
+        self, place: _Place, line: int, code: str, message: str, *, guarded: bool = False, hint: str | None = None
+    ) -> None:
+        self._findings.add(Finding(place.file, line, "warning" if guarded else "error", code, message, hint))
 
     def _is_module(self, place: _Place, name: str) -> bool:
         return self._words.is_module(name, self._own) or (place.collections and "." not in name)
@@ -256,6 +302,9 @@ class Reader:
                 return
         if module == "import_tasks":
             fail(place.file, line_of(node), f"there is no file {wanted!r} to import", hint=self._outside())
+        if not wanted.startswith("/"):
+            message = f"there is no file {wanted!r} to include"
+            self._add(place, line_of(node), "file", message, guarded=True, hint=self._outside())
 
     def _task_list(self, place: _Place, handlers: bool) -> None:
         if (place.file, place.role or "") in self._seen:
@@ -274,7 +323,8 @@ class Reader:
                 entry = scalar(get(each, "role")) or scalar(get(each, "name"))
             if not entry:
                 fail(place.file, line_of(each), f"expected a role's name, found {kind(each)}")
-            self._role(place, entry, line_of(each))
+            with self._findings.going_on():
+                self._role(place, entry, line_of(each))
 
     def _role(self, place: _Place, name: str, line: int) -> None:
         """Check a role that came along; another may be installed on the node."""
@@ -292,11 +342,19 @@ class Reader:
                         self._task_list(inside, section == "handlers")
         if not known:
             self.absent.append((place.file, line, name))
+            if "{{" not in name and name.count(".") < 2:
+                message = f"the role {name!r} is not beside the playbook: it has to be installed on the nodes"
+                self._add(place, line, "role", message, guarded=True, hint=f"roles/{name}/")
 
     def _meta(self, directory: str) -> bool:
         """Whether the role searches collections for short names."""
         content = self._files.get(f"{directory}/meta/main.yml", b"")
         return b"collections:" in content
+
+
+def _guarded(node: MappingNode) -> bool:
+    """Whether the playbook provides for the failure of what it says here, or does not always come to it."""
+    return any(get(node, keyword) is not None for keyword in ("when", "ignore_errors", "failed_when"))
 
 
 def _unknown(what: str, word: str, known: frozenset[str]) -> str:
