@@ -11,10 +11,17 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.job_control import Key, Text
 from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import ScheduleName
+from llmagentos.core.errors import InvalidInput
 
 Kind = Literal["string", "int", "float", "bool", "choice", "multichoice", "secret"]
 Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Change = Literal["created", "changed", "unchanged"]
+
+
+class BadParameter(InvalidInput):
+    """An answer, or the question itself, is not right; `details["parameter"]` is its name."""
+
+    code = "bad_parameter"
 
 
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -116,6 +116,10 @@ class Jobs:
             raise NotFound(f"there is no bundle {digest}", hint=f"PUT /api/v1/bundles/{digest}")
         return BundleInfo(digest, size)
 
+    async def has_bundle(self, digest: str) -> bool:
+        """Whether this server has it: its blobs may be its own, while others work on the same database."""
+        return await self._blobs.touch(digest) is not None
+
     async def bundle_content(self, digest: str) -> bytes | None:
         """The bytes of a bundle."""
         return await self._blobs.get(digest)

@@ -25,21 +25,32 @@ from llmagentos.storage.schedules import FireRow, ScheduleRecords, ScheduleRow
 TICK_S = 1.0
 RETRY_S = 10.0
 """After so long a time that was taken and of which nothing came is seen to by whoever finds it."""
+ELSEWHERE_S = 20.0
+"""So long a server that lacks the bundle leaves a time to one that has it."""
 MOST = 1000
 SHOWN = 20
 NEXT = 3
 
 Launch = Callable[[TemplateUse, str, Origin, str], Awaitable[Job]]
+BundleOf = Callable[[TemplateUse], Awaitable[str | None]]
 Check = Callable[[TemplateUse, str], Awaitable[None]]
 
 _log = log.get(__name__)
 
 
 class Schedules:
-    """All schedules. `launch` makes a job of a template, `check` says whether it could."""
+    """All schedules. `launch` makes a job of a template, `check` says whether it could, `bundle_of` what it needs."""
 
     def __init__(
-        self, records: ScheduleRecords, jobs: Jobs, hub: Hub, clock: Clock, *, launch: Launch, check: Check
+        self,
+        records: ScheduleRecords,
+        jobs: Jobs,
+        hub: Hub,
+        clock: Clock,
+        *,
+        launch: Launch,
+        check: Check,
+        bundle_of: BundleOf,
     ) -> None:
         self._records = records
         self._jobs = jobs
@@ -47,6 +58,7 @@ class Schedules:
         self._clock = clock
         self._launch = launch
         self._check = check
+        self._bundle_of = bundle_of
 
     # --- people -------------------------------------------------------------------------------
 
@@ -163,7 +175,7 @@ class Schedules:
             if not row.paused:
                 await self._look_at(row, now)
         for fire in await self._records.unsettled(limit=MOST):
-            if now - fire.at > RETRY_S:
+            if now - fire.at > RETRY_S and await self._at_hand(fire.spec, now - fire.at):
                 await self._settle(fire)
 
     async def _look_at(self, row: ScheduleRow, now: float) -> None:
@@ -174,8 +186,17 @@ class Schedules:
             await self._records.skip(row.name, found.done)
             metrics.SCHEDULE_TIMES.labels("missed").inc()
             _log.warning("schedule missed", schedule=row.name, due=found.done)
+        elif not await self._at_hand(row.spec, now - found.fire):
+            return
         elif await self._records.claim(row, found.fire, done=found.done):
             await self._settle(FireRow(row.name, found.fire, now, None, None, row.spec, True))
+
+    async def _at_hand(self, spec: ScheduleSpec | None, late: float) -> bool:
+        """Whether this server has the bundle, or nobody else seems to."""
+        if spec is None or late > ELSEWHERE_S:
+            return True
+        bundle = await self._bundle_of(spec.template) if spec.template is not None else spec.job and spec.job.bundle
+        return not bundle or await self._jobs.has_bundle(bundle)
 
     async def _settle(self, fire: FireRow) -> None:
         try:

@@ -7,20 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmagentos.api.templates import Parameter
-from llmagentos.core.errors import InvalidInput, nearest
+from llmagentos.api.templates import BadParameter, Parameter
+from llmagentos.core.errors import nearest
 
 MAX_TEXT = 64 * 1024
 MAX_REGEX = 500
 _TEXTS = frozenset({"string", "secret"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0", ""})
-
-
-class BadParameter(InvalidInput):
-    """An answer, or the question itself, is not right; `details["parameter"]` is its name."""
-
-    code = "bad_parameter"
 
 
 def check(parameters: Sequence[Parameter]) -> None:

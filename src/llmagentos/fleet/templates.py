@@ -93,6 +93,11 @@ class Templates:
                 )
         survey.answers(template.spec.parameters, use.parameters)
 
+    async def bundle_of(self, use: TemplateUse) -> str | None:
+        """The bundle that its jobs need; None when it is gone."""
+        template = await self._records.find(use.name)
+        return template.spec.job.bundle if template is not None else None
+
     async def bundles(self) -> set[str]:
         """Every bundle that a template needs."""
         return await self._records.bundles()

@@ -17,8 +17,11 @@ pytestmark = pytest.mark.anyio
 
 
 async def state(client, job, wanted, *, within=5.0):
+    """The job once it is `wanted`; when that is waiting, once it is known for what."""
     deadline = time.monotonic() + within
-    while (found := await jobs.show(client, job)).summary.state != wanted:
+    while (found := await jobs.show(client, job)).summary.state != wanted or (
+        wanted == "waiting" and found.summary.waiting_for is None
+    ):
         assert time.monotonic() < deadline, f"job {job} is {found.summary.state}: {found}"
         await asyncio.sleep(0.02)
     return found

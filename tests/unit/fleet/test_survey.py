@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmagentos.api.templates import Parameter
-from llmagentos.fleet.survey import BadParameter, answers, check, fit, from_text
+from llmagentos.api.templates import BadParameter, Parameter
+from llmagentos.fleet.survey import answers, check, fit, from_text
 
 RELEASE = Parameter("release", regex=r"v\d+\.\d+")
 COUNT = Parameter("count", "int", min=1, max=5, default=2)

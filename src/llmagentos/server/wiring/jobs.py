@@ -60,6 +60,7 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         base.clock,
         launch=templates.launch_scheduled,
         check=templates.check_use,
+        bundle_of=templates.bundle_of,
     )
 
     async def prune() -> None:
