@@ -83,7 +83,7 @@ class Approvals:
             now = self._clock.time()
             for late in [each for each in self._each() if each.expires <= now]:
                 try:
-                    waited = f"no answer within {late.expires - late.asked:.0f} s"
+                    waited = f"no answer within {late.expires - late.asked:.4g} s"
                     await self._answer(late, approved=False, by=EXPIRED, reason=waited)
                 except Conflict as error:  # answered just now, or paused: then it is denied when the run is resumed
                     _log.debug("not expired", approval=late.id, reason=error.message)

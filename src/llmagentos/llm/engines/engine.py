@@ -42,6 +42,12 @@ class EngineFailed(ModelError):
     code = "engine_failed"
 
 
+class EngineLost(EngineFailed):
+    """The engine ended before its answer did: the same call may be made again."""
+
+    code = "engine_lost"
+
+
 class EngineStalled(ModelError):
     """The engine sent nothing for too long."""
 

@@ -26,6 +26,7 @@ from llmagentos.llm.engines.engine import (
     ContextOverflow,
     EngineBusy,
     EngineFailed,
+    EngineLost,
     EngineStatus,
     ModelLoading,
     NoCompletions,
@@ -125,7 +126,7 @@ class OpenAIEngine:
         except ConnectionLost as error:
             if self._ours and not begun:
                 raise await self._away(error.message) from None
-            raise EngineFailed(
+            raise EngineLost(
                 f"the engine of {self._model!r} ended while it was generating",
                 hint="try again; an engine of this system is started again by itself (`llmctl models`)",
             ) from None
@@ -139,7 +140,7 @@ class OpenAIEngine:
         except ConnectionLost as error:
             if self._ours:
                 raise await self._away(error.message) from None
-            raise EngineFailed(f"the engine of {self._model!r} ended before it answered", hint="try again") from None
+            raise EngineLost(f"the engine of {self._model!r} ended before it answered", hint="try again") from None
         if status != 200:
             raise self._refusal(status, headers, body)
         try:
