@@ -47,7 +47,7 @@ def _row(series: Series) -> list[object]:
         family = series.name.partition("{")[0]
         if "bytes" in family:
             return f"{size(value)}{unit}"
-        return f"{value:.4g}{unit}"
+        return f"{value:.6g}{unit}"
 
     least, most = min(point.least for point in series.points), max(point.most for point in series.points)
     return [series.name, shown(series.points[-1].value), shown(least), shown(most), _bars(series.points, least, most)]

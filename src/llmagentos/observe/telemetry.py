@@ -142,9 +142,9 @@ class Telemetry:
 
     def _step(self, since: float, until: float, points: int) -> int:
         now, width = self._clock.time(), (until - since) / max(1, points)
-        if width < FIVE_MINUTES / 2 and since >= now - self._keep.samples * DAY:
+        if width <= FIVE_MINUTES / 2 and since >= now - self._keep.samples * DAY:
             return 0
-        if width < HOUR / 2 and since >= now - self._keep.five_minutes * DAY:
+        if width <= HOUR / 2 and since >= now - self._keep.five_minutes * DAY:
             return FIVE_MINUTES
         return HOUR
 
