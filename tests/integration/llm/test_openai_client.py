@@ -150,6 +150,11 @@ def test_a_deadline(client: openai.OpenAI) -> None:
 def test_llmctl_models(server: ServerProcess) -> None:
     shown = server.llmctl("models")
     assert shown.returncode == 0, shown.stderr
-    assert "smollm2-135m  ready  llama.cpp  chat       0/2      0        default" in shown.stdout
+    row = next(line.split() for line in shown.stdout.splitlines() if line.startswith("smollm2-135m"))
+    assert (row[:6], row[-2:]) == (["smollm2-135m", "ready", "llama.cpp", "chat", "0/2", "0"], ["1/1", "default"])
+    one = json.loads(server.llmctl("models", "show", "default", "--json").stdout)
+    assert one["memory_bytes"] > 50 * 1024 * 1024
+    assert one["tokens_per_s"] >= 0
+    assert one["replicas"][0]["server"] == "llama.cpp"  # its own /metrics
     listed = json.loads(server.llmctl("models", "--json").stdout)
     assert [(m["name"], m["state"]) for m in listed] == [("smollm2-135m", "ready"), ("e5-small", "ready")]

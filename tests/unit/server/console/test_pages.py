@@ -16,7 +16,7 @@ from llmagentos.agents import log as runlog
 from llmagentos.api import budgets, jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentInfo, AgentSpec
 from llmagentos.api.approvals import Approval
-from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, WaitingCall
+from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, ReplicaInfo, WaitingCall
 from llmagentos.api.runs import NewRun, RunEvent
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
@@ -133,7 +133,11 @@ def full(**more: Any) -> Sources:
     unit = nodes.ModuleUnit(HOSTILE, "failed", message=HOSTILE)
     node = nodes.NodeSummary(HOSTILE, "away", 1.0, 2.0, HOSTILE, 2, 1, [0.1], 1, [unit], "0.1")
     facts = nodes.Facts(HOSTILE, HOSTILE, os=HOSTILE, addresses=[HOSTILE], user=HOSTILE)
-    model = ModelInfo(HOSTILE, "openai", "chat", "unreachable", [HOSTILE], 1, 1, 1, 10, HOSTILE)
+    replica = ReplicaInfo(HOSTILE, "unreachable", 1, HOSTILE, HOSTILE, HOSTILE, 1, 2, 0.5, 3.0, 0.1, 4, 5, 6.0, 7)
+    model = ModelInfo(
+        HOSTILE, "openai", "chat", "unreachable", [HOSTILE], 1, 1, 1, 10, HOSTILE, 1.5, 2**20, 5, HOSTILE, 1.0, 2.0,
+        [replica],
+    )  # fmt: skip
     waiting = WaitingCall("c2", HOSTILE, HOSTILE, -5, 1.0, 1, "held", "r1")
     queue = ModelQueue(HOSTILE, 1, 1, 1, [], [waiting])
     call = CallInfo("c1", 1.0, HOSTILE, "openai", "chat", HOSTILE, "failed", 1, 1, 0.1, 0.1, None, "r1", HOSTILE)

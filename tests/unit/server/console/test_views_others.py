@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from llmagentos.api.agents import AgentInfo, AgentSpec, ServiceTool
 from llmagentos.api.jobs import JobSummary
-from llmagentos.api.llm import ModelInfo
+from llmagentos.api.llm import ModelInfo, ReplicaInfo
 from llmagentos.api.nodes import Facts, Heartbeat, ModuleUnit, Node, NodeSummary
 from llmagentos.api.registry import Instance, MethodSpec, ServiceSpec
-from llmagentos.server.console.views import agents, nodes, overview, services
+from llmagentos.core.i18n import translate
+from llmagentos.server.console.views import agents, models, nodes, overview, services
 from llmagentos.server.console.words import Translate
 
 
@@ -112,3 +114,16 @@ def test_facts_that_are_not_known_are_left_out(t: Translate) -> None:
         ("Node agent", "0.1"),
         ("Clock", "30.0s behind the server"),
     ]
+
+
+def test_models_in_both_languages(t: Translate) -> None:
+    one = ReplicaInfo("http://g:8000/v1", "ready", 1, None, "vllm", "0.11", 5, 7, 0.625, 42.0, 0.25, None, 2**30)
+    info = ModelInfo("m", "openai", "chat", "ready", [], 16, 3, 0, 256, None, 12.5, 2**28, replicas=[one])
+    (row,) = models.rows([info], t)
+    assert (row["memory"], row["tokens_per_s"], row["replicas"][0]["server"]) == (2**28, "12.5", "vllm 0.11")
+    said = row["replicas"][0]["said"]
+    assert said[:4] == ["calls of everybody: 5", "waiting there: 7", "cache in use: 62%", "tokens/s: 42.0"]
+    (row,) = models.rows([info], partial(translate, "zh-CN"))
+    assert row["replicas"][0]["said"][2] == "缓存占用: 62%"
+    away = models.rows([ModelInfo("m", "openai", "chat", "unloaded", [], 1, 0, 0, 1, keep_alive="5m")], t)
+    assert (away[0]["replicas"], away[0]["keep_alive"]) == ([], "5m")
