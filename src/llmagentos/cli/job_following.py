@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Literal, Protocol
+from typing import Protocol
 
 import click
 import msgspec
@@ -18,41 +18,71 @@ from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.core.errors import Conflict, Unavailable
 from llmagentos.core.i18n import tr
 
-Form = Literal["text", "lines", "document"]
-"""How a job is told: as ansible-playbook does, a line of JSON for each event, or one JSON document at the end."""
 PATIENCE_S = 60.0
 """How long a server that went away may take to come back."""
 INTERRUPTED = 130
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Shows(Protocol):
-    """What a job's events are told to."""
+class Telling(Protocol):
+    """How a job is told: each event as it comes, and its end."""
 
     def show(self, record: JobRecord) -> None:
         """One event."""
         ...
 
+    def end(self, job: Job) -> None:
+        """It has ended."""
+        ...
 
-class _Lines:
-    """Prints events as JSON, one a line."""
+
+class Lines:
+    """Events as JSON, one a line, and the job as the last one."""
 
     def show(self, record: JobRecord) -> None:
+        """One event."""
         emit(msgspec.json.encode(record).decode())
 
+    def end(self, job: Job) -> None:
+        """The job."""
+        emit(msgspec.json.encode({"job": job}).decode())
 
-class _Kept:
-    """Keeps events for the end."""
+
+class Document:
+    """The job and its events as one JSON document, at the end."""
 
     def __init__(self) -> None:
-        self.records: list[JobRecord] = []
+        self._records: list[JobRecord] = []
 
     def show(self, record: JobRecord) -> None:
-        self.records.append(record)
+        """Keep it."""
+        self._records.append(record)
+
+    def end(self, job: Job) -> None:
+        """Print all."""
+        emit_json({"job": job, "events": self._records})
 
 
-async def follow(client: ApiClient, job: int, printer: Shows) -> Job:
-    """Print what comes until the job ends; then it. Raises `Unavailable` when the server stays away."""
+class Text:
+    """As ansible-playbook does, with its recap."""
+
+    def __init__(self, *, hosts: int, verbosity: int) -> None:
+        self._printer = Printer(hosts=hosts, verbosity=verbosity)
+
+    def show(self, record: JobRecord) -> None:
+        """Print it."""
+        self._printer.show(record)
+
+    def end(self, job: Job) -> None:
+        """The recap."""
+        recap(job.hosts, self._printer.recaps)
+        for host in job.hosts:
+            if host.message and host.recap is not None:  # without a recap its line has said it
+                note(f"{host.node}: {host.message}")
+
+
+async def follow(client: ApiClient, job: int, telling: Telling) -> Job:
+    """Tell what comes until the job ends; then it. Raises `Unavailable` when the server stays away."""
     notices = _Notices(job)
     after = 0
     loop = asyncio.get_running_loop()
@@ -64,7 +94,7 @@ async def follow(client: ApiClient, job: int, printer: Shows) -> Job:
                     away_since = None
                     if isinstance(item, JobRecord):
                         after = item.id
-                        printer.show(item)
+                        telling.show(item)
                         continue
                     notices.show(item)
                     if item.summary.state in _ENDED:
@@ -104,33 +134,23 @@ class _Notices:
                 note(tr("waits on {node}; jobs before it: {count}", node=host.node, count=host.ahead))
 
 
-def watch(job: int, *, hosts: int, verbosity: int, offer_cancel: bool, form: Form = "text") -> int:
-    """Follow `job` to its end and print its recap; the exit code, ansible-playbook's.
+def watch(job: int, telling: Telling, *, offer_cancel: bool) -> int:
+    """Follow `job` to its end and tell it; the exit code, ansible-playbook's.
 
     After Ctrl-C the job goes on, unless `offer_cancel` and the user wants it cancelled.
     """
-    kept, lines, printer = _Kept(), _Lines(), Printer(hosts=hosts, verbosity=verbosity)
-    shows: dict[Form, Shows] = {"document": kept, "lines": lines, "text": printer}
     try:
-        ended = execute(_watch(job, shows[form]))
+        ended = execute(_watch(job, telling))
     except KeyboardInterrupt:
         _interrupted(job, offer_cancel)
         return INTERRUPTED
-    if form == "document":
-        emit_json({"job": ended, "events": kept.records})
-    elif form == "lines":
-        emit(msgspec.json.encode({"job": ended}).decode())
-    else:
-        recap(ended.hosts, printer.recaps)
-        for host in ended.hosts:
-            if host.message and host.recap is not None:  # without a recap its line has said it
-                note(f"{host.node}: {host.message}")
+    telling.end(ended)
     return ended.summary.exit_code or 0
 
 
-async def _watch(job: int, printer: Shows) -> Job:
+async def _watch(job: int, telling: Telling) -> Job:
     async with connected() as client:
-        return await follow(client, job, printer)
+        return await follow(client, job, telling)
 
 
 def _interrupted(job: int, offer_cancel: bool) -> None:

@@ -12,7 +12,7 @@ from llmagentos.api.job_control import JobChange, history
 from llmagentos.api.jobs import Job, JobHost, JobRecord, JobSummary, PlayStarted, TaskResult
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.job_decisions import approve, deny
-from llmagentos.cli.job_following import watch
+from llmagentos.cli.job_following import Text, watch
 from llmagentos.cli.job_output import Printer, recap, result_line
 from llmagentos.cli.job_words import batch_row, change_row, waits_for
 from llmagentos.cli.output import (
@@ -180,7 +180,7 @@ def logs(ctx: click.Context, number: int, follow: bool, verbosity: int) -> None:
     """Without `-f`, what there is until now."""
     if follow:
         found = execute(_job(number))
-        ctx.exit(watch(number, hosts=len(found.hosts), verbosity=verbosity, offer_cancel=False))
+        ctx.exit(watch(number, Text(hosts=len(found.hosts), verbosity=verbosity), offer_cancel=False))
     found, records = execute(_show(number))
     printer = Printer(hosts=len(found.hosts), verbosity=verbosity)
     for record in records:

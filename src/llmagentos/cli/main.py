@@ -31,7 +31,6 @@ _ACCESS = {
 _AGENTS = {
     "ask": ("runs:ask", tr("Ask an agent")),
     "chat": ("runs:chat", tr("Talk with an agent")),
-    "exec": ("programs:exec_", tr("Run a program of any framework as an agent's run")),
     "ps": ("ps:ps", tr("List runs")),
     "top": ("top:top", tr("Watch runs, models and nodes live")),
     "logs": ("runs:logs", tr("Show a run's events")),
@@ -58,6 +57,7 @@ _SERVICES = {
     "call": ("services:call", tr("Call a service's method")),
 }
 _FLEET = {
+    "exec": ("adhoc:exec_", tr("Run a command on nodes; with --agent: a program as an agent's run")),
     "lint": ("lint:lint", tr("Check playbooks before they run")),
     "run": ("run:run", tr("Run a playbook on nodes")),
     "nodes": ("nodes:nodes", tr("List nodes")),

@@ -14,7 +14,7 @@ from llmagentos.api.http import ConnectionLost
 from llmagentos.api.jobs import Job, JobRequest, JobSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories, read_text
-from llmagentos.cli.job_following import Form, watch
+from llmagentos.cli.job_following import Document, Lines, Text, watch
 from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.cli.pack import pack
@@ -62,9 +62,10 @@ def run(ctx: click.Context, /, playbook: Path, detach: bool, as_json: bool, as_l
     if detach:
         _detached(job, as_json)
         return
-    form: Form = "lines" if as_lines else "document" if as_json else "text"
     note(tr("job {job} on {names}", job=job.summary.id, names=", ".join(job.summary.nodes)))
-    ctx.exit(watch(job.summary.id, hosts=len(job.hosts), verbosity=given["verbosity"], offer_cancel=True, form=form))
+    text = Text(hosts=len(job.hosts), verbosity=given["verbosity"])
+    telling = Lines() if as_lines else Document() if as_json else text
+    ctx.exit(watch(job.summary.id, telling, offer_cancel=True))
 
 
 def asked(

@@ -17,7 +17,7 @@ from llmagentos.api.jobs import JobSpec
 from llmagentos.api.templates import Applied, Launch, Parameter, Template, TemplateSpec
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories
-from llmagentos.cli.job_following import watch
+from llmagentos.cli.job_following import Text, watch
 from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, table
 from llmagentos.cli.pack import pack
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
@@ -128,7 +128,7 @@ def launch(
         emit(str(number))
         note(tr("queued. `llmctl job logs {job} -f` follows it", job=number))
         return
-    ctx.exit(watch(number, hosts=hosts, verbosity=0, offer_cancel=True))
+    ctx.exit(watch(number, Text(hosts=hosts, verbosity=0), offer_cancel=True))
 
 
 async def _launch(name: str, answers: tuple[str, ...], check: bool, key: str | None) -> tuple[int, int]:
