@@ -40,6 +40,7 @@ class Permission(StrEnum):
     MODELS_WRITE = "models.write"  # load and unload
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
+    TOOLS_USE = "tools.use"  # speak MCP: each tool asks for its own permission besides
     TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
     RUNS_READ = "runs.read"
     RUNS_WRITE = "runs.write"  # ask, chat, kill
@@ -83,6 +84,7 @@ GRANTS = MappingProxyType(
             Permission.MODELS_CALL,
             Permission.MODELS_WRITE,
             Permission.AGENTS_WRITE,
+            Permission.TOOLS_USE,
             Permission.RUNS_WRITE,
             Permission.RUNS_APPROVE,
             Permission.RUNS_EXECUTE,
@@ -103,6 +105,7 @@ GRANTS = MappingProxyType(
                 Permission.MODELS_LIST,
                 Permission.MODELS_READ,
                 Permission.MODELS_CALL,
+                Permission.TOOLS_USE,
                 Permission.RUNS_EXECUTE,
             }
         ),

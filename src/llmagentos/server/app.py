@@ -15,7 +15,19 @@ from llmagentos.core.state import StateDirectory
 from llmagentos.security.identity import Kind
 from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
-from llmagentos.server.wiring import agents, approvals, budgets, console, fleet, llm, registry, system, telemetry, tools
+from llmagentos.server.wiring import (
+    agents,
+    approvals,
+    budgets,
+    console,
+    fleet,
+    llm,
+    outward,
+    registry,
+    system,
+    telemetry,
+    tools,
+)
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.migrate import migrate
 
@@ -38,6 +50,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     tools.connect(base, parts, offered, known, nodes)
+    outward.wire(base, parts, known, services)
     measured = telemetry.wire(base, parts, nodes.nodes.names)
     console.wire(
         base,

@@ -13,16 +13,17 @@ KEEP_ALIVE_S = 10.0
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event to send: its type, a JSON-encodable value and an id to resume from."""
+    """One event to send: its type (None: no line for it), a JSON-encodable value and an id to resume from."""
 
-    event: str
+    event: str | None
     data: Any
     id: str | None = None
 
     def encode(self) -> bytes:
         """The event as on the wire."""
         head = f"id: {self.id}\n" if self.id is not None else ""
-        return f"{head}event: {self.event}\ndata: ".encode() + msgspec.json.encode(self.data) + b"\n\n"
+        kind = f"event: {self.event}\n" if self.event is not None else ""
+        return f"{head}{kind}data: ".encode() + msgspec.json.encode(self.data) + b"\n\n"
 
 
 def stream(events: AsyncIterator[Event]) -> StreamingResponse:

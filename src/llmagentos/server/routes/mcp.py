@@ -1,14 +1,18 @@
-"""MCP servers whose tools agents use: listed, registered, forgotten."""
+"""MCP servers whose tools agents use; and the server itself as one, at /mcp."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from llmagentos.agents.mcp.servers import Servers
 from llmagentos.api.mcp import McpServerInfo
 from llmagentos.core.config.outside import McpServer
 from llmagentos.core.errors import InvalidInput
-from llmagentos.security.identity import Permission
+from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.endpoint import Call, Endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -50,4 +54,33 @@ def endpoints(servers: Servers) -> list[Endpoint]:
             audited=True,
         ),
         Endpoint("DELETE", one, write, delete, summary="Forget an MCP server and end its program", audited=True),
+    ]
+
+
+Speak = Callable[[Scope, Receive, Send, Identity], Awaitable[None]]
+"""Answers one request of an MCP client. Raises `Unavailable` when MCP is not installed."""
+
+
+class _Spoken(Response):
+    """An answer that the package `mcp` writes itself."""
+
+    def __init__(self, speak: Speak, identity: Identity) -> None:
+        super().__init__()
+        self._speak = speak
+        self._identity = identity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._speak(scope, receive, send, self._identity)
+
+
+def outward(speak: Speak, ready: Callable[[], Awaitable[None]]) -> list[Endpoint]:
+    """`speak` answers clients; `ready` waits until it can. What a client may call is decided tool by tool."""
+
+    async def answer(call: Call) -> Response:
+        await ready()
+        return _Spoken(speak, call.identity)
+
+    summary = "MCP, streamable HTTP, stateless: the agents and service methods that the caller may use"
+    return [
+        Endpoint(method, "/mcp", Permission.TOOLS_USE, answer, summary=summary) for method in ("POST", "GET", "DELETE")
     ]
