@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from llmagentos.api import agents
 from llmagentos.api import runs as api
+from llmagentos.api.attachments import upload
 from llmagentos.api.runs import MAX_INPUT, Run, RunState
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.control import asking_run, priority_option
@@ -29,23 +32,43 @@ class RunFailed(LLMAgentOSError):
 @click.argument("agent")
 @click.argument("request", required=False)
 @click.option("--session", help=tr("Requests of the same session see each other's answers."))
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help=tr("A file that goes with the request: text, or a picture. May be given several times."),
+)
 @priority_option
 @json_option
-def ask(agent: str, request: str | None, session: str | None, priority: int | None, as_json: bool) -> None:
+def ask(
+    agent: str,
+    request: str | None,
+    session: str | None,
+    files: tuple[Path, ...],
+    priority: int | None,
+    as_json: bool,
+) -> None:
     """Without a request (or with `-`) it is read from standard input."""
     if request is None or request == "-":
         request = sys.stdin.read(MAX_INPUT + 1)
     if not request.strip():
         raise InvalidInput(tr("the request is empty"), hint=tr('`llmctl ask {agent} "..."`', agent=agent))
-    run = execute(_ask(agent, request, session, priority, as_json))
+    run = execute(_ask(agent, request, session, files, priority, as_json))
     if as_json:
         emit_json(run)
     _require_success(run)
 
 
-async def _ask(agent: str, request: str, session: str | None, priority: int | None, as_json: bool) -> Run:
+async def _ask(
+    agent: str, request: str, session: str | None, files: Sequence[Path], priority: int | None, as_json: bool
+) -> Run:
     async with connected() as client:
-        started = await api.start(client, agent, request, session=session, priority=priority, parent=asking_run())
+        attached = [await upload(client, path.name, path.read_bytes()) for path in files]
+        started = await api.start(
+            client, agent, request, session=session, priority=priority, parent=asking_run(), attachments=attached
+        )
         host = await agents.get(client, agent)
         if not host.online:
             note(tr("{host} is not there: the run waits for it", host=host.host))

@@ -2,6 +2,7 @@
 
 from llmagentos.storage import (
     agents,
+    attachments,
     audit,
     budgets,
     calls,
@@ -24,6 +25,7 @@ from llmagentos.storage.database import METADATA
 __all__ = [
     "METADATA",
     "agents",
+    "attachments",
     "audit",
     "budgets",
     "calls",

@@ -11,6 +11,16 @@ Kind = Literal["email", "phone", "id_card", "bank_card", "keys"]
 Where = Literal["prompts", "logs"]
 
 
+class Attachments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files that go with requests."""
+
+    bytes: Annotated[int, Meta(ge=1024, description="Largest file")] = 4 * 1024 * 1024
+    run_bytes: Annotated[int, Meta(ge=1024, description="All files of one run")] = 8 * 1024 * 1024
+    text_bytes: Annotated[
+        int, Meta(ge=1024, description="Text of all files of one run: it becomes part of a prompt")
+    ] = 256 * 1024
+
+
 class Guardrails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Redaction of personal data and secrets, and marking of what comes from outside."""
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from llmagentos.core.addresses import split_address
+from llmagentos.core.config.guardrails import Attachments, Guardrails
 from llmagentos.core.config.guards import Approvals, Tools
 from llmagentos.core.config.outside import A2aAgent, McpServer
 from llmagentos.core.config.values import FilePath, Name
@@ -333,6 +334,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jobs_days: Days = 90
     calls_days: Days = 30
     responses_days: Days = 30
+    attachments_days: Annotated[Days, Meta(description="Files of requests, since a run was asked with them")] = 30
     responses_kept: Annotated[
         PositiveInt, Meta(description="Responses (/v1/responses with store) of one caller that are kept, the newest")
     ] = 10_000
@@ -369,6 +371,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approvals: Approvals = msgspec.field(default_factory=Approvals)
     scheduling: Scheduling = msgspec.field(default_factory=Scheduling)
     budgets: Budgets = msgspec.field(default_factory=Budgets)
+    guardrails: Guardrails = msgspec.field(default_factory=Guardrails)
+    attachments: Attachments = msgspec.field(default_factory=Attachments)
     node: Node = msgspec.field(default_factory=Node)
     windows: Annotated[dict[Name, Window], Meta(description="Maintenance windows that jobs may name")] = {}
     log: Log = msgspec.field(default_factory=Log)

@@ -11,8 +11,10 @@ from starlette.responses import StreamingResponse
 
 from llmagentos.agents.hosted import Hosted, module_host, require_own
 from llmagentos.agents.ledger import Ledger
+from llmagentos.api.agents import AgentSpec
 from llmagentos.api.hosting import Append, ClaimRequest, Claims, LeaseGranted, LeaseRequest
 from llmagentos.api.runs import (
+    Attachment,
     NewRun,
     Run,
     RunDelta,
@@ -39,20 +41,24 @@ _ID = re.compile(r"[0-9a-z]{1,12}")
 _MAX_APPEND = 2 * 1024 * 1024
 
 
+Attach = Callable[[str, AgentSpec, Sequence[Attachment]], Awaitable[list[Attachment]]]
+"""Checks the files of an identity for a run of an agent."""
 Waits = Callable[[], Mapping[str, Waiting]]
 """What every run waits for whose next call to a model waits."""
 Renewed = Callable[[str], Awaitable[None]]
 
 
-def endpoints(ledger: Ledger, agents: AgentRecords, hosted: Hosted, waits: Waits, renewed: Renewed) -> list[Endpoint]:
+def endpoints(
+    ledger: Ledger, agents: AgentRecords, hosted: Hosted, waits: Waits, renewed: Renewed, attach: Attach
+) -> list[Endpoint]:
     """`ledger` holds the runs, `agents` the definitions, `hosted` is told which modules ask for runs.
 
-    `waits` says what runs wait for, `renewed` is told of runs whose host lives.
+    `waits` says what runs wait for, `renewed` is told of runs whose host lives, `attach` checks files.
     """
-    return [*_for_people(ledger, agents, waits), *_logs(ledger), *_for_hosts(ledger, hosted, renewed)]
+    return [*_for_people(ledger, agents, waits, attach), *_logs(ledger), *_for_hosts(ledger, hosted, renewed)]
 
 
-def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endpoint]:
+def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits, attach: Attach) -> list[Endpoint]:
     async def start(call: Call) -> RunSummary:
         request: NewRun = call.body
         if not request.input.strip():
@@ -65,6 +71,7 @@ def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endp
             session=request.session,
             priority=request.priority,
             parent=await ledger.resolve(request.parent) if request.parent else None,
+            attachments=await attach(str(call.identity), agent.spec, request.attachments),
         )
 
     async def listing(call: Call) -> list[RunSummary]:
@@ -79,7 +86,8 @@ def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits) -> list[Endp
         return with_waits(found, waits)
 
     async def get(call: Call) -> Run:
-        return with_waits([await ledger.get(await resolve(ledger, call))], waits)[0]
+        run = await ledger.get(await resolve(ledger, call), viewer=str(call.identity))
+        return with_waits([run], waits)[0]
 
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     return [

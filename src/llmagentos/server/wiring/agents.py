@@ -25,6 +25,7 @@ from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.routes import agents, runs
 from llmagentos.server.routes import control as routes
+from llmagentos.server.wiring import conversations
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.standing import standing_of
 from llmagentos.storage.agents import AgentRecords
@@ -69,6 +70,7 @@ def wire(
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
     ledger.deny = base.config.tools.deny
+    attach = conversations.wire(base, parts, gateway, ledger)
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
     control = Control(ledger, run_records, gateway, stop=host.cancel)
@@ -98,7 +100,7 @@ def wire(
     parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
     parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
-    parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed)
+    parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
     return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs)
 

@@ -21,6 +21,17 @@ def upgrade() -> None:
     sa.Column('functions', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('name', 'version', name=op.f('pk_agents'))
     )
+    op.create_table('attachments',
+    sa.Column('digest', sa.String(length=64), nullable=False),
+    sa.Column('owner', sa.String(length=300), nullable=False),
+    sa.Column('type', sa.String(length=100), nullable=False),
+    sa.Column('size', sa.BigInteger(), nullable=False),
+    sa.Column('used', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('digest', 'owner', name=op.f('pk_attachments'))
+    )
+    with op.batch_alter_table('attachments', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attachments_used'), ['used'], unique=False)
+
     op.create_table('audit',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('at', sa.Float(), nullable=False),
