@@ -49,6 +49,11 @@ def states(t: Translate) -> Mapping[str, State]:
     return {
         "queued": State("wait", t("queued")),
         "waiting": State("wait", t("waiting")),
+        "held": State("wait", t("held")),
+        "gating": State("busy", t("health gate")),
+        "pausing": State("wait", t("pause")),
+        "passed": State("ok", t("passed")),
+        "active": State("ok", t("active")),
         "pending": State("wait", t("pending")),
         "running": State("busy", t("running")),
         "paused": State("warn", t("paused")),

@@ -96,7 +96,7 @@ def _overview(sources: Sources, pages: Pages) -> Endpoint:
             running=runs.rows(active),
             recent=runs.rows(recent),
             agents=[agent.name for agent in known],
-            jobs=jobs.rows(started),
+            jobs=jobs.rows(started, t),
         )
 
     return _page("/", Permission.SYSTEM_READ, show)
@@ -243,7 +243,7 @@ def _jobs(sources: Sources, pages: Pages) -> list[Endpoint]:
             "jobs.html",
             section="jobs",
             topics="topic=jobs",
-            jobs=jobs.rows(found[:MAX_ROWS]),
+            jobs=jobs.rows(found[:MAX_ROWS], translation(call.request)),
             more=len(found) > MAX_ROWS,
         )
 

@@ -88,7 +88,7 @@ def _one(pages: Pages, node: Callable[[str], Awaitable[Node]], recent: Jobs) -> 
             section="nodes",
             topics="topic=nodes&topic=jobs",
             node=nodes.page(found, translation(call.request)),
-            jobs=jobs.rows(newest),
+            jobs=jobs.rows(newest, translation(call.request)),
         )
 
     return show

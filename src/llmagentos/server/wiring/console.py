@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from llmagentos.agents.approvals import Approvals
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.nodes import Node, NodeSummary
@@ -21,12 +20,13 @@ from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import console, login, node_pages, telemetry_pages
+from llmagentos.server.routes import console, job_pages, login, node_pages, telemetry_pages
 from llmagentos.server.routes.agents import found, info
 from llmagentos.server.routes.runs import with_waits
 from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.server.wiring.jobs import job_sources
 from llmagentos.server.wiring.registry import Services
 from llmagentos.storage.calls import CallRecords
 from llmagentos.storage.runs import RunRecords
@@ -42,7 +42,6 @@ def wire(
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
-    approvals: Approvals,
     telemetry: Telemetry,
 ) -> None:
     """Its pages, each with its own look of errors, and the API's login links."""
@@ -52,10 +51,11 @@ def wire(
     responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
-    sources = _sources(base, services, gateway, calls, agents, fleet, budgets, approvals)
+    sources = _sources(base, services, gateway, calls, agents, fleet, budgets)
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
         *_node_pages(pages, fleet),
+        *job_pages.endpoints(job_sources(fleet.work), pages),
         *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
         login.logout(base.authenticator),
     ]
@@ -104,7 +104,6 @@ def _sources(
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
-    approvals: Approvals,
 ) -> Sources:
     ledger = agents.ledger
 
@@ -144,9 +143,9 @@ def _sources(
         run_events=ledger.events,
         ask=ask,
         kill=lambda run, identity: agents.control.kill(run, by=str(identity)),
-        approvals=approvals.listing,
-        approve=lambda one, identity, reason: approvals.approve(one, by=str(identity), reason=reason),
-        deny=lambda one, identity, reason: approvals.deny(one, by=str(identity), reason=reason),
+        approvals=agents.approvals.listing,
+        approve=lambda one, identity, reason: agents.approvals.approve(one, by=str(identity), reason=reason),
+        deny=lambda one, identity, reason: agents.approvals.deny(one, by=str(identity), reason=reason),
         pause=lambda run, identity: agents.control.pause(run, by=str(identity)),
         resume=lambda run, identity: agents.control.resume(run, by=str(identity)),
         jobs=fleet.jobs.listing,

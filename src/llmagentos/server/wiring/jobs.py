@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmagentos.api.jobs import Job
+from llmagentos.api.schedules import Schedule
 from llmagentos.fleet.job_driver import JobDriver
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.fleet.plays import Plays
@@ -11,10 +13,12 @@ from llmagentos.fleet.rollout import Checks
 from llmagentos.fleet.schedules import Schedules
 from llmagentos.fleet.templates import Templates
 from llmagentos.fleet.windows import Windows
+from llmagentos.security.identity import Identity
 from llmagentos.server.routes import job_queue, job_shares
 from llmagentos.server.routes import jobs as job_routes
 from llmagentos.server.routes import schedules as schedule_routes
 from llmagentos.server.routes import templates as template_routes
+from llmagentos.server.routes.job_pages import JobSources
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.nodes import Machines
 from llmagentos.storage.blobs import Blobs
@@ -79,3 +83,26 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     parts.background += [driver.run, schedules.run]
     parts.prune.append(prune)
     return Work(jobs, schedules, templates)
+
+
+def job_sources(work: Work) -> JobSources:
+    """What the console's pages of jobs, schedules and templates do."""
+    jobs, schedules, templates = work.jobs, work.schedules, work.templates
+
+    async def decide(job: int, who: Identity, approved: bool, reason: str | None) -> Job:
+        return await jobs.decide(job, str(who), approved=approved, reason=reason)
+
+    async def pause(name: str, who: Identity, paused: bool) -> Schedule:
+        return await schedules.pause(name, str(who), paused=paused)
+
+    return JobSources(
+        decide=decide,
+        cancel=lambda job, who: jobs.cancel(job, str(who)),
+        schedules=schedules.listing,
+        schedule=schedules.show,
+        pause=pause,
+        run_now=lambda name, who: schedules.run_now(name, str(who)),
+        templates=templates.listing,
+        template=templates.show,
+        launch=lambda name, request, who: templates.launch(name, request, str(who)),
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from llmagentos.api.job_control import Batch, Waiting
 from llmagentos.api.jobs import (
     Job,
     JobHost,
@@ -61,7 +62,22 @@ class Play:
     tasks: list[Task] = field(default_factory=list)
 
 
-def rows(jobs: Iterable[JobSummary]) -> list[dict[str, Any]]:
+def waits(waiting: Waiting | None, t: Translate) -> str:
+    """Why a job does not run now."""
+    if waiting is None:
+        return ""
+    return {
+        "approval": t("somebody has to approve it"),
+        "window": t("window {name}", name=waiting.detail),
+        "lock": t("lock {name}", name=waiting.detail),
+        "backoff": t("next attempt: {name}", name=waiting.detail),
+        "gate": t("health gate of batch {name}", name=waiting.detail),
+        "pause": t("pause after batch {name}", name=waiting.detail),
+        "rollback": t("rollback: {name}", name=waiting.detail),
+    }[waiting.reason]
+
+
+def rows(jobs: Iterable[JobSummary], t: Translate) -> list[dict[str, Any]]:
     """Jobs as the table shows them."""
     return [
         {
@@ -73,6 +89,7 @@ def rows(jobs: Iterable[JobSummary]) -> list[dict[str, Any]]:
             "created": job.created,
             "started": job.started,
             "ended": job.ended,
+            "waits": waits(job.waiting_for, t),
         }
         for job in jobs
     ]
@@ -95,11 +112,41 @@ def page(job: Job, records: Sequence[JobRecord], t: Translate) -> dict[str, Any]
             "started": summary.started,
             "ended": summary.ended,
             "modes": summary.modes,
+            **_control(job, t),
         },
+        "batches": [_batch(batch, t) for batch in job.batches],
         "rows": found,
         "recap_columns": [name for name in RECAP if name in _USUAL or any(row["recap"][name] for row in found)],
         "plays": plays(records, t),
         "cut": len(records) if cut else 0,
+    }
+
+
+def _control(job: Job, t: Translate) -> dict[str, Any]:
+    summary, spec, approval = job.summary, job.spec, job.approval
+    said = ""
+    if approval is not None and approval.by is not None:
+        words = {"approved": t("approved by {who}", who=approval.by), "denied": t("denied by {who}", who=approval.by)}
+        said = ": ".join(filter(None, (words[approval.state], approval.reason)))
+    return {
+        "waits": waits(summary.waiting_for, t),
+        "until": summary.waiting_for.until if summary.waiting_for is not None else None,
+        "origin": summary.origin,
+        "priority": summary.priority,
+        "lock": spec.lock,
+        "window": spec.window,
+        "approval": said,
+        "message": job.message,
+    }
+
+
+def _batch(batch: Batch, t: Translate) -> dict[str, Any]:
+    return {
+        "name": t("rollback") if batch.kind == "rollback" else str(batch.number),
+        "state": batch.state,
+        "nodes": ", ".join(batch.nodes),
+        "message": batch.message or "",
+        "job": batch.job,
     }
 
 
@@ -109,6 +156,8 @@ def _row(host: JobHost, counted: Counter[str], away: bool, t: Translate) -> dict
         note = t("The node is away: it gets the job when it is back.")
     elif host.ahead:
         note = t("Jobs before this one: {count}", count=host.ahead)
+    if host.state == "held" and host.batch is not None and not note:
+        note = t("Waits for batch {number}.", number=host.batch)
     recap = host.recap if host.recap is not None else Stats(**{name: counted[name] for name in RECAP})
     return {
         "node": host.node,

@@ -1,0 +1,168 @@
+"""The console's pages of schedules and job templates, and what can be done to jobs from theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote
+
+from starlette.responses import RedirectResponse, Response
+
+from llmagentos.api.jobs import Job
+from llmagentos.api.schedules import Schedule
+from llmagentos.api.templates import Launch, Template
+from llmagentos.core.errors import CallerError, Conflict
+from llmagentos.fleet.survey import from_text
+from llmagentos.security.identity import Identity, Permission
+from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.views import schedules, templates
+from llmagentos.server.endpoint import Call, Endpoint, Handler
+from llmagentos.server.routes.jobs import job_number
+
+MAX_FORM = 512 * 1024
+MAX_FIELDS = 700
+MAX_REASON = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSources:
+    """Where these pages get what they show, and what they do."""
+
+    decide: Callable[[int, Identity, bool, str | None], Awaitable[Job]]
+    cancel: Callable[[int, Identity], Awaitable[Job]]
+    schedules: Callable[[], Awaitable[list[Schedule]]]
+    schedule: Callable[[str], Awaitable[Schedule]]
+    pause: Callable[[str, Identity, bool], Awaitable[object]]
+    run_now: Callable[[str, Identity], Awaitable[Job]]
+    templates: Callable[[], Awaitable[list[Template]]]
+    template: Callable[[str], Awaitable[Template]]
+    launch: Callable[[str, Launch, Identity], Awaitable[Job]]
+
+
+def endpoints(sources: JobSources, pages: Pages) -> list[Endpoint]:
+    """All of them."""
+    return [*_acts(sources), *_schedules(sources, pages), *_templates(sources, pages)]
+
+
+def _acts(sources: JobSources) -> list[Endpoint]:
+    def deciding(*, approved: bool) -> Handler:
+        async def decide(call: Call) -> Response:
+            number = job_number(call)
+            reason = _form(call.body).get("reason", [""])[0].strip()[:MAX_REASON] or None
+            with suppress(Conflict):  # somebody else was first: the job's page says who
+                await sources.decide(number, call.identity, approved, reason)
+            return _go(f"/jobs/{number}")
+
+        return decide
+
+    async def cancel(call: Call) -> Response:
+        number = job_number(call)
+        with suppress(Conflict):  # it has ended
+            await sources.cancel(number, call.identity)
+        return _go(f"/jobs/{number}")
+
+    decisions = [
+        Endpoint(
+            "POST",
+            f"/jobs/{{id}}/{word}",
+            Permission.JOBS_APPROVE,
+            deciding(approved=word == "approve"),
+            body=bytes,
+            max_body=MAX_FORM,
+            audited=True,
+        )
+        for word in ("approve", "deny")
+    ]
+    return [*decisions, Endpoint("POST", "/jobs/{id}/cancel", Permission.JOBS_WRITE, cancel, audited=True)]
+
+
+def _schedules(sources: JobSources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
+        shown = schedules.rows(await sources.schedules(), translation(call.request))
+        return language_choice(call.request) or pages.page(
+            call.request,
+            call.identity,
+            "schedules.html",
+            section="jobs",
+            topics="topic=jobs",
+            every=10,
+            schedules=shown,
+        )
+
+    def pausing(*, paused: bool) -> Handler:
+        async def pause(call: Call) -> Response:
+            await sources.pause(call.path["name"], call.identity, paused)
+            return _go("/schedules")
+
+        return pause
+
+    async def run(call: Call) -> Response:
+        job = await sources.run_now(call.path["name"], call.identity)
+        return _go(f"/jobs/{job.summary.id}")
+
+    write = Permission.JOBS_WRITE
+    return [
+        Endpoint("GET", "/schedules", Permission.JOBS_READ, listing),
+        Endpoint("POST", "/schedules/{name}/pause", write, pausing(paused=True), audited=True),
+        Endpoint("POST", "/schedules/{name}/resume", write, pausing(paused=False), audited=True),
+        Endpoint("POST", "/schedules/{name}/run", write, run, audited=True),
+    ]
+
+
+def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
+        return language_choice(call.request) or pages.page(
+            call.request,
+            call.identity,
+            "templates.html",
+            section="jobs",
+            topics="",
+            templates=templates.rows(await sources.templates()),
+        )
+
+    async def show(call: Call, given: dict[str, list[str]] | None = None, error: CallerError | None = None) -> Response:
+        template = await sources.template(call.path["name"])
+        return language_choice(call.request) or pages.page(
+            call.request,
+            call.identity,
+            "template.html",
+            section="jobs",
+            topics="",
+            status=error.status if error is not None else 200,
+            error=error,
+            wrong=error.details.get("parameter") if error is not None else None,
+            shown=templates.page(template, given, translation(call.request)),
+        )
+
+    async def launch(call: Call) -> Response:
+        template, form = await sources.template(call.path["name"]), _form(call.body)
+        try:
+            answers = {
+                each.name: value
+                for each in template.spec.parameters
+                if (value := from_text(each, form.get(each.name, []))) is not None
+            }
+            job = await sources.launch(template.name, Launch(answers, check="check!" in form), call.identity)
+        except CallerError as error:
+            secret = {each.name for each in template.spec.parameters if each.type == "secret"}
+            return await show(call, {name: texts for name, texts in form.items() if name not in secret}, error)
+        return _go(f"/jobs/{job.summary.id}")
+
+    one = "/templates/{name}"
+    return [
+        Endpoint("GET", "/templates", Permission.JOBS_READ, listing),
+        Endpoint("GET", one, Permission.JOBS_READ, show),
+        Endpoint("POST", one, Permission.TEMPLATES_LAUNCH, launch, body=bytes, max_body=MAX_FORM, audited=True),
+    ]
+
+
+def _form(body: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # more fields than any survey has
+        return {}
+
+
+def _go(path: str) -> Response:
+    return RedirectResponse(quote(path, safe="/"), 303, headers=HEADERS)
