@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --req
 ON_POSTGRESQL := tests/integration/agents tests/integration/budgets tests/integration/fleet/test_jobs.py tests/faults/test_runs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint format bench docs lock migration clean
+.PHONY: help run test test-fast lint format bench soak docs lock migration clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(STAMPS)/dev  ## Format and sort
 
 bench: $(STAMPS)/bench  ## Us and the peers side by side; prints ratios
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+soak: $(STAMPS)/dev  ## Long runs under fire: LLMAGENTOS_KILLS=200 times kill -9 at random moments
+	@for soak in soak/soak_*.py; do echo "== $$soak"; $(BIN)/python $$soak || exit 1; done
 
 docs: $(STAMPS)/dev  ## Generate the reference pages from the code
 	@$(BIN)/python scripts/make_reference.py

@@ -17,7 +17,6 @@ from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
 from llmagentos.server.wiring import (
     agents,
-    approvals,
     budgets,
     console,
     fleet,
@@ -46,7 +45,6 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     offered = tools.wire(base, parts)
     known = agents.wire(base, parts, gateway, meter, services.caller, offered.sources)
     limits = budgets.wire(base, parts, gateway, known)
-    waiting = approvals.wire(base, parts, known)
     llm.expose(base, parts, gateway, calls, known.ledger)
     nodes = fleet.wire(base, parts)
     tools.connect(base, parts, offered, known, nodes)
@@ -61,7 +59,6 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
         agents=known,
         fleet=nodes,
         budgets=limits,
-        approvals=waiting,
         telemetry=measured,
     )
     for name, wire in plugins.load(config.plugins):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from llmagentos.agents.approvals import Approvals
 from llmagentos.agents.control import Control
 from llmagentos.agents.definition import read_agent
 from llmagentos.agents.embedded import GatewayModels, LedgerBackend
@@ -25,7 +26,7 @@ from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.routes import agents, runs
 from llmagentos.server.routes import control as routes
-from llmagentos.server.wiring import conversations
+from llmagentos.server.wiring import approvals, conversations
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.standing import standing_of
 from llmagentos.storage.agents import AgentRecords
@@ -47,6 +48,7 @@ class Agents:
     records: AgentRecords
     hosted: Hosted
     waits: runs.Waits
+    approvals: Approvals
 
 
 def wire(
@@ -97,12 +99,13 @@ def wire(
         return await described(spec, functions, services, sources)
 
     parts.start.append(begin)
+    waiting = approvals.wire(base, parts, ledger)
     parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
     parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
     parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
-    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs)
+    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs, waiting)
 
 
 def _tools_by(gateway: Gateway, model: str) -> ToolsBy:

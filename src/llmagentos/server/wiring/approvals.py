@@ -6,20 +6,20 @@ import ssl
 from urllib.parse import urlsplit
 
 from llmagentos.agents.approvals import Approvals
+from llmagentos.agents.ledger import Ledger
 from llmagentos.agents.notices import Notices
 from llmagentos.api.http import HttpClient
 from llmagentos.core.config.guards import Webhook
 from llmagentos.server.routes import approvals as routes
-from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.runs import RunRecords
 
 
-def wire(base: Foundation, parts: Parts, agents: Agents) -> Approvals:
-    """After the agents: the ledger tells of calls that wait."""
+def wire(base: Foundation, parts: Parts, ledger: Ledger) -> Approvals:
+    """`ledger` tells of calls that wait."""
     settings = base.config.approvals
     unended = RunRecords(base.database, base.clock).unended
-    approvals = Approvals(agents.ledger, unended, base.hub, base.clock, timeout_s=settings.timeout_s)
+    approvals = Approvals(ledger, unended, base.hub, base.clock, timeout_s=settings.timeout_s)
     parts.start.append(approvals.begin)
     parts.background.append(approvals.expire)
     parts.endpoints += routes.endpoints(approvals)
@@ -27,7 +27,7 @@ def wire(base: Foundation, parts: Parts, agents: Agents) -> Approvals:
         hook = _Hook(settings.webhook)
         notices = Notices(
             approvals.listing,
-            agents.ledger.note,
+            ledger.note,
             hook.post,
             base.clock,
             url=base.config.server.url,
