@@ -132,6 +132,19 @@ def test_logprobs(client: openai.OpenAI) -> None:
         assert entry.bytes == list(entry.token.encode())
 
 
+def test_a_text_goes_on(client: openai.OpenAI) -> None:
+    given: Any = {"model": "llama", "prompt": "once upon", "max_tokens": 6, "temperature": 0}
+    answer = client.completions.create(**given, logprobs=2)
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len("once upon"), 6)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.tokens or []) == 6
+    assert "".join(piece.choices[0].text for piece in client.completions.create(**given, stream=True)) == (
+        answer.choices[0].text
+    )
+
+
 def test_usage_limits_and_stops(client: openai.OpenAI) -> None:
     given: Any = {"model": "llama", "messages": HI, "temperature": 0}
     whole = client.chat.completions.create(**given, max_tokens=24)

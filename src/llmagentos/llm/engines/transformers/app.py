@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import msgspec
 import torch
 
+from llmagentos.api.completions import CompletionRequest, TextPiece
 from llmagentos.api.llm import ChatChunk, ChatRequest, ChunkChoice, Delta, Usage
 from llmagentos.core.errors import InvalidInput, LLMAgentOSError
 from llmagentos.llm.engines import serving
@@ -18,6 +19,8 @@ from llmagentos.llm.engines.transformers.batcher import Batcher, End, Job
 from llmagentos.llm.engines.transformers.loading import Loaded
 from llmagentos.llm.engines.transformers.sampling import Picked, Sampler
 from llmagentos.llm.engines.transformers.text import TextStream
+
+R = TypeVar("R", ChatRequest, CompletionRequest)
 
 _DONE = b"data: [DONE]\n\n"
 _UNABLE = {
@@ -43,7 +46,12 @@ class App:
             elif route == ("GET", "/metrics"):
                 await serving.answer(send, 200, self._metrics(), "text/plain; version=0.0.4")
             elif route == ("POST", "/v1/chat/completions"):
-                await self._chat(receive, send)
+                request = _decoded(await serving.content(receive), ChatRequest)
+                await self._generate(request, await asyncio.to_thread(self._chat, request), receive, send, _chat_line)
+            elif route == ("POST", "/v1/completions"):
+                asked = _decoded(await serving.content(receive), CompletionRequest)
+                request = _as_chat(asked)
+                await self._generate(request, await asyncio.to_thread(self._text, asked), receive, send, _text_line)
             else:
                 await serving.answer(send, 404, serving.shape(InvalidInput(f"there is no {scope['path']}")))
         except HungUp:
@@ -51,24 +59,33 @@ class App:
         except LLMAgentOSError as error:
             await serving.answer(send, error.status, serving.shape(error))
 
-    async def _chat(self, receive: Receive, send: Send) -> None:
-        try:
-            request = msgspec.json.decode(await serving.content(receive), type=ChatRequest)
-        except msgspec.DecodeError as error:
-            raise InvalidInput(str(error)) from None
-        tokens = await asyncio.to_thread(self._prompt, request)
+    async def _generate(
+        self,
+        request: ChatRequest,
+        tokens: list[int],
+        receive: Receive,
+        send: Send,
+        encode: Callable[[ChatChunk], bytes],
+    ) -> None:
+        if not request.stream:
+            raise InvalidInput("only streams are served here: the gateway puts whole answers together", param="stream")
         events: asyncio.Queue[Picked | End | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         job = self._job(request, tokens, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         self._batcher.submit(job)
         async with serving.watched(receive) as gone:
             try:
-                await self._stream(send, _Answer(request, self._loaded.tokenizer, job), events, gone)
+                await self._stream(send, _Answer(request, self._loaded.tokenizer, job), encode, events, gone)
             finally:
                 job.gone = True
 
     async def _stream(
-        self, send: Send, answer: _Answer, events: asyncio.Queue[Picked | End | Exception], gone: asyncio.Event
+        self,
+        send: Send,
+        answer: _Answer,
+        encode: Callable[[ChatChunk], bytes],
+        events: asyncio.Queue[Picked | End | Exception],
+        gone: asyncio.Event,
     ) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -78,23 +95,29 @@ class App:
                 await _part(send, b"data: " + msgspec.json.encode(error) + b"\n\n")
                 break
             for chunk in answer.chunks(event):
-                await _part(send, b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+                await _part(send, b"data: " + encode(chunk) + b"\n\n")
             if answer.ended:
                 await _part(send, _DONE)
                 break
         await send({"type": "http.response.body", "body": b""})
 
-    def _prompt(self, request: ChatRequest) -> list[int]:
-        """The tokens to read. Raises `InvalidInput` or `ContextOverflow`."""
-        if not request.stream:
-            raise InvalidInput("only streams are served here: the gateway puts whole answers together", param="stream")
+    def _chat(self, request: ChatRequest) -> list[int]:
+        """The tokens of a conversation. Raises `InvalidInput` or `ContextOverflow`."""
         for name, why in _UNABLE.items():
             value = getattr(request, name)
             if value and value != {"type": "text"}:
                 raise InvalidInput(f"the transformers engine does not know {name}: {why}", param=name)
-        tokens = self._loaded.tokens(request)
+        return self._fitting(self._loaded.tokens(request))
+
+    def _text(self, request: CompletionRequest) -> list[int]:
+        """The tokens of a text that goes on. Raises `InvalidInput` or `ContextOverflow`."""
+        if not isinstance(request.prompt, str) or request.choices != 1 or request.echo:
+            raise InvalidInput("the transformers engine takes one prompt for one answer at a time, without echo")
+        return self._fitting(list(self._loaded.tokenizer(request.prompt).input_ids))
+
+    def _fitting(self, tokens: list[int]) -> list[int]:
         if not tokens:
-            raise InvalidInput("the messages hold no text", param="messages")
+            raise InvalidInput("there is no text to begin with", param="messages")
         if len(tokens) >= self._loaded.context + self._loaded.encodes:
             raise ContextOverflow(
                 "the request is longer than the context",
@@ -175,6 +198,43 @@ class _Answer:
     def _entry(self, token: int, logprob: float | None) -> dict[str, Any]:
         text = str(self._tokenizer.decode([token]))
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def _decoded(body: bytes, kind: type[R]) -> R:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _as_chat(request: CompletionRequest) -> ChatRequest:
+    """What a completion asks of sampling."""
+    return ChatRequest(
+        [],
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        seed=request.seed,
+        stop=request.stop,
+        stream=request.stream,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        repeat_penalty=request.repeat_penalty,
+        logit_bias=request.logit_bias,
+        logprobs=request.logprobs is not None or None,
+        top_logprobs=request.logprobs,
+    )
+
+
+def _chat_line(chunk: ChatChunk) -> bytes:
+    return msgspec.json.encode(chunk)
+
+
+def _text_line(chunk: ChatChunk) -> bytes:
+    pieces = [TextPiece(c.delta.content or "", c.index, c.finish_reason, c.logprobs) for c in chunk.choices]
+    return msgspec.json.encode({"choices": pieces, "usage": chunk.usage or None})
 
 
 async def _until(
