@@ -48,13 +48,6 @@ def following(expression: str, zone: str, after: float) -> float | None:
 
 def latest(expression: str, zone: str, until: float, *, since: float) -> float | None:
     """The last time up to `until` and after `since`; None without one."""
-    # Going backwards, cronsim does not undo what it does when clocks change: so forwards, from ever farther back.
-    span = 3600.0
-    while True:
-        begin = max(since, until - span)
-        found, fire = None, following(expression, zone, begin)
-        while fire is not None and fire <= until:
-            found, fire = fire, following(expression, zone, fire)
-        if found is not None or begin <= since:
-            return found
-        span *= 8
+    begin = datetime.datetime.fromtimestamp(math.floor(until) + 1, zone_of(zone))
+    found = next(CronSim(expression, begin, reverse=True), None)
+    return found.timestamp() if found is not None and found.timestamp() > since else None
