@@ -9,12 +9,16 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from llmagentos.agents.host import AgentHost
+from llmagentos.agents.memory_tools import ApiMemory, with_memory
+from llmagentos.agents.output import schema_of, typed
 from llmagentos.agents.remote import ApiBackend, ApiModels
 from llmagentos.agents.tools import Services, Tool, Toolset, function_tool, resolve
-from llmagentos.api.agents import AgentSpec, Limits, Priority, ServiceTool, ToolsBy
+from llmagentos.api.agents import AgentSpec, Limits, MemoryUse, Priority, ServiceTool, ToolsBy
 from llmagentos.api.client import ApiClient
 from llmagentos.api.hosting import HostedAgent
-from llmagentos.core.errors import ConfigError
+from llmagentos.api.runs import Run
+from llmagentos.core.config.guardrails import Guardrails
+from llmagentos.core.errors import ConfigError, Conflict
 
 
 class Module(Protocol):
@@ -43,7 +47,8 @@ class Agent:
     `tools` are functions (marked with `@tool` or not) and names of service methods (`"service.method"`, or
     `ServiceTool` with examples). `ground` is one of either that is called first with the request; the agent
     then answers only from what it returns. `priority` is whose calls to models go first: -20 (first) to 19
-    (last), "realtime", "interactive" or "batch". Raises `ConfigError` for what can never work.
+    (last), "realtime", "interactive" or "batch". `output` is the form of its answers: a pydantic model, a msgspec
+    Struct, a dataclass, a TypedDict or a JSON Schema. Raises `ConfigError` for what can never work.
     """
 
     def __init__(
@@ -61,7 +66,11 @@ class Agent:
         team: str | None = None,
         priority: Priority = 0,
         tools_by: ToolsBy = "auto",
+        output: Any = None,
+        memory: MemoryUse | None = None,
+        guardrails: Guardrails | None = None,
     ) -> None:
+        self._output = output
         self.functions: dict[str, Tool] = {}
         services: list[ServiceTool] = []
         for entry in tools:
@@ -88,6 +97,9 @@ class Agent:
             team=team,
             priority=priority,
             tools_by=tools_by,
+            output=schema_of(output) if output is not None else None,
+            memory=memory or MemoryUse(),
+            guardrails=guardrails,
             limits=limits or Limits(),
             **given,
         )
@@ -97,6 +109,15 @@ class Agent:
                 f"agent {name!r}: ground={ground!r} is neither a function nor service.method",
                 hint="pass the function itself, or e.g. 'catalogue.search'",
             )
+
+    def result(self, run: Run) -> Any:
+        """What `run` of this agent answered, as the type that `output` is; its text without one.
+
+        Raises `ValueError` when it does not fit, `Conflict` when the run has no answer.
+        """
+        if run.answer is None:
+            raise Conflict(f"the run {run.id} has no answer: it is {run.state.value}", hint=f"`llmctl trace {run.id}`")
+        return run.answer if self._output is None else typed(self._output, run.output)
 
     @property
     def name(self) -> str:
@@ -127,7 +148,8 @@ async def host_in(module: Module, agents: Sequence[Agent]) -> None:
     by_name = {agent.name: agent for agent in agents}
 
     async def tools_of(spec: AgentSpec) -> Toolset:
-        return await resolve(spec, by_name[spec.name].functions, module.caller)
+        found = await resolve(spec, by_name[spec.name].functions, module.caller)
+        return with_memory(found, spec, ApiMemory(lambda: module.api))
 
     hosted = [HostedAgent(agent.spec, sorted(agent.functions)) for agent in agents]
     backend = ApiBackend(lambda: module.api, module.name, hosted)

@@ -177,10 +177,12 @@ class Toolset:
     ground: Tool | None
     forbidden: frozenset[str] = frozenset()
     """Names of tools that the agent has, but not for the run's caller."""
+    hidden: tuple[Tool, ...] = ()
+    """Called by the loop itself; the model is not told of them."""
 
     def get(self, name: str) -> Tool | None:
         """The tool of this name."""
-        for known in (*self.tools, *([self.ground] if self.ground else [])):
+        for known in (*self.tools, *self.hidden, *([self.ground] if self.ground else [])):
             if known.name == name:
                 return known
         return None

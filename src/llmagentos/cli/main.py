@@ -48,6 +48,8 @@ _AGENTS = {
     "agents": ("agents:agents", tr("List agents")),
     "agent": ("agents:agent", tr("Show one agent")),
     "mcp": ("mcp:mcp", tr("List MCP servers and their tools")),
+    "sessions": ("sessions:sessions", tr("Conversations with agents")),
+    "memory": ("memory:memory", tr("What agents remember of you")),
     "models": ("models:models", tr("List models")),
     "budget": ("budget:budget", tr("Limits on what may be spent, and how far they are used")),
     "simulate": ("simulate:simulate", tr("Compare scheduling policies on a trace")),

@@ -45,9 +45,12 @@ class Permission(StrEnum):
     RUNS_READ = "runs.read"
     RUNS_WRITE = "runs.write"  # ask, chat, kill
     RUNS_APPROVE = "runs.approve"  # agree to tool calls that wait for a person
+    MEMORY_READ = "memory.read"  # what agents remember of oneself
+    MEMORY_WRITE = "memory.write"
     RUNS_EXECUTE = "runs.execute"  # claim a run, append to its log
     NODES_READ = "nodes.read"
     NODES_WRITE = "nodes.write"
+    NODES_UPGRADE = "nodes.upgrade"  # choose the code that node agents run
     NODES_JOIN = "nodes.join"
     NODE_WORK = "node.work"  # a node's own queue, results, facts, module tokens
     NODE_PROVE = "node.prove"  # exchange an assertion for a node's token
@@ -86,6 +89,8 @@ GRANTS = MappingProxyType(
             Permission.AGENTS_WRITE,
             Permission.TOOLS_USE,
             Permission.RUNS_WRITE,
+            Permission.MEMORY_READ,
+            Permission.MEMORY_WRITE,
             Permission.RUNS_APPROVE,
             Permission.RUNS_EXECUTE,
             Permission.NODES_WRITE,

@@ -15,6 +15,7 @@ from llmagentos.agents.embedded import GatewayModels, LedgerBackend
 from llmagentos.agents.host import AgentHost
 from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER, Ledger
+from llmagentos.agents.memory_tools import with_memory
 from llmagentos.agents.programs import Programs
 from llmagentos.agents.tool_agents import AgentTools, Runs
 from llmagentos.agents.tools import Services, Source, Toolset, described, resolve
@@ -26,7 +27,7 @@ from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.routes import agents, runs
 from llmagentos.server.routes import control as routes
-from llmagentos.server.wiring import approvals, conversations
+from llmagentos.server.wiring import approvals, conversations, memory
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.standing import standing_of
 from llmagentos.storage.agents import AgentRecords
@@ -68,11 +69,12 @@ def wire(
         return replace(record.spec, tools_by=_tools_by(gateway, record.spec.model))
 
     async def tools_of(spec: AgentSpec) -> Toolset:
-        return await resolve(spec, {}, services, sources)
+        return with_memory(await resolve(spec, {}, services, sources), spec, remembered)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
     ledger.deny = base.config.tools.deny
     attach = conversations.wire(base, parts, gateway, ledger)
+    remembered = memory.wire(base, parts, gateway, HOST, ledger, records)
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
     control = Control(ledger, run_records, gateway, stop=host.cancel)

@@ -248,6 +248,25 @@ def upgrade() -> None:
     sa.Column('updated_by', sa.String(length=300), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_mcp_servers'))
     )
+    op.create_table('memory_facts',
+    sa.Column('seq', sa.Integer(), nullable=False),
+    sa.Column('id', sa.String(length=16), nullable=False),
+    sa.Column('agent', sa.String(length=63), nullable=False),
+    sa.Column('user', sa.String(length=300), nullable=False),
+    sa.Column('text', sa.Text(), nullable=False),
+    sa.Column('tags', sa.Text(), nullable=False),
+    sa.Column('terms', sa.Text(), nullable=False),
+    sa.Column('vector', sa.LargeBinary(), nullable=True),
+    sa.Column('created', sa.Float(), nullable=False),
+    sa.Column('used', sa.Float(), nullable=False),
+    sa.Column('until', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('seq', name=op.f('pk_memory_facts')),
+    sa.UniqueConstraint('id', name=op.f('uq_memory_facts_id'))
+    )
+    with op.batch_alter_table('memory_facts', schema=None) as batch_op:
+        batch_op.create_index('ix_memory_facts_scope', ['agent', 'user', 'used'], unique=False)
+        batch_op.create_index(batch_op.f('ix_memory_facts_until'), ['until'], unique=False)
+
     op.create_table('node_certificates',
     sa.Column('serial', sa.String(length=40), nullable=False),
     sa.Column('node', sa.String(length=64), nullable=False),
