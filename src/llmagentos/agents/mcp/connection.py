@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from llmagentos.agents.mcp.listing import Listing, checked, plain_text
+from llmagentos.agents.mcp.listing import Listing, checked
+from llmagentos.agents.strangers import plain_text
 from llmagentos.api.mcp import McpServerInfo, McpState
 from llmagentos.core import log
 from llmagentos.core.clock import Clock

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from llmagentos.agents.strangers import plain_text
 from llmagentos.api.mcp import McpTool
 
 MOST_TOOLS = 200
@@ -18,10 +18,6 @@ MOST_SCHEMA = 32 * 1024
 DEEPEST_SCHEMA = 24
 # Names as the specification recommends them (2025-11-25, "Tool Names").
 _NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
-
-
-_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs"})
-"""Unicode categories: control, format, private use, surrogate."""
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -96,13 +92,3 @@ def _leads_outside(part: Any) -> bool:
         or _leads_outside(value)
         for key, value in part.items()
     )
-
-
-def plain_text(text: Any, most: int) -> str:
-    """`text` without characters that people do not see (they can hide instructions), at most `most` of them."""
-    if not isinstance(text, str):
-        return ""
-    seen = "".join(
-        c for c in text[: 2 * most] if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs")
-    )
-    return seen if len(seen) <= most else seen[:most] + " ... (cut)"

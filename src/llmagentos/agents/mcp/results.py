@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmagentos.agents.mcp.listing import plain_text
+from llmagentos.agents.strangers import plain_text
 from llmagentos.core.errors import ServiceError
 
 MOST_PARTS = 200

@@ -16,9 +16,10 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from llmagentos.agents.mcp.bounded import BoundedTransport
-from llmagentos.agents.mcp.listing import MOST_TOOLS, plain_text
+from llmagentos.agents.mcp.listing import MOST_TOOLS
 from llmagentos.agents.mcp.results import McpToolFailed, plain
 from llmagentos.agents.mcp.stdio import Child
+from llmagentos.agents.strangers import plain_text
 from llmagentos.core import log
 from llmagentos.core.config.outside import McpServer
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, LLMAgentOSError, ServiceError, Unavailable

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from llmagentos.agents.mcp.servers import Servers
+from llmagentos.agents.tool_a2a import A2aTools
 from llmagentos.agents.tool_playbooks import PlaybookCall, PlaybookTools
 from llmagentos.agents.tools import Source
 from llmagentos.api.jobs import JobSpec
@@ -33,12 +34,13 @@ class Tools:
 
 
 def wire(base: Foundation, parts: Parts) -> Tools:
-    """MCP servers and their routes. Before the agents, which use them."""
+    """MCP servers with their routes, and remote agents. Before the agents, which use them."""
     servers = Servers(base.config.mcp, McpRecords(base.database, base.clock), base.clock, state=base.state.root / "mcp")
     parts.start.append(servers.begin)
     parts.close.append(servers.aclose)
     parts.endpoints += mcp.endpoints(servers)
-    return Tools(servers, {"mcp": servers.tools})
+    remote = A2aTools(base.config.a2a, base.clock)
+    return Tools(servers, {"mcp": servers.tools, "a2a": remote.tools})
 
 
 class PlaybookFailed(ServiceError):
