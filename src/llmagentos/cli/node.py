@@ -9,6 +9,7 @@ import click
 
 from llmagentos.cli.node_show import show
 from llmagentos.cli.node_steering import allow, cordon, deny, drain, label, remove, revoke, uncordon
+from llmagentos.cli.node_update import update
 from llmagentos.cli.output import note
 from llmagentos.cli.telemetry import logs, metrics
 from llmagentos.core.errors import InvalidInput
@@ -20,7 +21,7 @@ def node() -> None:
     """Commands on one node hang below this group."""
 
 
-for command in (show, cordon, uncordon, drain, label, allow, deny, revoke, remove):
+for command in (show, cordon, uncordon, drain, label, allow, deny, update, revoke, remove):
     node.add_command(command)
 node.add_command(metrics)
 node.add_command(logs)

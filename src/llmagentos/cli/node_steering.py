@@ -29,7 +29,8 @@ def which(command: F) -> F:
     return click.argument("names", nargs=-1)(expression(command))
 
 
-async def _chosen(client: ApiClient, names: tuple[str, ...], expression: str | None) -> list[str]:
+async def chosen(client: ApiClient, names: tuple[str, ...], expression: str | None) -> list[str]:
+    """The nodes that `which` means. Raises `InvalidInput` for none."""
     if not names and expression is None:
         raise InvalidInput(tr("no node is named"), hint=tr("their names, or --filter EXPRESSION"))
     matching = [] if expression is None else [node.name for node in await api.listing(client, filter=expression)]
@@ -118,7 +119,7 @@ async def _act(
 ) -> list[NodeSummary]:
     async with connected() as client:
         done = []
-        for name in await _chosen(client, names, expression):
+        for name in await chosen(client, names, expression):
             done.append(await api.act(client, name, action))
             note(say(name))
         return done
@@ -146,7 +147,7 @@ async def _drain(names: tuple[str, ...], expression: str | None, timeout: float 
 
 async def _remove(names: tuple[str, ...], expression: str | None) -> None:
     async with connected() as client:
-        for name in await _chosen(client, names, expression):
+        for name in await chosen(client, names, expression):
             await api.remove(client, name)
             note(tr("node {name} is removed", name=name))
 

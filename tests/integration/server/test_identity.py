@@ -20,8 +20,8 @@ from llmagentos.storage.database import Database
 from llmagentos.storage.tables import METADATA
 from support.server import ServerProcess
 
-WITHOUT = {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path:path}")}
-"""What a browser needs before there is a session."""
+WITHOUT = {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path:path}"), ("GET", "/install.sh")}
+"""What a browser needs before there is a session, and the script that makes a machine a node."""
 
 
 @pytest.fixture(scope="module")

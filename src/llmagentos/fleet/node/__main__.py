@@ -40,8 +40,11 @@ def _options(arguments: list[str] | None) -> Options:
     parser.add_argument("--join-token-file", type=Path, help="file with a one-time token; - for stdin")
     parser.add_argument("--name", help="the node's name; without it the host's")
     parser.add_argument("--metrics", default="127.0.0.1:0", help="where /metrics is served")
+    parser.add_argument("--join-only", action="store_true", help="become a node and end")
     given = parser.parse_args(arguments)
-    return Options(given.state, given.server, given.ca, given.join_token_file, given.name, given.metrics)
+    return Options(
+        given.state, given.server, given.ca, given.join_token_file, given.name, given.metrics, given.join_only
+    )
 
 
 if __name__ == "__main__":

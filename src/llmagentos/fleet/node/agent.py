@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmagentos.api import nodes
+from llmagentos.api.nodes import Beat
 from llmagentos.core import log
 from llmagentos.core.errors import Unauthenticated
 from llmagentos.core.state import StateDirectory
@@ -24,6 +25,7 @@ from llmagentos.fleet.node.modules import Modules
 from llmagentos.fleet.node.queue import Queue
 from llmagentos.fleet.node.session import Session
 from llmagentos.fleet.node.state import Identity, NodeDirectory
+from llmagentos.fleet.node.upgrade import Upgrader, prefix
 from llmagentos.fleet.node.warm import Warm
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,6 +42,8 @@ class Options:
     join_token: Path | None = None
     name: str | None = None
     metrics: str = "127.0.0.1:0"
+    join_only: bool = False
+    """Become a node and end."""
 
 
 async def run(options: Options) -> None:
@@ -55,7 +59,7 @@ async def run(options: Options) -> None:
             identity(directory, server=options.server, ca=options.ca, token=options.join_token, name=options.name)
         )
         await _until(stop, joining)
-        if not stop.is_set():
+        if not stop.is_set() and not options.join_only:
             await _serve(options, directory, joining.result(), stop)
 
 
@@ -79,11 +83,25 @@ async def _serve(options: Options, directory: NodeDirectory, who: Identity, stop
             client, directory.jobs, home=directory.ansible, variables=variables, warm=warm, unseal=client.unseal
         )
         collector = Collector(client, directory.telemetry, directory.collect)
-        beats = Beats(client, directory.root, modules=kept.status, heed=lambda beat: kept.heed(beat.drain))
+        upgrader = Upgrader(client, prefix())
+
+        def heed(beat: Beat) -> None:
+            kept.heed(beat.drain)
+            upgrader.heed(beat.upgrade)
+
+        beats = Beats(client, directory.root, modules=kept.status, heed=heed)
         with log.bind(node=who.name), serving(directory, options.metrics) as url:
             _log.info("node agent runs", server=options.server, metrics=url)
             try:
-                loops = (queue.run(), beats.run(), kept.run(), warm.run(), client.keep(), collector.run())
+                loops = (
+                    queue.run(),
+                    beats.run(),
+                    kept.run(),
+                    warm.run(),
+                    client.keep(),
+                    upgrader.run(),
+                    collector.run(),
+                )
                 await _until(stop, *(asyncio.create_task(loop) for loop in loops))
             except Unauthenticated as error:
                 hint = f"to join again: stop this, delete {directory.identity}, start it with a new join token"

@@ -19,20 +19,7 @@ def endpoints(records: TokenRecords, authenticator: Authenticator, issuer: Servi
     """`records` hold the tokens, `authenticator` forgets revoked ones, `issuer` signs service tokens."""
 
     async def create(call: Call) -> NewToken:
-        request: TokenRequest = call.body
-        kind = _kind(request.kind)
-        joins = kind is Kind.JOIN
-        _check_join(request, joins)
-        ttl = request.ttl_s if request.ttl_s is not None or not joins else JOIN_TTL_S
-        secret, record = await records.create(
-            kind,
-            request.name,
-            by=str(call.identity),
-            ttl=ttl,
-            one_time=joins,
-            uses=request.uses,
-            scope=Scope(request.modules, request.labels) if joins else None,
-        )
+        secret, record = await _made(records, call.body, str(call.identity))
         return NewToken(secret, _info(record))
 
     async def listing(_: Call) -> list[TokenInfo]:
@@ -82,6 +69,21 @@ def endpoints(records: TokenRecords, authenticator: Authenticator, issuer: Servi
             summary="Public keys that verify service tokens",
         ),
     ]
+
+
+async def _made(records: TokenRecords, request: TokenRequest, by: str) -> tuple[str, TokenRecord]:
+    kind = _kind(request.kind)
+    joins = kind is Kind.JOIN
+    _check_join(request, joins)
+    return await records.create(
+        kind,
+        request.name,
+        by=by,
+        ttl=request.ttl_s if request.ttl_s is not None or not joins else JOIN_TTL_S,
+        one_time=joins,
+        uses=request.uses,
+        scope=Scope(request.modules, request.labels) if joins else None,
+    )
 
 
 def issue_service_token(issuer: ServiceTokenIssuer, identity: Identity, request: ServiceTokenRequest) -> ServiceToken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 
 from llmagentos.api.jobs import Job, JobSummary
 from llmagentos.fleet.enrolment import Enrolment
@@ -12,7 +13,10 @@ from llmagentos.fleet.jobs import Jobs
 from llmagentos.fleet.nodes import Nodes
 from llmagentos.fleet.placed import Placed
 from llmagentos.fleet.presence import Presence
+from llmagentos.fleet.upgrades import Upgrades
+from llmagentos.server.routes import install, packages
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.certificates import CertificateRecords
 from llmagentos.storage.nodes import NodeRecords
 
@@ -27,6 +31,7 @@ class Machines:
     nodes: Nodes
     enrolment: Enrolment
     presence: Presence
+    upgrades: Upgrades
 
 
 def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
@@ -63,9 +68,16 @@ def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
     )
     base.authenticator.accept(enrolment.identify)
     nodes = Nodes(records, enrolment, presence, base.hub, base.clock, busy=busy)
+    upgrades = Upgrades(records, Blobs(base.state.root / "wheels"), base.hub, base.clock)
+    parts.endpoints += packages.endpoints(upgrades, _launcher)
+    parts.pages.append(install.route())
     parts.start.append(nodes.start)
-    parts.prune.append(enrolment.prune)
-    return Machines(nodes, enrolment, presence)
+    parts.prune += [enrolment.prune, upgrades.prune]
+    return Machines(nodes, enrolment, presence, upgrades)
+
+
+def _launcher() -> bytes:
+    return resources.files("llmagentos.fleet.node").joinpath(packages.LAUNCHER).read_bytes()
 
 
 def _works(job: Job, node: str) -> bool:
