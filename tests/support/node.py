@@ -120,8 +120,8 @@ class NodeProcess:
         async with self.server.client() as client:
             return (await nodes.show(client, self.name)).summary
 
-    def runners(self, job: int) -> list[psutil.Process]:
-        """The processes that run the playbook of `job`."""
+    def runners(self, job: int | str) -> list[psutil.Process]:
+        """The processes that run the playbook of `job`; of its second attempt: `12.2`."""
         wanted = ["llmagentos_ansible", str(self.state / "jobs" / str(job))]
         return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
 
@@ -165,5 +165,5 @@ def node(server: ServerProcess, tmp_path: Path) -> Iterator[NodeProcess]:
     if made.process is not None and made.process.poll() is None:
         made.stop()
     for job in (made.state / "jobs").iterdir() if (made.state / "jobs").exists() else ():
-        for process in made.runners(int(job.name)):
+        for process in made.runners(job.name):
             process.kill()
