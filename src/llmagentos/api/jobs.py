@@ -42,6 +42,7 @@ POLL_S = 25.0
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a bundle's bytes, hexadecimal."""
 JobState = Literal["waiting_approval", "waiting", "queued", "running", "succeeded", "failed", "cancelled"]
+Kind = Literal["playbook", "puppet", "salt"]
 HostState = Literal[
     "held", "queued", "running", "cancelling", "succeeded", "failed", "unreachable", "interrupted", "cancelled"
 ]
@@ -107,6 +108,8 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Names of `extra_vars` that are told to nodes only, and forgotten when the job ends."""
     idempotency_key: Key | None = None
     """The same key with the same request is the same job; the header `Idempotency-Key` says the same."""
+    kind: Kind = "playbook"
+    """What `playbook` is: an Ansible playbook, a Puppet manifest, or a directory of Salt states or one of them."""
 
 
 class JobRequest(JobSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -232,7 +235,7 @@ class NodeJob(msgspec.Struct, frozen=True):
     verbosity: int = 0
     start_at_task: str | None = None
     timeout_s: float = 24 * 3600.0
-    kind: str = "playbook"
+    kind: Kind = "playbook"
     attempt: int = 1
     """From 2 on a new one of the same job, begun from the first task; its events count from 1 again."""
 

@@ -57,7 +57,7 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-_Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text)))
+_Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style="'"))
 
 
 @click.command(
@@ -133,7 +133,8 @@ def task(module: str | None, arguments: str | None, command: Sequence[str]) -> t
             raise InvalidInput(
                 tr("either -m and -a, or a command after --"), hint="llmctl exec NODES -m shell -a 'uptime'"
             )
-        return "shell", Unsafe(command[0] if len(command) == 1 else shlex.join(command))
+        text = command[0] if len(command) == 1 else shlex.join(command)
+        return "shell", Unsafe(text) if any(mark in text for mark in ("{{", "{%", "{#")) else text
     if arguments is None:
         if module is None:
             raise InvalidInput(tr("there is nothing to run"), hint="llmctl exec NODES -- uptime")

@@ -35,8 +35,10 @@ IGNORED = frozenset(
 )
 
 
-def pack(directory: Path, *, more: Mapping[str, Path] | None = None, most: int = MAX_BYTES) -> tuple[str, bytes]:
-    """SHA-256 and bytes of a tar.gz of `directory`, without what `IGNORED` names.
+def pack(
+    directory: Path, *, more: Mapping[str, Path] | None = None, prefix: str = "", most: int = MAX_BYTES
+) -> tuple[str, bytes]:
+    """SHA-256 and bytes of a tar.gz of `directory`, below `prefix`, without what `IGNORED` names.
 
     `more` are files and directories from elsewhere, by their path inside. Raises `TooLarge`, `InvalidInput`.
     """
@@ -46,7 +48,7 @@ def pack(directory: Path, *, more: Mapping[str, Path] | None = None, most: int =
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for count, (name, path) in enumerate(_all(directory, more or {}), 1):
+        for count, (name, path) in enumerate(_all(directory, prefix, more or {}), 1):
             if count > MAX_FILES:
                 raise _too_large(directory, tr("over {count} files", count=MAX_FILES))
             _add(archive, name, path)
@@ -72,8 +74,8 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
         ) from None
 
 
-def _all(directory: Path, more: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    yield from _files(directory)
+def _all(directory: Path, below: str, more: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    yield from ((f"{below}/{name}" if below else name, file) for name, file in _files(directory))
     for prefix, path in more.items():
         if path.is_dir():
             yield from ((f"{prefix}/{name}", file) for name, file in _files(path))

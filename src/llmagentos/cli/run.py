@@ -11,7 +11,7 @@ import click
 from llmagentos.api import jobs as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.http import ConnectionLost
-from llmagentos.api.jobs import Job, JobRequest, JobSpec
+from llmagentos.api.jobs import Job, JobRequest, JobSpec, Kind
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories, read_text
 from llmagentos.cli.job_following import Document, Lines, Text, watch
@@ -28,7 +28,11 @@ LOOKED_AT = 200
 """Newest jobs among which `--limit @retry` looks for the playbook's last one."""
 
 
-@click.command(help=tr("Run the Ansible-format file PLAYBOOK on nodes. Its directory goes along."))
+@click.command(
+    help=tr(
+        "Run PLAYBOOK on nodes: an Ansible-format file, a Puppet manifest or Salt states. Its directory goes along."
+    )
+)
 @click.argument("playbook", type=click.Path(path_type=Path))
 @inventory_options
 @click.option("-C", "--check", is_flag=True, help=tr("Change nothing; say what would change."))
@@ -53,9 +57,10 @@ LOOKED_AT = 200
 @click.pass_context
 def run(ctx: click.Context, /, playbook: Path, detach: bool, as_json: bool, as_lines: bool, **given: Any) -> None:
     """Exit code 0 when all hosts succeeded, 2 when one failed, 4 when one was unreachable, 1 when cancelled."""
-    if not playbook.is_file():
+    if not playbook.exists():
         raise InvalidInput(
-            tr("there is no playbook {path}", path=repr(str(playbook))), hint=tr("the path of a YAML file")
+            tr("there is no playbook {path}", path=repr(str(playbook))),
+            hint=tr("the path of a YAML file, a Puppet manifest (.pp) or a directory of Salt states"),
         )
     request, content = asked(playbook, **given)
     job = execute(submit(request, content))
@@ -84,15 +89,16 @@ def asked(
     **more: Any,
 ) -> tuple[JobRequest, bytes]:
     """The job that the options ask for, and the playbook's directory, packed. Raises `InvalidInput`."""
-    directory = playbook.absolute().parent
+    kind, directory, prefix, path = _content(playbook.absolute())
     sources, outside = read_inventories(inventories, directory)
-    digest, content = pack(directory, more=outside)
+    digest, content = pack(directory, more=outside, prefix=prefix)
     return (
         JobRequest(
             bundle=digest,
-            playbook=playbook.name,
+            playbook=path,
+            kind=kind,
             inventory=sources,
-            limit=_limit(limit, playbook.name),
+            limit=_limit(limit, path),
             extra_vars=extra_vars(extra),
             tags=listed(tags),
             skip_tags=listed(skip_tags),
@@ -103,6 +109,23 @@ def asked(
         ),
         content,
     )
+
+
+def _content(path: Path) -> tuple[Kind, Path, str, str]:
+    """What `path` is, the directory to pack and where in the bundle, and where in the bundle the path then is."""
+    if path.is_dir():
+        if not any(path.rglob("*.sls")):
+            raise InvalidInput(
+                tr("{path} is a directory without Salt states", path=repr(str(path))), hint=tr("name a playbook in it")
+            )
+        return "salt", path, path.name, path.name
+    if path.suffix == ".sls":
+        return "salt", path.parent, path.parent.name, f"{path.parent.name}/{path.name}"
+    if path.suffix == ".pp":
+        # In the layout of a Puppet environment the modules are beside the manifests' directory.
+        root = path.parent.parent if path.parent.name == "manifests" else path.parent
+        return "puppet", root, "", path.relative_to(root).as_posix()
+    return "playbook", path.parent, "", path.name
 
 
 def _limit(given: str | None, playbook: str) -> str | None:

@@ -155,6 +155,7 @@ class NodeQueues:
             skip_tags=spec.skip_tags,
             verbosity=spec.verbosity,
             start_at_task=spec.start_at_task,
+            kind=spec.kind,
             timeout_s=spec.timeout_s,
             attempt=before.attempt,
         )

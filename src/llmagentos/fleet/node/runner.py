@@ -18,14 +18,17 @@ from llmagentos.fleet.node.jobdir import JobDirectory
 from llmagentos.fleet.node.warm import Warm, runner_environment
 
 STOP_GRACE_S = 5.0
+PLAYBOOKS = "llmagentos_ansible"
+FOREIGN = "llmagentos.fleet.node.foreign"
 
 
 class Runner:
     """The runner of one job directory. Calls block: use them off the event loop."""
 
-    def __init__(self, directory: JobDirectory, warm: Warm | None = None) -> None:
+    def __init__(self, directory: JobDirectory, warm: Warm | None = None, *, program: str = PLAYBOOKS) -> None:
         self._directory = directory
         self._warm = warm
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, environ: Mapping[str, str] = os.environ) -> bool:
@@ -48,7 +51,7 @@ class Runner:
             with self._directory.output.open("ab") as output:
                 self._process = subprocess.Popen(
                     # -P: the bundle is its working directory, and must not be where Python finds modules.
-                    [sys.executable, "-P", "-m", "llmagentos_ansible", str(self._directory.root)],
+                    [sys.executable, "-P", "-m", self._program, str(self._directory.root)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -39,6 +39,21 @@ def runner_spec(job: NodeJob, *, home: str, variables: Mapping[str, Any]) -> dic
     }
 
 
+def foreign_spec(job: NodeJob) -> dict[str, Any]:
+    """`spec.json` of a job that is no playbook. Raises `InvalidInput` for a path that leads out of the bundle."""
+    return {
+        "kind": job.kind,
+        "path": _relative(job.playbook),
+        "host": job.host,
+        "variables": job.extra_vars,
+        "check": job.check,
+        "diff": job.diff,
+        "tags": job.tags,
+        "skip_tags": job.skip_tags,
+        "verbosity": job.verbosity,
+    }
+
+
 def inventory(given: Inventory, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """The inventory as Ansible's YAML inventories have it. Raises `InvalidInput` for groups that contain themselves."""
     top = given.groups.get("all")

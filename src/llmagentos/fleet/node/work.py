@@ -17,8 +17,8 @@ from llmagentos.fleet.node.exchange import Exchange
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
 from llmagentos.fleet.node.phases import Phase
-from llmagentos.fleet.node.runner import Runner
-from llmagentos.fleet.node.spec import runner_spec
+from llmagentos.fleet.node.runner import FOREIGN, Runner
+from llmagentos.fleet.node.spec import foreign_spec, runner_spec
 from llmagentos.fleet.node.tail import EventTail
 from llmagentos.fleet.node.vault import Unseal
 from llmagentos.fleet.node.warm import Warm
@@ -53,7 +53,7 @@ class Work:
         self._directory = directory
         self._home = home
         self._variables = variables
-        self._runner = Runner(directory, warm)
+        self._runner = Runner(directory, warm) if job.kind == "playbook" else Runner(directory, program=FOREIGN)
         self._tail = EventTail(directory.events, job.next_seq)
         self._exchange = Exchange(client, job, directory) if job.inventory.span is not None else None
         self._cancel = job.cancel
@@ -120,7 +120,10 @@ class Work:
 
     async def _prepare(self) -> None:
         await asyncio.to_thread(self._directory.prepare)
-        self._directory.write_spec(runner_spec(self._job, home=self._home, variables=self._variables))
+        playbook = self._job.kind == "playbook"
+        self._directory.write_spec(
+            runner_spec(self._job, home=self._home, variables=self._variables) if playbook else foreign_spec(self._job)
+        )
         if boxes := self._job.inventory.sealed.get(self._job.host):
             self._directory.write_vault(vault.opened(boxes, self._unseal))
         digest = self._job.bundle

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from llmagentos.api.jobs import Inventory, JobSpec
 from llmagentos.core.errors import InvalidInput, nearest
-from llmagentos.fleet.playbooks import bundle, spanning, spans
+from llmagentos.fleet.playbooks import bundle, foreign, spanning, spans
 from llmagentos.fleet.playbooks.check import Play, Reader
 from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
@@ -37,6 +37,8 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
     """
     files = bundle.read(content)
     path = posixpath.normpath(spec.playbook)
+    if spec.kind != "playbook":
+        return _foreign(spec, files, nodes)
     if path not in files:
         close = nearest(path, files)
         raise InvalidInput(
@@ -60,6 +62,18 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
         inventory = msgspec.structs.replace(inventory, span=span)
         return Plan(span.nodes, inventory, local)
     return Plan(hosts, inventory, local)
+
+
+def _foreign(spec: JobSpec, files: Mapping[str, bytes], nodes: Sequence[str]) -> Plan:
+    """Content of another tool: it runs on all hosts that the limit leaves, and only the tool can check it."""
+    foreign.check(spec, files)
+    builder = read(spec.inventory) if spec.inventory else of_nodes(nodes)
+    allowed = _allowed(builder, spec.limit, nodes)
+    hosts = [host for host in builder.hosts if host in allowed]
+    if not hosts:
+        raise UnknownHost("no host is left for it", hint="`llmctl nodes` lists the nodes")
+    _require_nodes(hosts, builder, nodes)
+    return Plan(hosts, builder.wire(None), local=False)
 
 
 def _allowed(builder: Builder, limit: str | None, nodes: Sequence[str]) -> set[str]:
