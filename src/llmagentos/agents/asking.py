@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents import foreign, output
-from llmagentos.agents.choosing import RECALL_ID
+from llmagentos.agents.grounding import RECALL_ID
 from llmagentos.agents.log import Log
 from llmagentos.agents.model import Message
 from llmagentos.api.agents import AgentSpec
@@ -19,11 +19,11 @@ _IMAGE_URL = "data:image/"
 
 def system(spec: AgentSpec, log: Log, *, tools: bool, answering: bool = True) -> str:
     """The instructions, what is remembered, how foreign text is marked, and the form of the answer."""
-    remembered = _remembered(spec, log)
-    foreign_text = tools or bool(log.request.attachments) or bool(remembered)
+    known = _remembered(spec, log)
+    foreign_text = tools or bool(log.request.attachments) or bool(known)
     parts = [
         spec.instructions,
-        remembered,
+        known,
         foreign.notice(foreign.boundary_of(spec, log)) if foreign_text else "",
         output.instruction(spec.output) if spec.output is not None and answering else "",
     ]
@@ -43,11 +43,17 @@ def request(spec: AgentSpec, log: Log) -> Message:
     return Message("user", "\n\n".join([*texts, log.input]), images=pictures)
 
 
-def _remembered(spec: AgentSpec, log: Log) -> str:
+def remembered(log: Log) -> list[Any]:
+    """The facts that were looked up for the request."""
     turn = next((turn for turn in log.tools if turn.call_id == RECALL_ID), None)
-    if turn is None or not turn.result:
-        return ""
-    return "What you remember:\n" + foreign.marked(facts(turn.result), foreign.boundary_of(spec, log), "memory")
+    return list(_list(turn.result)) if turn is not None and turn.result else []
+
+
+def _remembered(spec: AgentSpec, log: Log) -> str:
+    found = remembered(log)
+    return (
+        "What you remember:\n" + foreign.marked(facts(found), foreign.boundary_of(spec, log), "memory") if found else ""
+    )
 
 
 def facts(found: Any) -> str:

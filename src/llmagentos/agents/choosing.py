@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents.foreign import marked
+from llmagentos.agents.grounding import RECALL_ID
 from llmagentos.agents.log import Log, ModelTurn
 from llmagentos.agents.model import Message
 from llmagentos.agents.tools import Tool
@@ -20,8 +21,6 @@ from llmagentos.core.errors import nearest
 
 ANSWER = "answer"
 """Chosen instead of a tool when the model knows enough."""
-RECALL_ID = "recall"
-"""The call that looks up what fits the request in the agent's memory, before anything else."""
 _MAX_RESULT_SHOWN = 8000
 
 

@@ -21,7 +21,7 @@ from llmagentos.api.runs import Purpose
 
 _LONGEST_CHOICE = 512
 _LONGEST_QUERY = 1000
-_OURS = (grounding.CALL_ID, choosing.RECALL_ID)
+_OURS = (grounding.CALL_ID, grounding.RECALL_ID)
 """Calls that no model asks for."""
 _SHORTEST_REPLY = 16
 """Under this many tokens no call is made: nothing useful would come of it."""
@@ -88,8 +88,8 @@ def _next(spec: AgentSpec, tools: Toolset, log: Log) -> _Next:
     last = log.turns[-1] if log.turns else None
     if isinstance(last, ModelTurn) and last.purpose is Purpose.ANSWER and not last.calls:
         return _answer(spec, tools, log, last)
-    if spec.memory.long_term and spec.memory.recall == "auto" and not _called(log, choosing.RECALL_ID):
-        return CallTool(choosing.RECALL_ID, choosing.RECALL_ID, {"query": log.input[:_LONGEST_QUERY]})
+    if spec.memory.long_term and spec.memory.recall == "auto" and not _called(log, grounding.RECALL_ID):
+        return CallTool(grounding.RECALL_ID, grounding.RECALL_ID, {"query": log.input[:_LONGEST_QUERY]})
     records: list[Any] | None = None
     if tools.ground is not None:
         found = _grounding(tools.ground, log)
@@ -150,7 +150,7 @@ def _answer(spec: AgentSpec, tools: Toolset, log: Log, last: ModelTurn) -> _Next
     if not found or not _grounded(spec):
         return Answer(text, found)
     request = asking.request(spec, log).content
-    if spec.verify and (why := support.unsupported(text, found, request)) is not None:
+    if spec.verify and (why := support.unsupported(text, [*found, *asking.remembered(log)], request)) is not None:
         return Answer(grounding.quoted(found, log.input), found, why)
     return Answer(text, support.used(text, found, log.input))
 
@@ -160,7 +160,9 @@ def _formed(spec: AgentSpec, tools: Toolset, log: Log, last: ModelTurn, found: l
     schema: dict[str, Any] = spec.output or {}
     value, wrong = output.read(last.text, schema, cut=last.cut)
     if wrong is None and found and _grounded(spec) and spec.verify:
-        wrong = support.unsupported(output.words(value), found, asking.request(spec, log).content)
+        wrong = support.unsupported(
+            output.words(value), [*found, *asking.remembered(log)], asking.request(spec, log).content
+        )
     if wrong is None:
         return Answer(msgspec.json.encode(value).decode(), found, output=value)
     before = msgspec.structs.replace(log, turns=log.turns[:-1])

@@ -19,6 +19,8 @@ from llmagentos.api.runs import Turn
 from llmagentos.core.i18n import translate
 
 CALL_ID = "ground"
+RECALL_ID = "recall"
+"""The call that looks up what fits the request in the agent's memory, before anything else."""
 MAX_CHARACTERS = 6000
 """Of records in a prompt; records over it are left out, the least fitting (last) first."""
 _MAX_FIELD = 1500
@@ -58,8 +60,9 @@ def prompt(instructions: str, found: Sequence[Any], history: Iterable[Turn], req
 
 
 def given(log: Log) -> list[Any]:
-    """The records that the model was given to answer from: what the tools found."""
-    return [record for turn in log.tools if turn.error is None for record in records(turn.result, turn.name)]
+    """The records that the model was given to answer from: what the tools found, without what it remembers."""
+    turns = [turn for turn in log.tools if turn.error is None and turn.call_id != RECALL_ID]
+    return [record for turn in turns for record in records(turn.result, turn.name)]
 
 
 def language(request: str) -> str:

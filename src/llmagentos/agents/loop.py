@@ -68,7 +68,7 @@ class Loop:
         self._appending = asyncio.Lock()
         self._redacting = Redacting(spec, values)
 
-    async def carry_on(self, log: Log, events: Sequence[RunEvent] = ()) -> Log:
+    async def carry_on(self, log: Log, events: Sequence[RunEvent]) -> Log:
         """From `log`, which `events` add up to, to the end, or to a question to a person.
 
         Raises `Conflict` when the run was taken away, and never anything of the agent's.

@@ -26,8 +26,10 @@ from llmagentos.core.ids import new_id
 
 RANK = 60
 """The constant of reciprocal rank fusion, as in its paper."""
-LEAST_SIMILAR = 0.83
-"""Cosine under which two texts have nothing to do with each other, for e5-small (measured in docs/memory.md)."""
+LEAST_SIMILAR = 0.80
+"""Cosine under which two texts have nothing to do with each other, for e5-small (docs/memory.md has the numbers)."""
+CLOSE = 0.03
+"""What is so much less similar than the best is left out: short Chinese texts all resemble each other somewhat."""
 _CANDIDATES = 4
 """Times as many results as are wanted that each search brings."""
 _CATCH_UP = 64
@@ -150,7 +152,8 @@ def nearest(query: Sequence[float], vectors: Mapping[int, Sequence[float]], limi
             continue  # of another embedding model
         size = math.sqrt(sum(map(operator.mul, vector, vector))) or 1.0
         scores.append((sum(map(operator.mul, vector, query)) / (size * length), number))
-    close = sorted((score for score in scores if score[0] >= LEAST_SIMILAR), reverse=True)
+    least = max(LEAST_SIMILAR, max(scores, default=(0.0, 0))[0] - CLOSE)
+    close = sorted((score for score in scores if score[0] >= least), reverse=True)
     return [number for _, number in close[:limit]]
 
 

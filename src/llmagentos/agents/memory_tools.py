@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from llmagentos.agents.choosing import RECALL_ID
+from llmagentos.agents.grounding import RECALL_ID
 from llmagentos.agents.tools import CalledBy, Tool, Toolset
 from llmagentos.api import memory as api
 from llmagentos.api.agents import AgentSpec

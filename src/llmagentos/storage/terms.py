@@ -15,6 +15,11 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020
 _RUN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _IS_CJK = re.compile(rf"[{_CJK}]")
 _LONGEST = 40
+# Words that most English sentences have say nothing about which one is meant.
+_COMMON = frozenset(
+    """a an and are as at be by can did do does for from had has have he her his how i in is it its me my no not of on
+    or our she that the their them they this to user was we were what when where which who will with you your""".split()  # noqa: SIM905
+)
 MOST_TERMS = 64
 """Of one query."""
 
@@ -26,7 +31,9 @@ def index_terms(text: str) -> str:
 
 def query_terms(text: str) -> list[str]:
     """What `text` is searched by: each term once, pairs where there are pairs."""
-    return list(dict.fromkeys(_terms(text, single=False)))[:MOST_TERMS]
+    terms = dict.fromkeys(_terms(text, single=False))
+    telling = [term for term in terms if term not in _COMMON]
+    return (telling or list(terms))[:MOST_TERMS]
 
 
 def _terms(text: str, *, single: bool) -> Iterator[str]:

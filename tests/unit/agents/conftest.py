@@ -100,7 +100,7 @@ def carry_on(spec: AgentSpec, world: Scripted, book: Book, functions: Mapping[st
 
     async def main() -> Log:
         tools: Toolset = await resolve(spec, functions or {}, world)
-        return await Loop("run1", spec, tools, world, book.add).carry_on(book.log)
+        return await Loop("run1", spec, tools, world, book.add).carry_on(book.log, book.events)
 
     return asyncio.run(main())
 

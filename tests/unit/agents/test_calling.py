@@ -187,7 +187,7 @@ def test_when_the_run_is_paused_calls_under_way_are_still_noted() -> None:
         tools = Toolset((function_tool(slow),), None)
         loop = Loop("run1", NATIVE, tools, Scripted([wants(("slow", {}), ("slow", {}))]), add)
         with pytest.raises(RunPaused):
-            await loop.carry_on(book.log)
+            await loop.carry_on(book.log, book.events)
 
     asyncio.run(main())
     assert [turn.result for turn in book.log.tools] == ["slow"]
@@ -383,7 +383,7 @@ def test_a_forbidden_tool_is_not_offered_and_not_called() -> None:
 
     async def main() -> Log:
         tools = permitted(Toolset((function_tool(add), function_tool(pay)), None), "operator:bob", ["add"])
-        return await Loop("run1", NATIVE, tools, world, book.add).carry_on(book.log)
+        return await Loop("run1", NATIVE, tools, world, book.add).carry_on(book.log, book.events)
 
     asyncio.run(main())
     assert [each["function"]["name"] for each in world.prompts[0].tools] == ["pay"]
@@ -401,7 +401,7 @@ def test_a_budget_without_room_ends_the_run_after_the_calls_under_way() -> None:
     async def main() -> None:
         tools = Toolset((function_tool(add),), None)
         replies = [wants(("add", {"a": 1, "b": 1}), ("add", {"a": 2, "b": 1}))]
-        await Loop("run1", NATIVE, tools, Scripted(replies), append).carry_on(book.log)
+        await Loop("run1", NATIVE, tools, Scripted(replies), append).carry_on(book.log, book.events)
 
     asyncio.run(main())
     assert book.log.failure is not None
