@@ -6,6 +6,8 @@ A row holds its own input and answer; what came before is the row of `previous`.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from sqlalchemy import Column, Float, Index, String, Table, Text, delete, func, select
 
@@ -36,6 +38,7 @@ class StoredResponse(msgspec.Struct, frozen=True):
     response: ModelResponse
 
 
+_ID = re.compile(r"resp_[0-9a-z]{1,59}")
 _DECODER = msgspec.json.Decoder(StoredResponse)
 
 
@@ -71,7 +74,7 @@ class ResponseRecords:
         Raises `InvalidInput` for more than `MOST_TURNS`.
         """
         found: list[StoredResponse] = []
-        wanted: str | None = response_id
+        wanted = response_id if _ID.fullmatch(response_id) else None
         async with self._database.read() as connection:
             while wanted is not None and len(found) < most:
                 query = select(RESPONSES.c.record).where(RESPONSES.c.id == wanted, RESPONSES.c.owner == owner)
@@ -90,6 +93,8 @@ class ResponseRecords:
 
     async def remove(self, owner: str, response_id: str) -> bool:
         """Delete a response; False when there is none."""
+        if not _ID.fullmatch(response_id):
+            return False
         async with self._database.write() as connection:
             done = await connection.execute(
                 delete(RESPONSES).where(RESPONSES.c.id == response_id, RESPONSES.c.owner == owner)
