@@ -1,8 +1,14 @@
-"""What the gate adds to a call: the same request at the engine directly and through the server, in turns.
+"""What the gate adds to a call, and what it leaves of an engine's tokens: directly and through the server, in turns.
 
-Two engines: a scripted one that answers 8 tokens at once (so that only the gate's own work shows), and the
+One call: a scripted engine that answers 8 tokens at once (so that only the gate's own work shows), and the
 real small model with 8 tokens on one thread, so that a core is left for the server on two. Figures are
 medians; the goal is less than 3 ms added. The engine is measured twice: that difference is the machine's noise.
+
+Eight streams at once: the tokens per second of all, as a share of what the engine gives directly. Each pair
+is made of neighbours in time with the same prompts, in turns which of them is first; the median of pairs counts,
+and beside it stand direct measurements against each other, which show the noise. The scripted engine says a
+token every 10 ms on each stream, as a GPU would, and as fast as it can; SmolLM2 computes on this machine's cores, so
+whatever the gate, the server and the client compute is taken from it as well.
 """
 
 from __future__ import annotations
@@ -31,8 +37,17 @@ from llmagentos.llm.engines.openai import split_base
 
 FAST_ROUNDS, REAL_ROUNDS = 400, 25
 TOKENS = 8
+STREAMS = 8
+PACED_TOKENS, FAST_TOKENS, REAL_TOKENS = 200, 2000, 48
+PACED_PAIRS, FAST_PAIRS, REAL_PAIRS = 4, 5, 8
+PACE_S = 0.01
+GOAL_SHARE = 0.95
 PORT = 7096
 GOAL_MS = 3.0
+
+
+def event(choices: list[dict[str, object]], **more: object) -> bytes:
+    return b"data: " + json.dumps({"id": "x", "object": "chat.completion.chunk", "choices": choices} | more).encode()
 
 
 def scripted_answer() -> bytes:
@@ -61,7 +76,29 @@ class Scripted(asyncio.Protocol):
         head, end, body = self.seen.partition(b"\r\n\r\n")
         if end and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
             self.seen = b""
-            self.transport.write(self.answer)  # type: ignore[attr-defined]
+            asked = json.loads(body)
+            if asked["max_tokens"] == TOKENS:
+                self.transport.write(self.answer)  # type: ignore[attr-defined]
+            else:
+                self.telling = asyncio.get_running_loop().create_task(self.tell(asked))
+
+    async def tell(self, asked: dict[str, int]) -> None:
+        """`max_tokens` tokens, with a `seed` one every `PACE_S` seconds, else as fast as they are taken."""
+        write = self.transport.write  # type: ignore[attr-defined]
+        write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        begun = time.perf_counter()
+        for number in range(asked["max_tokens"]):
+            piece = event([{"index": 0, "delta": {"content": f"token{number} "}, "finish_reason": None}]) + b"\n\n"
+            write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            left = begun + (number + 1) * PACE_S - time.perf_counter()
+            if "seed" in asked:
+                await asyncio.sleep(max(0.0, left))
+            elif number % 20 == 19:
+                await asyncio.sleep(0)
+        usage = {"prompt_tokens": 5, "completion_tokens": asked["max_tokens"], "total_tokens": 0}
+        end = event([{"index": 0, "delta": {}, "finish_reason": "stop"}]) + b"\n\n" + event([], usage=usage)
+        end += b"\n\ndata: [DONE]\n\n"
+        write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
 
 
 async def serve_scripted() -> None:
@@ -83,7 +120,7 @@ def running() -> Iterator[tuple[str, str, str, str]]:
             file, state = Path(directory, "llmagentos.yaml"), StateDirectory(Path(directory, ".llmagentos"))
             file.write_text(
                 f"server: {{address: '127.0.0.1:{PORT}'}}\nmodels:\n  fast: {{engine: openai, url: '{fast_url}'}}\n"
-                "  smollm2-135m: {engine: llama.cpp, slots: 1, context: 512, threads: 1}\n"
+                f"  smollm2-135m: {{engine: llama.cpp, slots: {STREAMS}, context: 512, threads: 1}}\n"
             )
             env = {k: v for k, v in os.environ.items() if not k.startswith("LLMAGENTOS_")}
             env |= {"LLMAGENTOS_CONFIG": str(file), "LLMAGENTOS_STATE": str(state.root)}
@@ -115,7 +152,7 @@ class Calls:
         self._origin, prefix = split_base(base)
         self._path = f"{prefix}/chat/completions"
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-        self._http = HttpClient(max_idle=0 if base.startswith("unix:") else 1)  # llama.cpp keeps none
+        self._http = HttpClient(max_idle=0 if base.startswith("unix:") else STREAMS)  # llama.cpp keeps none
         self._request = {
             "model": model,
             "messages": [{"role": "user", "content": "Say hi"}],
@@ -132,6 +169,45 @@ class Calls:
             async for _ in response.iter_bytes():
                 first = first or time.perf_counter()
         return (first - begun) * 1000, (time.perf_counter() - begun) * 1000
+
+    async def tokens_per_second(self, tokens: int, *, paced: bool) -> float:
+        """Of `STREAMS` streams together, each with a prompt of its own."""
+        begun = time.perf_counter()
+        counts = await asyncio.gather(*(self._stream(number, tokens, paced=paced) for number in range(STREAMS)))
+        return sum(counts) / (time.perf_counter() - begun)
+
+    async def _stream(self, number: int, tokens: int, *, paced: bool) -> int:
+        text = f"Tell me a long story about the number {number}."
+        more = {"seed": number} if paced else {}
+        request = self._request | {"messages": [{"role": "user", "content": text}], "max_tokens": tokens} | more
+        body, count = json.dumps(request | {"stream": True}).encode(), 0
+        async with self._http.stream("POST", self._origin, self._path, headers=self._headers, body=body) as response:
+            assert response.status == 200, await response.read()
+            async for piece in response.iter_bytes():
+                count += piece.count(b'"content":"') + piece.count(b'"content": "')
+        return count
+
+
+async def share(name: str, direct: Calls, gate: Calls, *, tokens: int, pairs: int, paced: bool = False) -> None:
+    """Print what is left of the engine's tokens per second, by pairs of neighbours."""
+    for calls in (direct, gate):
+        await calls.tokens_per_second(tokens // 4, paced=paced)
+    kept, noise, speeds = [], [], []
+    before: float | None = None
+    for number in range(pairs):
+        arms = [("direct", direct), ("gate", gate)][:: 1 if number % 2 else -1]
+        found = {arm: await calls.tokens_per_second(tokens, paced=paced) for arm, calls in arms}
+        kept.append(found["gate"] / found["direct"])
+        if before is not None:
+            noise.append(found["direct"] / before)
+        before = found["direct"]
+        speeds.append(found["direct"])
+    spread = f"{min(noise):.0%}-{max(noise):.0%}"
+    print(
+        f"{name}: {STREAMS} streams, engine directly {statistics.median(speeds):.0f} tokens/s; through the gate "
+        f"{statistics.median(kept):.1%} of it (median of {pairs} pairs, {min(kept):.0%}-{max(kept):.0%}; "
+        f"direct against direct {spread}; goal: {GOAL_SHARE:.0%})"
+    )
 
 
 async def compare(name: str, direct: Calls, gate: Calls, rounds: int) -> None:
@@ -164,6 +240,11 @@ async def main() -> None:
         await compare("scripted engine, 8 tokens", Calls(fast, "fast"), Calls(server, "fast", token), FAST_ROUNDS)
         model = "smollm2-135m"
         await compare("SmolLM2-135M, 8 tokens", Calls(real, model), Calls(server, model, token), REAL_ROUNDS)
+        engine, gate = Calls(fast, "fast"), Calls(server, "fast", token)
+        await share("scripted, paced", engine, gate, tokens=PACED_TOKENS, pairs=PACED_PAIRS, paced=True)
+        await share("scripted, as fast as it goes", engine, gate, tokens=FAST_TOKENS, pairs=FAST_PAIRS)
+        engine, gate = Calls(real, model), Calls(server, model, token)
+        await share("SmolLM2-135M on one thread", engine, gate, tokens=REAL_TOKENS, pairs=REAL_PAIRS)
 
 
 if __name__ == "__main__":

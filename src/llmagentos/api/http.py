@@ -183,7 +183,9 @@ class _Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        return self.usable and self.complete and self._keep_alive and self._error is None
+        if not self.usable or self.transport is None or not self.transport.is_reading():
+            return False
+        return self.complete and self._keep_alive and self._error is None
 
     def send(self, request: bytes, *, streaming: bool, begun: float, timeout: float | None) -> None:
         self._begin()
@@ -221,10 +223,11 @@ class _Connection(asyncio.Protocol):
                 yield self._chunks.popleft()
             if self._error is not None:
                 raise self._error
-            if self.complete:
-                return
+            # Also at the end: the connection may be kept for the next request.
             if self.transport is not None and not self.transport.is_reading() and not self._lost:
                 self.transport.resume_reading()
+            if self.complete:
+                return
             await self._wait(idle_timeout)
 
 
