@@ -39,7 +39,7 @@ FAST_ROUNDS, REAL_ROUNDS = 400, 25
 TOKENS = 8
 STREAMS = 8
 PACED_TOKENS, FAST_TOKENS, REAL_TOKENS = 200, 2000, 48
-PACED_PAIRS, FAST_PAIRS, REAL_PAIRS = 4, 5, 8
+PACED_PAIRS, FAST_ROUNDS_OF_8, REAL_PAIRS = 4, 3, 6
 PACE_S = 0.01
 GOAL_SHARE = 0.95
 PORT = 7096
@@ -242,7 +242,10 @@ async def main() -> None:
         await compare("SmolLM2-135M, 8 tokens", Calls(real, model), Calls(server, model, token), REAL_ROUNDS)
         engine, gate = Calls(fast, "fast"), Calls(server, "fast", token)
         await share("scripted, paced", engine, gate, tokens=PACED_TOKENS, pairs=PACED_PAIRS, paced=True)
-        await share("scripted, as fast as it goes", engine, gate, tokens=FAST_TOKENS, pairs=FAST_PAIRS)
+        most = [await gate.tokens_per_second(FAST_TOKENS, paced=False) for _ in range(FAST_ROUNDS_OF_8)]
+        print(
+            f"scripted, as fast as it goes: the gate passes {statistics.median(most):.0f} tokens/s on {STREAMS} streams"
+        )
         engine, gate = Calls(real, model), Calls(server, model, token)
         await share("SmolLM2-135M on one thread", engine, gate, tokens=REAL_TOKENS, pairs=REAL_PAIRS)
 
