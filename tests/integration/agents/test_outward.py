@@ -49,12 +49,14 @@ def house(tmp_path_factory: pytest.TempPathFactory, talker: Talker) -> Iterator[
     directory = tmp_path_factory.mktemp("outward")
     server = ServerProcess(directory, talker.config).start()
     module = ModuleProcess(server, directory)
-    module.start()
-    (directory / "friend.yaml").write_text("{kind: Agent, name: friend, model: talker}")
-    assert server.llmctl("apply", "-f", "friend.yaml").returncode == 0
-    yield server
-    module.stop()
-    server.stop()
+    try:
+        module.start()
+        (directory / "friend.yaml").write_text("{kind: Agent, name: friend, model: talker}")
+        assert server.llmctl("apply", "-f", "friend.yaml").returncode == 0
+        yield server
+    finally:
+        module.stop()
+        server.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -162,7 +162,10 @@ class Connection:
                 if not future.done():
                     future.set_result(session)
                 _log.info("MCP server connected", server=self.name, version=session.agreed[0])
-                await session.ended.wait()
+                try:
+                    await session.ended.wait()
+                finally:
+                    session.ended.set()  # also when it is us who go
             _log.warning("MCP server gone", server=self.name)
         except asyncio.CancelledError:
             raise

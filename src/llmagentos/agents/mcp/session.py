@@ -73,7 +73,13 @@ class Session:
                 message_handler=self._told,
                 read_timeout_seconds=spec.connect_s,
             )
-            self._client = await stack.enter_async_context(client)
+            try:
+                self._client = await stack.enter_async_context(client)
+            except Exception as error:  # of whatever kind: what the program said tells more
+                if self.child is None or not self.child.stderr:
+                    raise
+                said = plain_text(" / ".join(list(self.child.stderr)[-3:]), 500)
+                raise Unavailable(f"{error}; it said: {said}") from error
             watching = asyncio.create_task(self._watch())
             try:
                 yield self
