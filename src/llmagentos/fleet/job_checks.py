@@ -42,6 +42,11 @@ def check(spec: JobSpec, content: bytes, nodes: Sequence[str], windows: Collecti
     if missing := set(spec.secrets) - spec.extra_vars.keys():
         raise InvalidInput(f"secrets names {sorted(missing)[0]!r}, which extra_vars has not")
     planned = plan(spec, content, nodes)
+    if planned.inventory.span is not None and (spec.rollout is not None or spec.retries is not None):
+        raise InvalidInput(
+            f"{spec.playbook} has plays in which nodes wait for each other: neither a rollout nor retries go with it",
+            hint="--no-lockstep, when the plays can do without",
+        )
     batches: list[tuple[str, ...]] = []
     if spec.rollout is not None:
         batches = partition(planned.hosts, spec.rollout.batches)

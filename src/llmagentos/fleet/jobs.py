@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from llmagentos.api.job_control import Approval, JobChange
-from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobSpec, JobSummary
+from llmagentos.api.jobs import BundleInfo, Inventory, Job, JobRecord, JobSpec, JobSummary
 from llmagentos.api.vault import VaultPassword
 from llmagentos.core import log, tracing
 from llmagentos.core.clock import Clock
@@ -146,12 +146,7 @@ class Jobs:
         if not nodes:
             raise InvalidInput(f"{spec.playbook} is for none of the nodes at hand")
         await self._require_room(nodes)
-        inventory = wanted.inventory
-        if nodes != wanted.hosts:  # a batch of a rollout, which is checked not to need the others
-            inventory = msgspec.structs.replace(inventory, span=None)
-        if vault:
-            boxes = await sealed(vault, nodes, self._certificates)
-            inventory = msgspec.structs.replace(inventory, sealed=boxes)
+        inventory = await self._inventory(wanted, nodes, origin, vault)
         new = NewJob(
             spec=spec,
             nodes=nodes,
@@ -172,6 +167,19 @@ class Jobs:
             assert known is not None
             return known
         return await self._made(row, new)
+
+    async def _inventory(
+        self, wanted: Wanted, nodes: Sequence[str], origin: Origin | None, vault: Sequence[VaultPassword]
+    ) -> Inventory:
+        inventory = wanted.inventory
+        if nodes != wanted.hosts:  # a batch of a rollout, which is checked not to need the others
+            inventory = msgspec.structs.replace(inventory, span=None)
+        if origin is not None and origin.parent is not None:  # it needs what its parent was given
+            inventory = msgspec.structs.replace(inventory, sealed=(await self._records.inventory(origin.parent)).sealed)
+        if vault:
+            boxes = await sealed(vault, nodes, self._certificates)
+            inventory = msgspec.structs.replace(inventory, sealed=boxes)
+        return inventory
 
     async def _made(self, row: JobRow, new: NewJob) -> Job:
         if not new.driven:

@@ -28,7 +28,7 @@ K = TypeVar("K", JobSpec, Launch)
 
 def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
     """`jobs` decides and stores; `bundle_bytes` is the largest bundle that is taken."""
-    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub)]
+    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub), *_control(jobs)]
 
 
 def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
@@ -84,21 +84,8 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
             return stream(_follow(jobs, hub, job, int(last) if last.isdigit() else after))
         return await jobs.events(job, after=after, limit=int(call.number("limit", PAGE, most=PAGE)))
 
-    async def history(call: Call) -> list[JobChange]:
-        after, limit = call.number("after", 0, most=2**31), call.number("limit", MAX_HISTORY, most=MAX_HISTORY)
-        return await jobs.history(job_number(call), after=int(after), limit=int(limit))
-
     read, write = Permission.JOBS_READ, Permission.JOBS_WRITE
     return [
-        Endpoint(
-            "GET",
-            "/api/v1/jobs/{id}/history",
-            read,
-            history,
-            returns=list[JobChange],
-            summary="Who changed a job, its nodes and batches, and when",
-        ),
-        *(_decision(jobs, word, approved=word == "approve") for word in ("approve", "deny")),
         Endpoint(
             "POST",
             "/api/v1/jobs",
@@ -121,6 +108,24 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
             summary="A job's events; with follow=1 as a stream until the job ends",
             streams=True,
         ),
+    ]
+
+
+def _control(jobs: Jobs) -> list[Endpoint]:
+    async def history(call: Call) -> list[JobChange]:
+        after, limit = call.number("after", 0, most=2**31), call.number("limit", MAX_HISTORY, most=MAX_HISTORY)
+        return await jobs.history(job_number(call), after=int(after), limit=int(limit))
+
+    return [
+        Endpoint(
+            "GET",
+            "/api/v1/jobs/{id}/history",
+            Permission.JOBS_READ,
+            history,
+            returns=list[JobChange],
+            summary="Who changed a job, its nodes and batches, and when",
+        ),
+        *(_decision(jobs, word, approved=word == "approve") for word in ("approve", "deny")),
     ]
 
 
