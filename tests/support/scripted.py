@@ -28,6 +28,10 @@ class Drop:
     """End the connection in the middle."""
 
 
+class End:
+    """End the body, though not the answer: as a connection looks that has no other end than its own."""
+
+
 @dataclass(frozen=True)
 class Wait:
     """Go on when the event is set."""
@@ -42,7 +46,7 @@ class Raw:
     text: str
 
 
-Step = str | dict[str, Any] | Hang | Drop | Wait | Raw
+Step = str | dict[str, Any] | Hang | Drop | End | Wait | Raw
 Script = Callable[[dict[str, Any]], Refuse | Sequence[Step]]
 """From the request to what is sent: text and deltas (dicts) as chunks, the rest as above."""
 
@@ -131,6 +135,9 @@ class ScriptedEngine:
             if isinstance(step, Drop):
                 await writer.drain()
                 raise ConnectionResetError
+            if isinstance(step, End):
+                writer.write(b"0\r\n\r\n")
+                return
             _chunk(writer, step.text if isinstance(step, Raw) else _event(step))
         _chunk(writer, _event({}, finish="stop"))
         usage = {"prompt_tokens": 11, "completion_tokens": len(steps), "total_tokens": 11 + len(steps)}

@@ -28,7 +28,7 @@ from llmagentos.llm.gateway import Gateway, ModelNotFound
 from llmagentos.llm.metering import CallCancelled, Meter
 from llmagentos.llm.models import configured
 from llmagentos.security.identity import Identity, Kind
-from support.scripted import Drop, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
+from support.scripted import Drop, End, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
 from support.server import eventually
 
 pytestmark = pytest.mark.anyio
@@ -178,12 +178,13 @@ async def test_refusals_of_the_engine(tmp_path: Any, refusal: Refuse, error: typ
     ("step", "text"),
     [
         (Drop(), "ended while it was generating"),
+        (End(), "ended while it was generating"),
         (Raw("data: {not json\n\n"), "no chunk of an answer"),
         (Raw('data: {"choices": [{"index": "x"}]}\n\n'), "no chunk of an answer"),
         (Raw('data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
     ],
 )
-async def test_an_engine_that_fails_in_the_middle(tmp_path: Any, step: Drop | Raw, text: str) -> None:
+async def test_an_engine_that_fails_in_the_middle(tmp_path: Any, step: Drop | End | Raw, text: str) -> None:
     async with house(tmp_path, lambda _: ["Hel", step, "lo"]) as it:
         with pytest.raises(EngineFailed, match=text):
             await it.gateway.complete(ask(), ME)

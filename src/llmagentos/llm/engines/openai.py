@@ -119,17 +119,27 @@ class OpenAIEngine:
                         hint="POST /v1/chat/completions",
                     )
                 await self._accepted(response)
+                ended = False
                 async for line in _lines(response.iter_bytes()):
                     if (chunk := self._chunk(line, decode)) is not None:
                         begun = True
+                        ended = ended or any(choice.finish_reason for choice in chunk.choices)
                         yield chunk
+                    else:
+                        ended = ended or line.rstrip().endswith(b"[DONE]")
+                # Where the connection ends with the body, a server that died looks like one that is done.
+                if not ended:
+                    raise self._lost()
         except ConnectionLost as error:
             if self._ours and not begun:
                 raise await self._away(error.message) from None
-            raise EngineLost(
-                f"the engine of {self._model!r} ended while it was generating",
-                hint="try again; an engine of this system is started again by itself (`llmctl models`)",
-            ) from None
+            raise self._lost() from None
+
+    def _lost(self) -> EngineLost:
+        return EngineLost(
+            f"the engine of {self._model!r} ended while it was generating",
+            hint="try again; an engine of this system is started again by itself (`llmctl models`)",
+        )
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """See `Engine.embed`. Raises what `chat` does."""
