@@ -87,7 +87,7 @@ class LongTerm:
         self, scope: Scope, text: str, tags: Sequence[str] = (), *, key: str | None = None, run: str | None = None
     ) -> Fact:
         """Store a fact. Raises `InvalidInput` for an empty text or one that is too long."""
-        plain = " ".join(text.split())
+        plain = " ".join(text.replace("\0", " ").split())
         if not plain or len(plain) > MAX_FACT:
             raise InvalidInput(f"a fact has 1 to {MAX_FACT} characters, not {len(plain)}", hint="one sentence is best")
         vectors = await self._vectors([plain], "passage", run)
