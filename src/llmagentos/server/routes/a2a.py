@@ -12,7 +12,7 @@ from starlette.responses import Response
 from llmagentos.agents.door import Door
 from llmagentos.core.errors import Unavailable
 from llmagentos.security.identity import Permission
-from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.server.endpoint import Call, Endpoint, Handler
 
 if TYPE_CHECKING:
     from llmagentos.agents.a2a.http import Face
@@ -59,11 +59,17 @@ def endpoints(door: Door, version: str) -> list[Endpoint]:
         call.request.path_params["id"] = identifier
         return await (await face()).rest(call.request, call.body or b"", call.identity, verb or None)
 
-    read, ask = Permission.AGENTS_READ, Permission.RUNS_WRITE
+    read = Permission.AGENTS_READ
     cards = [
         Endpoint("GET", WELL_KNOWN, read, server_card, summary="A2A card of the server: every agent is a skill"),
         Endpoint("GET", f"{ONE}{WELL_KNOWN}", read, card, summary="A2A card of one agent"),
     ]
+    return [*cards, *_bindings(rpc, messages, task)]
+
+
+def _bindings(rpc: Handler, messages: Handler, task: Handler) -> list[Endpoint]:
+    """JSON-RPC and HTTP+JSON, for the whole server and for one agent."""
+    read, ask = Permission.AGENTS_READ, Permission.RUNS_WRITE
     bindings = []
     for path, whom in ((SERVER, "the agent that `metadata.agent` names"), (ONE, "one agent")):
         bindings += [
@@ -81,7 +87,7 @@ def endpoints(door: Door, version: str) -> list[Endpoint]:
                 summary="A2A: `ID:cancel` stops a task, `ID:subscribe` follows it",
             ),
         ]
-    return [*cards, *bindings]
+    return bindings
 
 
 async def _known(door: Door, call: Call) -> None:

@@ -17,6 +17,7 @@ Check = Callable[[AgentSpec], Awaitable[list[str]]]
 """Warnings about a definition; raises `InvalidInput` for one that can never work."""
 
 
+_ONE = "/api/v1/agents/{name}"
 ToolsNow = Callable[[AgentSpec, Sequence[str]], Awaitable[list[ToolInfo]]]
 """What an agent with these functions of its module may call now."""
 
@@ -34,6 +35,30 @@ def endpoints(
         record, change = await records.put(spec, host=SERVER, by=str(call.identity))
         return Applied(info(record, hosted), change, warnings)
 
+    async def delete(call: Call) -> None:
+        record = await found(records, call.path["name"])
+        await records.delete(record.name)
+        hosted.forget(record.name)
+        await control.kill_all_of(record.name, by=str(call.identity))
+
+    write = Permission.AGENTS_WRITE
+    return [
+        *_looking(records, hosted, tools_now),
+        Endpoint(
+            "PUT",
+            _ONE,
+            write,
+            apply,
+            body=AgentSpec,
+            returns=Applied,
+            summary="Create an agent or give it a new version",
+            audited=True,
+        ),
+        Endpoint("DELETE", _ONE, write, delete, summary="Delete an agent and stop its runs", audited=True),
+    ]
+
+
+def _looking(records: AgentRecords, hosted: Hosted, tools_now: ToolsNow) -> list[Endpoint]:
     async def listing(_: Call) -> list[AgentInfo]:
         return [info(record, hosted) for record in await records.all()]
 
@@ -48,20 +73,13 @@ def endpoints(
         record = await found(records, call.path["name"])
         return await tools_now(record.spec, record.functions)
 
-    async def delete(call: Call) -> None:
-        record = await found(records, call.path["name"])
-        await records.delete(record.name)
-        hosted.forget(record.name)
-        await control.kill_all_of(record.name, by=str(call.identity))
-
-    read, write = Permission.AGENTS_READ, Permission.AGENTS_WRITE
-    one = "/api/v1/agents/{name}"
+    read = Permission.AGENTS_READ
     return [
         Endpoint("GET", "/api/v1/agents", read, listing, returns=list[AgentInfo], summary="List agents"),
-        Endpoint("GET", one, read, get, returns=AgentInfo, summary="Show one agent"),
+        Endpoint("GET", _ONE, read, get, returns=AgentInfo, summary="Show one agent"),
         Endpoint(
             "GET",
-            f"{one}/versions",
+            f"{_ONE}/versions",
             read,
             versions,
             returns=list[AgentInfo],
@@ -69,23 +87,12 @@ def endpoints(
         ),
         Endpoint(
             "GET",
-            f"{one}/tools",
+            f"{_ONE}/tools",
             read,
             tools,
             returns=list[ToolInfo],
             summary="What the agent may call now, with where each tool comes from and its schema",
         ),
-        Endpoint(
-            "PUT",
-            one,
-            write,
-            apply,
-            body=AgentSpec,
-            returns=Applied,
-            summary="Create an agent or give it a new version",
-            audited=True,
-        ),
-        Endpoint("DELETE", one, write, delete, summary="Delete an agent and stop its runs", audited=True),
     ]
 
 
