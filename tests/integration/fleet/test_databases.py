@@ -32,8 +32,8 @@ async def jobs(database_url: str, tmp_path: Path):
     clock = SystemClock()
     records = NodeRecords(database, clock)
     for name in NAMES:
-        assert await records.add(name, Facts(name, "0.1"))
-        assert not await records.add(name, Facts(name, "0.1"))
+        assert await records.add(name, Facts(name, "0.1"), place="", labels={})
+        assert not await records.add(name, Facts(name, "0.1"), place="", labels={})
         assert await records.beat(name, Heartbeat(load=[1.0]))
     yield Jobs(
         JobRecords(database, clock), Blobs(tmp_path / "blobs"), Hub(), clock, nodes=records.names, away=lambda _: False
@@ -54,16 +54,16 @@ async def test_nodes_write_at_once_and_nothing_is_lost(jobs: Jobs, tmp_path: Pat
 
     async def work(node: str) -> None:
         for expected in ids:
-            job = (await jobs.claim(node, wait=0)).job
+            job = (await jobs.queues.claim(node, wait=0)).job
             assert job is not None and job.job == expected
             for batch in range(BATCHES):
                 first = 1 + batch * BATCH
                 events = [LogLine(seq=seq, at=0.0, text="你好") for seq in range(first, first + BATCH)]
-                await jobs.append(node, job.job, job.fence, events)
-                await jobs.append(node, job.job, job.fence, events)
+                await jobs.queues.append(node, job.job, job.fence, events)
+                await jobs.queues.append(node, job.job, job.fence, events)
             last = BATCHES * BATCH + 1
-            await jobs.append(node, job.job, job.fence, [Recap(seq=last, at=0.0, hosts={node: Stats(ok=1)})])
-            await jobs.finish(node, job.job, Finish(job.fence, "succeeded", 0, Stats(ok=1)))
+            await jobs.queues.append(node, job.job, job.fence, [Recap(seq=last, at=0.0, hosts={node: Stats(ok=1)})])
+            await jobs.queues.finish(node, job.job, Finish(job.fence, "succeeded", 0, Stats(ok=1)))
 
     async with asyncio.TaskGroup() as group:
         for name in NAMES:
@@ -82,15 +82,15 @@ async def test_nodes_write_at_once_and_nothing_is_lost(jobs: Jobs, tmp_path: Pat
 
 async def test_two_claims_at_once_leave_one_good_fence(jobs: Jobs, tmp_path: Path):
     await submit(jobs, tmp_path / "play")
-    taken = [claimed.job for claimed in await asyncio.gather(*(jobs.claim("n0", wait=0) for _ in range(4)))]
+    taken = [claimed.job for claimed in await asyncio.gather(*(jobs.queues.claim("n0", wait=0) for _ in range(4)))]
     good = 0
     for job in taken:
         assert job is not None
         try:
-            await jobs.renew("n0", job.job, job.fence)
+            await jobs.queues.renew("n0", job.job, job.fence)
             good += 1
         except Exception as error:
             assert "lease" in str(error)
     assert good == 1
     newest = max(job.fence for job in taken if job is not None)
-    await jobs.finish("n0", 1, Finish(newest, "succeeded", 0))
+    await jobs.queues.finish("n0", 1, Finish(newest, "succeeded", 0))
