@@ -1,5 +1,6 @@
-"""An engine as a process of its own, to be killed: `python -m support.crash_engine PORT`. Speaks OpenAI's API.
+"""An engine as a process of its own, to be killed: `python -m support.crash_engine PORT NOTES`. Speaks OpenAI's API.
 
+It notes every call, and tells what a call takes before it answers, so that one that is cut off costs as much.
 What it says depends on the prompt alone, so a call that is made again is answered alike: three tool calls at
 once, then two more, then the answer.
 """
@@ -14,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PAUSE_S = 0.02
+TOKENS_IN, TOKENS_OUT = 11, 5
+TOKENS = TOKENS_IN + TOKENS_OUT
+"""Of every call."""
 
 
 def answer_to(request: str) -> str:
@@ -60,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open(sys.argv[2], "a") as notes:
+            notes.write("call\n")
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
@@ -77,15 +83,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _chunks(delta: dict[str, Any]) -> Iterator[bytes]:
-    for choices in (
-        [{"index": 0, "delta": delta, "finish_reason": None}],
-        [{"index": 0, "delta": {}, "finish_reason": "stop"}],
-    ):
-        yield json.dumps({"id": "c", "object": "chat.completion.chunk", "model": "crash", "choices": choices}).encode()
-    usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
-    yield json.dumps(
-        {"id": "c", "object": "chat.completion.chunk", "model": "crash", "choices": [], "usage": usage}
-    ).encode()
+    head = {"id": "c", "object": "chat.completion.chunk", "model": "crash"}
+    usage = {"prompt_tokens": TOKENS_IN, "completion_tokens": TOKENS_OUT, "total_tokens": TOKENS}
+    yield json.dumps(head | {"choices": [], "usage": usage}).encode()
+    for part, finish in ((delta, None), ({}, "stop")):
+        yield json.dumps(head | {"choices": [{"index": 0, "delta": part, "finish_reason": finish}]}).encode()
 
 
 if __name__ == "__main__":

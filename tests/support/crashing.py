@@ -21,7 +21,7 @@ from llmagentos.api import budgets, runs
 from llmagentos.api.budgets import Budget, BudgetSpec, Limit
 from llmagentos.api.client import ApiClient
 from llmagentos.core.errors import LLMAgentOSError
-from support.crash_engine import answer_to
+from support.crash_engine import TOKENS, answer_to
 from support.server import ServerProcess, environment, free_port
 
 AGENTS = ("worker", "clerk")
@@ -83,13 +83,16 @@ class Report:
     """Calls whose outcome nobody knew, which were therefore not repeated."""
     repeated: int = 0
     """Calls that were under way, and that may be made again, which were."""
+    cut_off: int = 0
+    """Calls of models that were charged for though their replies reached no log: made again, and charged again."""
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         killed = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
         return (
             f"{self.runs} runs, {self.kills.total()} kills ({killed}), {self.claims - self.runs} takeovers, "
-            f"{self.repeated} interrupted calls made again, {self.unknown} of unknown outcome not repeated, "
+            f"{self.cut_off} model calls cut off and charged, {self.repeated} interrupted tool calls made again, "
+            f"{self.unknown} of unknown outcome not repeated, "
             f"{len(self.wrong)} faults"
         )
 
@@ -107,6 +110,8 @@ class Range:
         )
         self._notes = directory / "notes"
         self._notes.touch()
+        self._calls = directory / "calls"
+        self._calls.touch()
         (directory / "till.py").write_text(MODULE)
         (directory / "clerk.yaml").write_text(CLERK)
         self._module: subprocess.Popen[bytes] | None = None
@@ -131,7 +136,7 @@ class Range:
     def _start_engine(self) -> None:
         tests = Path(__file__).parent.parent
         self._engine = self._spawn(
-            [sys.executable, "-m", "support.crash_engine", str(self._port)], PYTHONPATH=str(tests)
+            [sys.executable, "-m", "support.crash_engine", str(self._port), str(self._calls)], PYTHONPATH=str(tests)
         )
 
     def _start_module(self) -> None:
@@ -248,9 +253,12 @@ class Range:
         self.report.repeated += max(0, len(times) - 1)
 
     async def _judge_budget(self, client: ApiClient, used: Counter[str]) -> None:
-        node = await _spent(client)
-        if {name: node.spent.get(name, 0) for name in used} != dict(used):
-            self.report.wrong.append(f"the budget has {dict(node.spent)}, the runs' logs {dict(used)}")
+        """A reply in a log was charged once, a tool call once, and no call that the engine never got."""
+        spent, made = (await _spent(client)).spent, len(self._calls.read_text().splitlines())
+        self.report.cut_off = spent["calls"] - used["calls"]
+        fits = used["calls"] <= spent["calls"] <= made and spent["tokens"] == spent["calls"] * TOKENS
+        if not fits or spent["tool_calls"] != used["tool_calls"] or used["tokens"] != used["calls"] * TOKENS:
+            self.report.wrong.append(f"the budget has {spent}, the runs' logs {dict(used)}, the engine {made} calls")
 
 
 async def _spent(client: ApiClient) -> Budget:
