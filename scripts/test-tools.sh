@@ -5,6 +5,7 @@ packages=()
 command -v chromium >/dev/null || packages+=(chromium)
 fc-list 2>/dev/null | grep -i 'noto.*cjk' >/dev/null || packages+=(fonts-noto-cjk)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
+command -v puppet >/dev/null || packages+=(puppet-agent)
 [ ${#packages[@]} -gt 0 ] || need_apt=no
 
 apt() {
@@ -44,5 +45,11 @@ if [ -x "$python" ] && ! "$python" -c 'import torch, transformers' >/dev/null 2>
     ;;
   *) echo "note: pip offers no CPU build of $wanted here; the tests of the engine transformers are skipped" >&2 ;;
   esac
+fi
+
+# Salt pins old releases of what others need: it gets an environment of its own.
+if ! command -v salt-call >/dev/null && [ ! -x "$tools/salt/bin/salt-call" ]; then
+  (python3.11 -m venv "$tools/salt" && "$tools/salt/bin/pip" -q install 'setuptools<81' salt) >/dev/null 2>&1 ||
+    { rm -rf "$tools/salt"; echo "note: salt could not be installed; its tests are skipped" >&2; }
 fi
 exit 0

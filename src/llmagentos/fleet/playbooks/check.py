@@ -90,6 +90,8 @@ class Reader:
         """Files that were read."""
         self.absent: list[tuple[str, int, str]] = []
         """File, line and name of each role that is not in the bundle."""
+        self.fetches: list[tuple[str, int]] = []
+        """File and line of each task that fetches a file from its host."""
 
     def playbook(self, path: str, *, depth: int = 0) -> list[Play]:
         """All plays of a playbook and of those it imports."""
@@ -223,6 +225,8 @@ class Reader:
             fail(place.file, line_of(key_node), self._unknown_module(name, keywords), hint=_install(name))
         if isinstance(content, SequenceNode):
             fail(place.file, line_of(content), f"{name} takes text or a mapping, not a list")
+        if name.rpartition(".")[2] == "fetch":
+            self.fetches.append((place.file, line_of(key_node)))
         self._included(place, name, content, handler)
         self._arguments(place, name, content, node)
 

@@ -18,7 +18,7 @@ _KEYWORDS = re.compile(
     rb"\b(serial|max_fail_percentage|any_errors_fatal|throttle|run_once|delegate_to|delegate_facts|local_action)"
     rb"\s*:\s*(?P<value>[^,}\n#]*)"
 )
-_MODULES = re.compile(rb"(?:^|[\s{,-])(?:ansible\.(?:builtin|legacy)\.)?(add_host|group_by|pause|fetch)\s*:", re.M)
+_MODULES = re.compile(rb"(?:^|[\s{,-])(?:ansible\.(?:builtin|legacy)\.)?(add_host|group_by|pause)\s*:", re.M)
 _META = re.compile(rb"\bmeta\s*:\s*['\"]?(end_play|end_batch|clear_host_errors)\b")
 _VARIABLES = re.compile(
     rb"\b(hostvars(?!\s*\[\s*inventory_hostname\s*\])|ansible_play_hosts(?:_all)?|ansible_play_batch|play_hosts"

@@ -9,6 +9,7 @@ from llmagentos.api.plays import Span
 from llmagentos.core.errors import InvalidInput
 from llmagentos.fleet.playbooks import spanning
 from llmagentos.fleet.playbooks.check import Play, Reader
+from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
 from llmagentos.fleet.playbooks.spanning import Found, Needs
 
@@ -36,6 +37,13 @@ def of(
     taking_part = [host for host in builder.hosts if host in helpers or host in hosts]
     if len(taking_part) < 2:
         return None
+    for file, line in reader.fetches:
+        fail(
+            file,
+            line,
+            "fetch brings files to the machine that runs the playbook, and here each node runs it",
+            hint="`slurp` reads a file into a variable, which `copy` with `content` writes on other nodes",
+        )
     reasons = wants.found if len(hosts) > 1 or helpers - set(hosts) else []
     if len(hosts) > 1:
         reasons = [*reasons, *_loose(reader, plays)]
