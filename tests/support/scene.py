@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmagentos.api import hosting, jobs, nodes, registry, runs
-from llmagentos.api.agents import AgentSpec, ServiceTool
+from llmagentos.api.agents import AgentSpec, ToolUse
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.cli.pack import pack
@@ -103,7 +103,7 @@ async def _runs(server: ServerProcess, admin: ApiClient, scene: Scene) -> None:
     spec = AgentSpec(
         "helpdesk",
         instructions="You answer questions about products. Use only what the catalogue says.\nBe brief.",
-        tools=[ServiceTool("catalogue.search")],
+        tools=[ToolUse("catalogue.search")],
         ground="catalogue.search",
     )
     async with server.client(await _token(admin, "module", "desk")) as module:

@@ -2,6 +2,6 @@
 
 from llmagentos.agents.agent import Agent
 from llmagentos.agents.tools import tool
-from llmagentos.api.agents import Limits, ServiceTool
+from llmagentos.api.agents import Limits, ToolUse
 
-__all__ = ["Agent", "Limits", "ServiceTool", "tool"]
+__all__ = ["Agent", "Limits", "ToolUse", "tool"]

@@ -13,7 +13,7 @@ from llmagentos.agents.memory_tools import ApiMemory, with_memory
 from llmagentos.agents.output import schema_of, typed
 from llmagentos.agents.remote import ApiBackend, ApiModels
 from llmagentos.agents.tools import Services, Tool, Toolset, function_tool, resolve
-from llmagentos.api.agents import AgentSpec, Limits, MemoryUse, Priority, ServiceTool, ToolsBy
+from llmagentos.api.agents import AgentSpec, Limits, MemoryUse, Priority, ToolsBy, ToolUse
 from llmagentos.api.client import ApiClient
 from llmagentos.api.hosting import HostedAgent
 from llmagentos.api.runs import Run
@@ -45,7 +45,7 @@ class Agent:
         agent = Agent("sums", instructions="You do sums.", tools=[add, "catalogue.find_product"])
 
     `tools` are functions (marked with `@tool` or not) and names of service methods (`"service.method"`, or
-    `ServiceTool` with examples). `ground` is one of either that is called first with the request; the agent
+    `ToolUse` with examples). `ground` is one of either that is called first with the request; the agent
     then answers only from what it returns. `priority` is whose calls to models go first: -20 (first) to 19
     (last), "realtime", "interactive" or "batch". `output` is the form of its answers: a pydantic model, a msgspec
     Struct, a dataclass, a TypedDict or a JSON Schema. Raises `ConfigError` for what can never work.
@@ -57,7 +57,7 @@ class Agent:
         *,
         model: str = "default",
         instructions: str = "",
-        tools: Sequence[Callable[..., Any] | str | ServiceTool] = (),
+        tools: Sequence[Callable[..., Any] | str | ToolUse] = (),
         ground: Callable[..., Any] | str | None = None,
         route: Literal["model", "embedding"] = "model",
         threshold: float | None = None,
@@ -72,11 +72,11 @@ class Agent:
     ) -> None:
         self._output = output
         self.functions: dict[str, Tool] = {}
-        services: list[ServiceTool] = []
+        services: list[ToolUse] = []
         for entry in tools:
             if isinstance(entry, str):
-                services.append(ServiceTool(entry))
-            elif isinstance(entry, ServiceTool):
+                services.append(ToolUse(entry))
+            elif isinstance(entry, ToolUse):
                 services.append(entry)
             else:
                 self._add(function_tool(entry))

@@ -139,7 +139,6 @@ _ONLY_WITH = {
     "name": ("agent", "playbook", "a2a"),
     "doc": ("agent", "playbook", "a2a"),
 }
-ServiceTool = ToolUse
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -19,7 +19,7 @@ from llmagentos.agents.native import names
 from llmagentos.agents.permits import denied, patterns, permitted
 from llmagentos.agents.states import RunPaused
 from llmagentos.agents.tools import Toolset, function_tool, tool
-from llmagentos.api.agents import AgentSpec, Limits, ServiceTool
+from llmagentos.api.agents import AgentSpec, Limits, ToolUse
 from llmagentos.api.runs import (
     ApprovalRequested,
     Approved,
@@ -411,7 +411,7 @@ def test_a_budget_without_room_ends_the_run_after_the_calls_under_way() -> None:
 
 def test_options_are_keys_of_every_tool_in_a_definition() -> None:
     world = Scripted([wants(("shop_pay", {"query": "5"})), "ok"], {"shop.pay": Unavailable("away")})
-    entry = ServiceTool("shop.pay", approval="required")
+    entry = ToolUse("shop.pay", approval="required")
     spec = AgentSpec(name="a", model="m", tools_by="native", tools=[entry])
     book = Book(begun(spec, "Go"))
     carry_on(spec, world, book)

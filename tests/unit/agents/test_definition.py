@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmagentos.agents.definition import parse_agent, read_agent
-from llmagentos.api.agents import Limits, ServiceTool
+from llmagentos.api.agents import Limits, ToolUse
 from llmagentos.core.config.document import InvalidDocument
 from llmagentos.core.errors import ConfigError
 
@@ -34,7 +34,7 @@ limits: {steps: 4, tokens: 400, timeout: 60, reply: 100}
 """,
         "a.yaml",
     )
-    assert spec.tools == [ServiceTool("shop.find"), ServiceTool("shop.order", ["order two"])]
+    assert spec.tools == [ToolUse("shop.find"), ToolUse("shop.order", ["order two"])]
     assert spec.limits == Limits(steps=4, tokens=400, timeout=60.0, reply=100)
     assert (spec.ground, spec.route, spec.threshold, spec.verify) == ("shop.search", "embedding", 0.9, False)
 

@@ -9,7 +9,7 @@ import pytest
 
 from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.tools import tool
-from llmagentos.api.agents import AgentSpec, Limits, ServiceTool
+from llmagentos.api.agents import AgentSpec, Limits, ToolUse
 from llmagentos.api.runs import Claimed, ModelCalled, Purpose, RunEvent, RunState, Turn
 from llmagentos.core.errors import ModelError, ServiceError, TooManyRequests, Unavailable
 from unit.agents.conftest import Book, Scripted, begun, carry_on, tools_of
@@ -100,7 +100,7 @@ def test_the_session_is_in_the_prompt() -> None:
 
 # The model chooses ----------------------------------------------------------------------------
 
-CHOOSING = AgentSpec(name="a", model="m", tools=[ServiceTool("shop.search"), ServiceTool("shop.order")])
+CHOOSING = AgentSpec(name="a", model="m", tools=[ToolUse("shop.search"), ToolUse("shop.order")])
 PICK = '{"tool": "shop.search", "arguments": {"query": "kettle"}}'
 
 

@@ -13,7 +13,7 @@ from llmagentos.agents import routing
 from llmagentos.agents.agent import Agent
 from llmagentos.agents.choosing import Call, Ready, Unusable, parse, schema
 from llmagentos.agents.tools import CalledBy, function_tool, tool
-from llmagentos.api.agents import Limits, ServiceTool
+from llmagentos.api.agents import Limits, ToolUse
 from llmagentos.core.errors import ConfigError, InvalidInput
 from unit.agents.conftest import tools_of
 
@@ -142,7 +142,7 @@ class Host:
 def test_agents_of_a_module_share_one_host() -> None:
     host = Host()
     Agent("a", tools=[pack]).attach(host)
-    Agent("b", tools=["x.y", ServiceTool("x.z")], limits=Limits(steps=3)).attach(host)
+    Agent("b", tools=["x.y", ToolUse("x.z")], limits=Limits(steps=3)).attach(host)
     assert (host.agents, len(host.work)) == (["a", "b"], 1)
     with pytest.raises(ConfigError, match="already"):
         Agent("a").attach(host)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llmagentos.api.agents import AgentInfo, AgentSpec, ServiceTool
+from llmagentos.api.agents import AgentInfo, AgentSpec, ToolUse
 from llmagentos.api.jobs import JobSummary
 from llmagentos.api.llm import ModelInfo, ReplicaInfo
 from llmagentos.api.nodes import Facts, Heartbeat, ModuleUnit, Node, NodeSummary
@@ -30,7 +30,7 @@ def node(state: Any) -> NodeSummary:
 
 
 def agent(*, host: str = "server", online: bool = True) -> AgentInfo:
-    spec = AgentSpec("support", ground="c.find", tools=[ServiceTool("c.find"), ServiceTool("c.get")])
+    spec = AgentSpec("support", ground="c.find", tools=[ToolUse("c.find"), ToolUse("c.get")])
     return AgentInfo("support", 3, host, online, 1.0, "admin:li", spec, ["greet"])
 
 
