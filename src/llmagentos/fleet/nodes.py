@@ -29,6 +29,8 @@ from llmagentos.fleet.presence import Presence
 from llmagentos.storage.nodes import NodeRecord, NodeRecords
 
 MAX_LABELS = 64
+SOON_S = 2.0
+"""How often a node speaks of which people want something just now."""
 _CLOSED = frozenset({"draining", "drained"})
 _STOPPED = frozenset({"stopped", "failed"})
 
@@ -79,7 +81,8 @@ class Nodes:
             await self._change(record, "emptied")
         self._hub.publish("nodes", name)
         upgrade = record.upgrade if record.upgrade is not None and record.upgrade.state == "wanted" else None
-        return Beat(HEARTBEAT_S, self._clock.time(), record.availability in _CLOSED, upgrade)
+        interval = HEARTBEAT_S if record.availability == "open" and upgrade is None else SOON_S
+        return Beat(interval, self._clock.time(), record.availability in _CLOSED, upgrade)
 
     async def _is_empty(self, record: NodeRecord) -> bool:
         stopped = all(module.state in _STOPPED for module in record.heartbeat.modules)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def concrete(path: str, values: dict[str, str]) -> str:
     return "/".join(parts)
 
 
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    client = HttpClient()
+    yield client
+    await client.aclose()
+
+
 async def status(client: HttpClient, url: str, method: str, path: str, token: str, body: Any = None) -> int:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     done = await client.request(method, url, path, headers=headers, body=json.dumps(body or {}).encode(), timeout=10)
@@ -79,11 +87,11 @@ def test_what_a_node_may_is_this_and_no_more(app: Any) -> None:
     assert all("/self/" in path for _, path in work), "a node names itself by its token, never by a path"
 
 
-async def test_every_other_route_refuses_a_node(server, join, submit, served):
+async def test_every_other_route_refuses_a_node(server, join, submit, served, http):
     async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
         sent = await submit(admin, limit="n2")
         values = {"name": "n2", "id": str(sent.summary.id), "digest": sent.spec.bundle, "pattern": "*"}
-        client, token = HttpClient(), one.token
+        client, token = http, one.token
         asked, answered = 0, []
         for method, path in dict.fromkeys(served):
             if (method, path) in SELF or path in WITHOUT:
@@ -92,18 +100,17 @@ async def test_every_other_route_refuses_a_node(server, join, submit, served):
             code = await status(client, server.url, method, concrete(path, values), token)
             if code not in (401, 403, 404, 405):
                 answered.append((method, path, code))
-        await client.aclose()
         assert answered == []
         assert asked > 60
         assert (await two.claimed()).job == sent.summary.id, "nothing happened to it"
 
 
-async def test_others_queues_cannot_be_reached(server, join, submit):
+async def test_others_queues_cannot_be_reached(server, join, submit, http):
     """Every route of a queue with another node's job, at each stage of that job, with its true and other fences."""
     async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
         sent = await submit(admin, limit="n2")
         number = sent.summary.id
-        client = HttpClient()
+        client = http
 
         async def attempts(fence: int) -> list[int]:
             finish = {"fence": fence, "status": "succeeded", "exit_code": 0}
@@ -129,12 +136,11 @@ async def test_others_queues_cannot_be_reached(server, join, submit):
         await two.work(job)
         assert set(await attempts(job.fence)) <= refused
         assert (await jobs.show(admin, number)).summary.state == "succeeded"
-        await client.aclose()
 
 
-async def test_paths_of_a_node_are_never_used_on_the_server(server, join):
+async def test_paths_of_a_node_are_never_used_on_the_server(server, join, http):
     async with server.client(), join(server, "n1") as one:
-        client = HttpClient()
+        client = http
         for name in TRAVERSALS:
             quoted = name.replace("\x00", "%00")
             for method, path in (
@@ -145,14 +151,13 @@ async def test_paths_of_a_node_are_never_used_on_the_server(server, join):
             ):
                 code = await status(client, server.url, method, path, one.token)
                 assert 400 <= code < 500, (method, path, code)
-        await client.aclose()
 
 
-async def test_a_key_is_good_for_a_token_and_nothing_else(server, join, served, tmp_path: Path):
+async def test_a_key_is_good_for_a_token_and_nothing_else(server, served, http, tmp_path: Path):
     """An assertion is not a token: no other route takes it."""
     async with server.client() as admin:
         key = await Key.join(server, admin, "n1", tmp_path)
-        client = HttpClient()
+        client = http
         answered = []
         for method, path in dict.fromkeys(served):
             if path in WITHOUT or path == "/api/v1/nodes/self/token":
@@ -160,7 +165,6 @@ async def test_a_key_is_good_for_a_token_and_nothing_else(server, join, served, 
             code = await status(client, server.url, method, concrete(path, {}), key.assertion())
             if code not in (401, 403, 404, 405):
                 answered.append((method, path, code))
-        await client.aclose()
         assert answered == []
 
 
