@@ -259,10 +259,12 @@ def begun(house: ServerProcess, script: Script) -> str:
 def test_after_kill_9_the_parent_waits_on_for_the_same_sub_run(
     house: ServerProcess, script: Script, tmp_path: Path
 ) -> None:
+    (pid,) = ask(house, script, call("files.pid"))
     script.gate = tmp_path / "go"
     run = begun(house, script)
     before = len(runs_of(house, "friend"))
     house.kill()
+    until(lambda: not Path(f"/proc/{pid['result']['result']}").exists())  # the program of the MCP server went with it
     house.start()
     script.gate.touch()
     ended: Callable[[], bool] = lambda: next(one for one in listed(house) if one["id"] == run)["state"] == "succeeded"  # noqa: E731
