@@ -153,7 +153,8 @@ class _Reading:
                 self._model = data.model
             case ModelReplied():
                 text = data.text or ", ".join(f"{call.name}({call.arguments})" for call in data.calls)
-                yield _Step(f"{self._purposes[data.purpose]}: {self._model or '?'}", _model_numbers(data), text)
+                purpose = Purpose.TOOL if data.calls else data.purpose
+                yield _Step(f"{self._purposes[purpose]}: {self._model or '?'}", _model_numbers(data), text)
                 self._model = None
             case ModelUsed():
                 outcome = "" if data.status == "succeeded" else f"{data.status}: {data.error or ''}"

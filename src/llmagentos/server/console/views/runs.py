@@ -219,6 +219,8 @@ def _closed(entry: Entry, data: _Closing, t: Translate) -> Entry:
         if data.text:
             blocks.append(block(t("Reply"), data.text))
         blocks += [block(call.name, call.arguments) for call in data.calls]
+        if data.calls:
+            entry = replace(entry, title=_purpose(Purpose.TOOL, t))
         return replace(entry, look="ok", since=None, blocks=blocks, numbers=_model_numbers(data, t))
     if data.error is not None:
         blocks.append(block(t("Error"), data.error))
