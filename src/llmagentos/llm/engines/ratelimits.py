@@ -69,7 +69,8 @@ def nothing_left(status: int, error: Any) -> bool:
 
 def _number(text: str | None) -> float | None:
     """A number that is not negative."""
-    return float(text) if text is not None and re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text.strip()) else None
+    plain = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*", text or "", re.ASCII)
+    return float(plain[1]) if plain else None
 
 
 def _duration(text: str) -> float | None:

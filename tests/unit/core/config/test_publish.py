@@ -32,6 +32,8 @@ def test_editors_learn_what_each_key_means() -> None:
         "Retention.runs_days",
         "Retention.jobs_days",
         "Retention.calls_days",
+        "Retention.responses_days",
+        "Approvals.webhook",
     }
     assert definitions["Config"]["additionalProperties"] is False
     assert definitions["SecretRef"]["oneOf"] == [{"required": ["env"]}, {"required": ["file"]}]
