@@ -229,7 +229,7 @@ def test_a_bad_join_token_is_told(server: ServerProcess, tmp_path: Path) -> None
     node.start()
     assert node.process is not None
     assert node.process.wait(15) == 2
-    assert "hint: it works once" in node.log()
+    assert "hint: it is good for a limited time" in node.log()
 
 
 def test_the_log_says_the_job(server: ServerProcess, node: NodeProcess) -> None:

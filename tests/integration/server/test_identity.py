@@ -73,12 +73,16 @@ def test_no_route_answers_without_identity(
     assert asyncio.run(main()) == []
 
 
+BY_KEYS = (Kind.NODE, Kind.NODE_KEY)
+"""Kinds that no token is made for: tests/integration/fleet/test_node_may.py walks the routes as those."""
+
+
 def test_each_kind_may_what_its_row_says_and_no_more(server: ServerProcess, tmp_path: Path) -> None:
     endpoints: tuple[Endpoint, ...] = _app(tmp_path).state.endpoints
 
     async def main() -> None:
         client = HttpClient()
-        for kind in [kind for kind in Kind if kind is not Kind.NODE]:
+        for kind in [kind for kind in Kind if kind not in BY_KEYS]:
             async with server.client() as admin:
                 if kind is Kind.RUN:
                     token = (await begin(admin, NewProgram("a", ["true"], "test"))).token
