@@ -206,6 +206,8 @@ def _purpose(purpose: Purpose, t: Translate) -> str:
             return t("Model chooses a tool")
         case Purpose.ROUTE:
             return t("Embedding finds the tool")
+        case Purpose.COMPACT:
+            return t("Model sums up the session")
 
 
 _Closing = ModelReplied | ToolAnswered | Approved | Denied | ApprovalNotified
