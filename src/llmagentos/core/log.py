@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -51,6 +51,13 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     return event
 
 
+def _hiding(hide: Callable[[str], str]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    def process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {name: hide(value) if isinstance(value, str) else value for name, value in event.items()}
+
+    return process
+
+
 def _trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
@@ -77,8 +84,13 @@ class _Stream:
             self._out.flush()
 
 
-def configure(*, process: str, level: str = "info", stream: Any = None) -> None:
-    """Set up logging for this process; `process` (server, engine, node, module) is on every line."""
+def configure(
+    *, process: str, level: str = "info", stream: Any = None, hide: Callable[[str], str] | None = None
+) -> None:
+    """Set up logging for this process; `process` (server, engine, node, module) is on every line.
+
+    `hide` takes out of texts what must not be logged.
+    """
     out = stream or sys.stderr
     structlog.contextvars.bind_contextvars(process=process)
     renderer: Any = (
@@ -92,6 +104,7 @@ def configure(*, process: str, level: str = "info", stream: Any = None) -> None:
             _trace_ids,
             _redact,
             structlog.processors.format_exc_info,
+            *([_hiding(hide)] if hide is not None else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +17,7 @@ from llmagentos.core import log, tracing
 from llmagentos.core.config import Config, load
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.state import StateDirectory
+from llmagentos.security import redaction
 from llmagentos.server.app import create_app
 from llmagentos.server.peers import Protocol
 
@@ -71,7 +73,10 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     try:
         config = load().config
-        log.configure(process="server", level=config.log.level)
+        kinds = config.guardrails.logs
+        log.configure(
+            process="server", level=config.log.level, hide=partial(redaction.hide, kinds=kinds) if kinds else None
+        )
         if config.telemetry.otlp:
             tracing.configure(process="server", endpoint=config.telemetry.otlp)
         state = StateDirectory(config.state_path)
