@@ -111,6 +111,7 @@ def _run(
     if settle is not None:
         settle()
     # Imported only now: ansible-core reads its configuration from the environment when it is imported.
+    from ansible.cli import CLI
     from ansible.cli.playbook import PlaybookCLI
     from ansible.errors import AnsibleError
     from ansible.parsing.vault import VaultSecret, VaultSecretsContext
@@ -121,17 +122,16 @@ def _run(
     from llmagentos_ansible.lockstep import Lockstep, Members
     from llmagentos_ansible.preload import preload
 
-    passwords = _passwords(directory)
+    if passwords := _passwords(directory):
+        secrets = [(each["id"], VaultSecret(each["password"].encode())) for each in passwords]
 
-    class Command(PlaybookCLI):  # type: ignore[misc]
-        @staticmethod
-        def setup_vault_secrets(*args: Any, **options: Any) -> Any:
-            if not passwords:
-                return PlaybookCLI.setup_vault_secrets(*args, **options)
-            secrets = [(each["id"], VaultSecret(each["password"].encode())) for each in passwords]
+        def setup_vault_secrets(*_: Any, **__: Any) -> Any:
             VaultSecretsContext.initialize(VaultSecretsContext(secrets))
             return secrets
 
+        CLI.setup_vault_secrets = setup_vault_secrets
+
+    class Command(PlaybookCLI):  # type: ignore[misc]
         def _play_prereqs(self) -> Any:
             if settle is None:
                 preload()  # here, because what it loads needs the paths of collections, which are set by now

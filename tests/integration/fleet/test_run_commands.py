@@ -1,0 +1,149 @@
+"""`llmctl run`, `exec` and `lint` against a real server with a real node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.node import NodeProcess
+from support.server import ServerProcess
+
+PASSWORD = "correct horse battery staple"
+SALT = Path(sys.prefix) / "tools" / "salt" / "bin"
+
+
+def encrypted(text: str, password: Path, label: str) -> str:
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-vault"),
+            "encrypt",
+            "--vault-id",
+            f"{label}@{password}",
+            "--output",
+            "-",
+        ],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_vault_passwords_reach_the_node_and_are_kept_nowhere(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    play = tmp_path / "play"
+    (play / "group_vars").mkdir(parents=True)
+    password = tmp_path / "password"
+    password.write_text(PASSWORD + "\n")
+    (play / "group_vars" / "all.yml").write_text(encrypted("secret: opened\n", password, "prod"))
+    shown = '- hosts: all\n  gather_facts: false\n  tasks:\n    - debug: {msg: "{{ secret }}"}\n'
+    (play / "site.yml").write_text(shown)
+    given = ["--vault-id", f"prod@{password}"]
+    ran = server.llmctl("run", str(play / "site.yml"), *given)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert '"msg": "opened"' in ran.stdout
+    refused = server.llmctl("run", str(play / "site.yml"))
+    assert refused.returncode != 0
+    assert "vault" in (refused.stdout + refused.stderr).lower()
+    for path in [*server.directory.rglob("*"), *node.state.rglob("*")]:
+        if path.is_file():
+            assert PASSWORD.encode() not in path.read_bytes(), path
+    with sqlite3.connect(next(server.directory.rglob("llmagentos.db"))) as database:
+        kept = database.execute("SELECT inventory FROM jobs").fetchall()
+    assert all('"sealed"' not in inventory for (inventory,) in kept), "not even sealed ones, once a job has ended"
+
+
+def test_exec_tells_as_ansible_does(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    assert node.name == "web1"
+    said = server.llmctl("exec", "all", "--", "echo one; echo {{ two }} >&2")
+    assert (said.returncode, said.stdout) == (0, "web1 | CHANGED | rc=0 >>\none\n{{ two }}\n")
+    failed = server.llmctl("exec", "web1", "--", "sh", "-c", "exit 3")
+    assert (failed.returncode, failed.stdout) == (2, "web1 | FAILED | rc=3 >>\nnon-zero return code\n")
+    path = tmp_path / "made"
+    made = server.llmctl("exec", "web1", "-m", "file", "-a", f"path={path} state=touch mode=0600", "-o")
+    assert made.returncode == 0
+    assert made.stdout.startswith("web1 | CHANGED => {")
+    assert path.stat().st_mode & 0o777 == 0o600
+    document = json.loads(
+        server.llmctl("exec", "web1", "-m", "stat", "-a", json.dumps({"path": str(path)}), "--json").stdout
+    )
+    assert document["job"]["summary"]["state"] == "succeeded"
+    results = [each["event"] for each in document["events"] if each["event"]["type"] == "task_result"]
+    assert results[0]["result"]["stat"]["exists"] is True
+    unknown = server.llmctl("exec", "web1", "-m", "servce", "-a", "name=x")
+    assert unknown.returncode == 2
+    assert "the nearest is 'service'" in unknown.stderr
+
+
+def test_run_again_where_it_failed_and_json_lines(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    play = tmp_path / "site.yml"
+    play.write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - {name: First, command: 'true'}\n"
+        f"    - {{name: Second, command: test -e {tmp_path}/there}}\n"
+    )
+    assert server.llmctl("run", str(play)).returncode == 2
+    (tmp_path / "there").touch()
+    again = server.llmctl("run", str(play), "--limit", "@retry", "--start-at-task", "Second", "--json-lines")
+    assert again.returncode == 0, again.stderr
+    assert "again on web1" in again.stderr
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [each["event"]["task"] for each in lines[:-1] if each["event"]["type"] == "task_result"] == ["Second"]
+    assert lines[-1]["job"]["summary"]["exit_code"] == 0
+    checked = server.llmctl("lint", str(play), "--json")
+    assert (checked.returncode, json.loads(checked.stdout)) == (0, [])
+
+
+MANIFEST = """\
+file { 'DIR/made': ensure => file, content => "for ${facts['who']}\\n" }
+exec { '/bin/false': }
+notify { 'after': require => Exec['/bin/false'] }
+"""
+
+
+@pytest.mark.skipif(shutil.which("puppet") is None, reason="puppet is not installed: scripts/test-tools.sh")
+def test_puppet_manifests(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    manifest = tmp_path / "site" / "site.pp"
+    manifest.write_text(MANIFEST.replace("DIR", str(tmp_path)))
+    checked = server.llmctl("run", str(manifest), "-e", "who=web1", "--check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert not (tmp_path / "made").exists()
+    assert f"TASK [File[{tmp_path}/made]]" in checked.stdout
+    done = server.llmctl("run", str(manifest), "-e", "who=web1")
+    assert done.returncode == 2
+    assert (tmp_path / "made").read_text() == "for web1\n"
+    assert "ok=1    changed=1    unreachable=0    failed=1    skipped=1" in done.stdout
+
+
+STATES = """\
+DIR/made:
+  file.managed:
+    - contents: for {{ pillar['who'] }}
+/bin/false:
+  cmd.run: []
+never:
+  test.nop:
+    - require: [{cmd: /bin/false}]
+"""
+
+
+@pytest.mark.skipif(not (SALT / "salt-call").exists(), reason="salt is not installed: scripts/test-tools.sh")
+def test_salt_states(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setenv("PATH", f"{SALT}:/usr/bin:/bin")
+    server: ServerProcess = request.getfixturevalue("server")
+    request.getfixturevalue("node")
+    states = tmp_path / "states"
+    states.mkdir()
+    (states / "web.sls").write_text(STATES.replace("DIR", str(tmp_path)))
+    done = server.llmctl("run", str(states), "-e", "who=web1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert (tmp_path / "made").read_text() == "for web1\n"
+    assert "ok=1    changed=1    unreachable=0    failed=1    skipped=1" in done.stdout
