@@ -91,6 +91,12 @@ def kind_of(series: str) -> Kind:
     return "counter" if series.partition("{")[0].endswith("_total") else "gauge"
 
 
+def header(family: str) -> str:
+    """The lines that Prometheus' text format puts before the values of a family."""
+    kind = kind_of(family)
+    return f"# HELP {family} As the node measured it, a {kind}.\n# TYPE {family} {kind}\n"
+
+
 async def send(client: ApiClient, batch: Batch) -> None:
     """Hand over a batch (by the node itself); sending it again changes nothing."""
     await client.post("/api/v1/nodes/self/telemetry", batch, type(None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llmagentos.api.telemetry import Sample, kind_of
+from llmagentos.api.telemetry import Sample, header
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -23,5 +23,5 @@ def render(samples: Mapping[str, Sample]) -> str:
 
 def _families(by_name: Mapping[str, list[str]]) -> Iterator[str]:
     for name in sorted(by_name):
-        yield f"# TYPE {name} {kind_of(name)}\n"
+        yield header(name)
         yield from by_name[name]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from llmagentos.api.telemetry import kind_of
+from llmagentos.api.telemetry import header
 from llmagentos.fleet.node.collect import gpu
 
 MAX_MOUNTS, MAX_DEVICES = 64, 64
@@ -39,15 +39,15 @@ def read(*, each_cpu: bool = False) -> dict[str, float]:
 
 def render() -> str:
     """All series as Prometheus reads them from a node-exporter."""
-    lines: list[str] = []
+    found: list[str] = []
     told = ""
-    for name, value in sorted(read(each_cpu=True).items()):
+    for name, value in sorted(read(each_cpu=True).items(), key=lambda item: (item[0].partition("{")[0], item[0])):
         family = name.partition("{")[0]
         if family != told:
-            lines.append(f"# TYPE {family} {kind_of(family)}")
+            found.append(header(family))
             told = family
-        lines.append(f"{name} {value!r}")
-    return "\n".join(lines) + "\n"
+        found.append(f"{name} {value!r}\n")
+    return "".join(found)
 
 
 def series(name: str, **labels: str) -> str:
