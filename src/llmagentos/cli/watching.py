@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from llmagentos.api import control
 from llmagentos.api import runs as api
@@ -79,6 +80,7 @@ async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable
                     after = item.seq
                     if told is not None:
                         told(item)
+                    item = await _as_seen(client, run, item)
                 printer.show(item)
             if (await api.get(client, run)).state.ended:
                 return
@@ -89,6 +91,15 @@ async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable
                 raise
             printer.lost(error)
             await asyncio.sleep(backoff.died(0.0))
+
+
+async def _as_seen(client: ApiClient, run: str, event: RunEvent) -> RunEvent:
+    """An answer with the values that only who asked may see: the log has placeholders for them."""
+    if not isinstance(event.data, Answered):
+        return event
+    found = await api.get(client, run)
+    answered = replace(event.data, text=found.answer or event.data.text, sources=found.sources)
+    return replace(event, data=answered)
 
 
 class _Printer:

@@ -100,6 +100,7 @@ def test_memory_output_and_a_long_session_with_real_models(real: ServerProcess) 
 def test_files_and_guardrails_over_the_api(house: ServerProcess, talker: Talker, tmp_path: Path) -> None:
     talker.say = lambda _: "Noted, <EMAIL_1>."
     apply(house, "reader", "guardrails: {redact: [email], where: [prompts, logs]}")
+    assert house.llmctl("ask", "reader", "I am bob@example.com").stdout.strip() == "Noted, bob@example.com."
     note, picture, binary = tmp_path / "笔记.txt", tmp_path / "cat.png", tmp_path / "a.bin"
     note.write_text("写信给ada@example.com")
     picture.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
