@@ -96,6 +96,8 @@ class Reader:
     def playbook(self, path: str, *, depth: int = 0) -> list[Play]:
         """All plays of a playbook and of those it imports."""
         root = self._load(path)
+        if self._files[path].startswith(_ENCRYPTED):
+            fail(path, 1, "the playbook itself is encrypted: its hosts cannot be known", hint="encrypt its variables")
         if root is None or is_null(root) or (isinstance(root, SequenceNode) and not root.value):
             fail(path, 1, "the playbook is empty", hint="begin with `- hosts: all`")
         if not isinstance(root, SequenceNode):

@@ -28,6 +28,7 @@ _PLAYBOOK = re.compile(rb"^[ \t]*(?:-[ \t]+)?(?:hosts|import_playbook|ansible\.b
 _COMMENT = re.compile(rb"^[ \t]*#.*$", re.M)
 _OFF = frozenset({"", "false", "no", "omit", "null", "~", "off"})
 _GROUP = re.compile(r"groups(?:\.(\w+)|\[\s*['\"]([^'\"]+)['\"]\s*\])")
+_OWN = re.compile(r"\{\{\s*inventory_hostname\s*")  # as far as a keyword's value is read
 _SELF = re.compile(r"\{\{\s*inventory_hostname\s*\}\}")
 _YAML = (".yml", ".yaml", ".json")
 
@@ -88,7 +89,8 @@ def _counts(path: str, content: bytes, read: frozenset[str]) -> bool:
 def _in_text(path: str, text: bytes) -> Iterator[Found]:
     yaml = path.lower().endswith(_YAML)
     for match in _KEYWORDS.finditer(text) if yaml else ():
-        if match["value"].decode("utf-8", "replace").strip().strip("'\"").lower() not in _OFF or match[1] == b"serial":
+        value = match["value"].decode("utf-8", "replace").strip().strip("'\"").lower()
+        if (value not in _OFF and not _OWN.fullmatch(value)) or match[1] == b"serial":
             yield Found(path, _line(text, match.start(1)), match[1].decode())
     for pattern in (_MODULES, _META) if yaml else ():
         for match in pattern.finditer(text):
