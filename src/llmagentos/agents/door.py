@@ -42,11 +42,11 @@ class Door:
             with suppress(NotFound):  # else it is begun now
                 return await self.run(run, identity, agent=agent)
         made = await self._ledger.create(await self.agent(agent), text, by=str(identity), session=session, run=run)
-        return await self._ledger.get(made.id)
+        return await self._ledger.get(made.id, viewer=str(identity))
 
     async def run(self, run: str, identity: Identity, *, agent: str | None = None) -> Run:
         """A run, of `agent`. Raises `NotFound`, also for a run of somebody else's."""
-        found = await self._ledger.get(run)
+        found = await self._ledger.get(run, viewer=str(identity))
         own = found.created_by == str(identity)
         if not (own or identity.may(Permission.RUNS_READ)) or agent not in (None, found.agent):
             raise NotFound(f"there is no run {run!r}")
@@ -56,11 +56,11 @@ class Door:
         """Its log, live, until it has ended or the server stops."""
         return self._ledger.follow(run, after=after)
 
-    async def ended(self, run: str) -> Run:
-        """The run, once it has ended or the server stops."""
+    async def ended(self, run: str, identity: Identity) -> Run:
+        """The run as `identity` may see it, once it has ended or the server stops."""
         async for _ in self._ledger.follow(run):
             continue
-        return await self._ledger.get(run)
+        return await self._ledger.get(run, viewer=str(identity))
 
     async def stop(self, run: str, identity: Identity, *, agent: str | None = None) -> Run:
         """End it. Raises `Forbidden`, `NotFound` or `RunEnded`."""

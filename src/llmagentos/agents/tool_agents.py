@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from llmagentos.agents.control import Control
 from llmagentos.agents.following import is_end
 from llmagentos.agents.ledger import Ledger
@@ -68,7 +70,10 @@ class Runs:
                     break
             else:
                 await asyncio.sleep(_LOOK_S)  # it ended just before, or the server stops and this is cancelled soon
-        return state
+        if state.answer is None:
+            return state
+        vaults = self._ledger.around.vaults
+        return replace(state, answer=await vaults.handed_on(run, state.request, state.answer))
 
 
 AgentOf = Callable[[str], Awaitable[Agent]]

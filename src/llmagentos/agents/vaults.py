@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from llmagentos.agents.redacting import changed
 from llmagentos.api.runs import Answered, Created, Data, Run
-from llmagentos.security.redaction import Vault, each_text
+from llmagentos.security.redaction import Vault, each_text, unnumbered
 
 _REMEMBER = 512
 
@@ -81,6 +81,15 @@ class Vaults:
         assert isinstance(answer, Answered)
         text = None if run.answer is None else answer.text
         return replace(run, input=vault.restore(run.input), answer=text, output=answer.output, sources=answer.sources)
+
+    async def handed_on(self, run: str, created: Created, answered: Answered) -> Answered:
+        """The answer for the run that asked for this one, which numbers placeholders in its own way."""
+        if not created.redact:
+            return answered
+        vault = Vault((), await self._values.load(run))
+        handed = changed(answered, lambda text: unnumbered(vault.restore(text)))
+        assert isinstance(handed, Answered)
+        return handed
 
     async def ended(self, run: str, created: Created) -> None:
         """The run is over: its values are forgotten, at once or after the time for which they are shown."""

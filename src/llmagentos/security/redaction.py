@@ -229,6 +229,11 @@ class Vault:
         self._counts[label] = max(self._counts[label], int(number))
 
 
+def unnumbered(text: str) -> str:
+    """`text` whose placeholders mean nobody: the numbers of one run are not those of another."""
+    return _PLACEHOLDER.sub(lambda match: f"{match[0].rpartition('_')[0]}>", text)
+
+
 def hide(text: str, kinds: Collection[str] = KINDS) -> str:
     """`text` with what of `kinds` stands in it gone for good: `<EMAIL>`."""
     return Vault(kinds, most=0).redact(text)

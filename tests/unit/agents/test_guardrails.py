@@ -184,6 +184,23 @@ async def test_an_append_that_is_repeated_is_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_another_run_gets_values_or_nobodys_placeholders(tmp_path: Path) -> None:
+    """The first address of one run is not the first address of the run that asked."""
+    async with house(tmp_path) as h:
+        kept(h)
+        run = await h.ask("hello")
+        claim = await h.taken()
+        await h.ledger.append(run, claim.fence, 2, [Answered(f"It is {ADA}, not <EMAIL_7>")])
+        state = await h.ledger.state(run)
+        assert state.answer is not None
+        assert state.answer.text == "It is <EMAIL_8>, not <EMAIL_7>"
+        vaults = h.ledger.around.vaults
+        assert (await vaults.handed_on(run, state.request, state.answer)).text == f"It is {ADA}, not <EMAIL>"
+        h.clock.advance(LOGS.values_s + 1)
+        assert (await vaults.handed_on(run, state.request, state.answer)).text == "It is <EMAIL>, not <EMAIL>"
+
+
+@pytest.mark.anyio
 async def test_a_forgotten_value_is_not_handed_to_a_tool(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         h.ledger.around.guardrails = LOGS

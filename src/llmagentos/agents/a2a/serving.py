@@ -64,7 +64,7 @@ class RunTasks(RequestHandler):
         with _errors():
             run = await self._begin(params, context)
             if not params.configuration.return_immediately and not run.state.ended:
-                run = await self._door.ended(run.id)
+                run = await self._door.ended(run.id, _identity(context))
         return tasks.task(run)
 
     async def on_message_send_stream(
