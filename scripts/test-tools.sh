@@ -21,35 +21,48 @@ if [ "${need_apt:-yes}" = yes ] && command -v apt-get >/dev/null; then
     echo "note: could not install ${packages[*]}; the tests that need them are skipped" >&2
 fi
 
-# promtool comes inside Debian's prometheus package, which would also start a server: take the one program only.
 tools=.venv/tools
-if ! command -v promtool >/dev/null && [ ! -x "$tools/promtool" ] && command -v dpkg-deb >/dev/null; then
-  mkdir -p "$tools/unpacked"
-  (cd "$tools" && apt-get -qq download prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb unpacked &&
-    mv unpacked/usr/bin/promtool promtool) || echo "note: promtool could not be had; its tests are skipped" >&2
-  rm -rf "$tools/unpacked" "$tools"/prometheus_*.deb
-fi
+
+# promtool comes inside Debian's prometheus package, which would also start a server: take the one program only.
+promtool() {
+  if ! type -P promtool >/dev/null && [ ! -x "$tools/promtool" ] && command -v dpkg-deb >/dev/null; then
+    mkdir -p "$tools/unpacked"
+    (cd "$tools" && apt-get -qq download prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb unpacked &&
+      mv unpacked/usr/bin/promtool promtool) || echo "note: promtool could not be had; its tests are skipped" >&2
+    rm -rf "$tools/unpacked" "$tools"/prometheus_*.deb
+  fi
+}
 
 # torch and transformers for the engine of that name: only where pip gets torch's CPU build (190 MB), which is in the
 # lock; the one with CUDA would bring several GB.
-python=.venv/bin/python
-if [ -x "$python" ] && ! "$python" -c 'import torch, transformers' >/dev/null 2>&1; then
-  wanted=$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-transformers.lock)
-  found=$("$python" -m pip install --quiet --dry-run --ignore-installed --no-deps --report - "$wanted" 2>/dev/null |
-    "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' 2>/dev/null)
-  case "$found" in
-  *+cpu* | *%2Bcpu* | *macosx*)
-    echo "Installing $wanted (CPU) and transformers for the tests ..." >&2
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-      -r requirements-transformers.lock || echo "note: torch could not be installed; its tests are skipped" >&2
-    ;;
-  *) echo "note: pip offers no CPU build of $wanted here; the tests of the engine transformers are skipped" >&2 ;;
-  esac
-fi
+torch() {
+  python=.venv/bin/python
+  if [ -x "$python" ] && ! "$python" -c 'import torch, transformers' >/dev/null 2>&1; then
+    wanted=$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-transformers.lock)
+    found=$("$python" -m pip install --quiet --dry-run --ignore-installed --no-deps --report - "$wanted" 2>/dev/null |
+      "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])' 2>/dev/null)
+    case "$found" in
+    *+cpu* | *%2Bcpu* | *macosx*)
+      echo "Installing $wanted (CPU) and transformers for the tests ..." >&2
+      "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+        -r requirements-transformers.lock || echo "note: torch could not be installed; its tests are skipped" >&2
+      ;;
+    *) echo "note: pip offers no CPU build of $wanted here; the tests of the engine transformers are skipped" >&2 ;;
+    esac
+  fi
+}
 
 # Salt pins old releases of what others need: it gets an environment of its own.
-if ! command -v salt-call >/dev/null && [ ! -x "$tools/salt/bin/salt-call" ]; then
-  (python3.11 -m venv "$tools/salt" && "$tools/salt/bin/pip" -q install 'setuptools<81' salt) >/dev/null 2>&1 ||
-    { rm -rf "$tools/salt"; echo "note: salt could not be installed; its tests are skipped" >&2; }
-fi
+salt() {
+  if ! command -v salt-call >/dev/null && [ ! -x "$tools/salt/bin/salt-call" ]; then
+    (python3.11 -m venv "$tools/salt" && "$tools/salt/bin/pip" -q install 'setuptools<81' salt) >/dev/null 2>&1 ||
+      { rm -rf "$tools/salt"; echo "note: salt could not be installed; its tests are skipped" >&2; }
+  fi
+}
+
+# Beside each other: most of it is waiting for downloads.
+promtool &
+torch &
+salt &
+wait
 exit 0
