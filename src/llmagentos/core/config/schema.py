@@ -178,8 +178,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     tools: Annotated[
         Literal["native", "schema"],
         Meta(
-            description="How agents with `tools_by: auto` have this model ask for tools: native (tool calls of OpenAI's "
-            "API), or schema (a JSON object in `response_format`) where the endpoint has no tool calls"
+            description="How agents with `tools_by: auto` have this model ask for tools: native (tool calls of the "
+            "OpenAI API), or schema (a JSON object in `response_format`) where the endpoint has no tool calls"
         ),
     ] = "native"
     context: Annotated[
