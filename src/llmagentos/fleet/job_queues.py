@@ -8,7 +8,8 @@ out as new. Another attempt of a job is one that ended first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,7 +21,6 @@ from llmagentos.api.jobs import (
     EventGap,
     Finish,
     Inventory,
-    Job,
     JobEvent,
     LogLine,
     NodeJob,
@@ -34,20 +34,30 @@ from llmagentos.core.events import Hub
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.kernel.leases import LeaseTable
+from llmagentos.storage.gathering import Gathered
+from llmagentos.storage.host_changes import HostStep, HostWish
 from llmagentos.storage.job_changes import Changes, Seen
-from llmagentos.storage.job_tables import HostRow
+from llmagentos.storage.job_tables import HostRow, JobRow
 from llmagentos.storage.jobs import JobRecords
 
 LEASE_S = 30.0
 MAX_EVENTS_PER_HOST = 50_000
 """Further ones of an attempt on a node are left out of the job, but for the recap; a line says so."""
 MAX_BACKOFF_S = 86_400.0
+KEPT_JOBS = 32
+"""Jobs whose inventory is kept in memory for their nodes."""
 
 _log = log.get(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    row: JobRow
+    inventory: Inventory
+
+
 class NodeQueues:
-    """All nodes' queues. `is_open` says whether a node takes new jobs."""
+    """All nodes' queues. `closed` says which of some nodes take no new jobs."""
 
     def __init__(
         self,
@@ -56,14 +66,18 @@ class NodeQueues:
         hub: Hub,
         clock: Clock,
         *,
-        is_open: Callable[[str], Awaitable[bool]],
+        closed: Callable[[Sequence[str]], Awaitable[Collection[str]]],
     ) -> None:
         self._records = records
         self._writer = writer
         self._hub = hub
         self._clock = clock
-        self._is_open = is_open
+        self._closed = closed
         self._leases = LeaseTable(clock, LEASE_S)
+        self._head = Gathered(self._heads)
+        self._at_work = Gathered(self._working)
+        self._jobs: dict[int, _Kept] = {}
+        self._reading: dict[str, str] = {}  # by node the bundle of the job that it holds
 
     async def start(self) -> None:
         """Take up the leases that storage remembers: each lives for one full term from now."""
@@ -88,157 +102,130 @@ class NodeQueues:
                     return Claimed(None, LEASE_S)
 
     async def _take(self, node: str) -> NodeJob | None:
-        while queue := await self._records.queue(node):
-            first = queue[0]
-            if first.state not in WORKING and not await self._is_open(node):
-                return None
+        while (first := await self._head(node)) is not None:
+            kept = await self._kept(first.job)
+            if kept.inventory.span is not None and first.state not in WORKING:
+                await self._records.shares.begin(first.job)
             self._leases.advance(first.fence)  # another server on the same database may have given it
             lease = self._leases.grant(_key(first.job, node), node)
 
-            def decide(seen: Seen, token: int = lease.token) -> Changes:
-                host = mine(seen.hosts, node)
+            def decide(_: JobRow, host: HostRow, token: int = lease.token) -> HostStep:
                 started = host.started if host.started is not None else self._clock.time()
-                changes = Changes({node: {"state": step(host.state, "claim"), "fence": token, "started": started}})
-                if host.state == "queued" and host.attempt > 1:
-                    changes.lines.append((node, f"attempt {host.attempt} begins"))
-                return changes
+                values = {"state": step(host.state, "claim"), "fence": token, "started": started}
+                again = host.state == "queued" and host.attempt > 1
+                return HostStep(values, lines=[f"attempt {host.attempt} begins"] if again else [])
 
             try:
                 with tracing.span("claim job", llmagentos__job=first.job, llmagentos__node=node):
-                    job = await self._writer.change(first.job, f"node:{node}", decide)
+                    done = await self._writer.change_on(HostWish(first.job, node, f"node:{node}", decide))
             except WrongState:  # cancelled between the two steps: look again
                 self._leases.release(lease.key, lease.token)
                 continue
             with log.bind(job_id=str(first.job), node=node):
                 _log.info("job claimed", fence=lease.token, resumed=first.state != "queued", attempt=first.attempt)
-            return await self._node_job(job, first, lease.token)
+            self._reading[node] = kept.row.spec.bundle
+            return _node_job(kept, done.host, lease.token, before=first)
         return None
 
-    async def _first(self, queue: Sequence[HostRow]) -> HostRow:
-        """A job whose plays span nodes and that has begun elsewhere goes before others: its nodes wait for this one.
+    async def _heads(self, nodes: Sequence[str]) -> list[HostRow | None]:
+        heads = await self._records.heads(nodes)
+        idle = [node for node, first in heads.items() if first.state not in WORKING]
+        closed = await self._closed(idle) if idle else ()
+        return [None if node in closed else heads.get(node) for node in nodes]
 
-        The one that began first on any node counts first, on every node: so no two jobs wait for each other.
-        """
-        first = queue[0]
-        if first.state in WORKING:
-            return first
-        if len(queue) > 1 and (begun := await self._records.shares.begun([host.job for host in queue])) is not None:
-            first = next(host for host in queue if host.job == begun)
-        if (await self._records.inventory(first.job)).span is not None:
-            await self._records.shares.begin(first.job)
-        return first
+    async def _kept(self, job: int) -> _Kept:
+        """What does not change of a job, with its secrets; its nodes ask for it one after the other."""
+        found = self._jobs.get(job)
+        if found is None:
+            row = await self._records.find(job)
+            assert row is not None
+            found = self._jobs[job] = _Kept(row, await self._records.inventory(job))
+            if len(self._jobs) > KEPT_JOBS:
+                del self._jobs[next(iter(self._jobs))]
+        return found
 
     def check(self, node: str, job: int, fence: int) -> None:
         """Raise `LeaseLost` unless the node holds the job with this token."""
         self._leases.check(_key(job, node), fence)
 
-    async def _node_job(self, job: Job, before: HostRow, fence: int) -> NodeJob:
-        row = await self._records.find(before.job)
-        assert row is not None
-        spec = row.spec  # with its secrets, which `job` does not tell
-        now = next(host.state for host in job.hosts if host.node == before.node)
-        return NodeJob(
-            job=row.id,
-            fence=fence,
-            host=before.node,
-            bundle=spec.bundle,
-            playbook=spec.playbook,
-            inventory=await self._inventory(row.id, before.node),
-            resumed=before.state != "queued",
-            next_seq=before.next_seq,
-            cancel=now == "cancelling",
-            local=row.local,
-            extra_vars=spec.extra_vars,
-            check=spec.check,
-            diff=spec.diff,
-            tags=spec.tags,
-            skip_tags=spec.skip_tags,
-            verbosity=spec.verbosity,
-            start_at_task=spec.start_at_task,
-            kind=spec.kind,
-            timeout_s=spec.timeout_s,
-            attempt=before.attempt,
-        )
-
-    async def _inventory(self, job: int, node: str) -> Inventory:
-        found = await self._records.inventory(job)
-        mine = {name: boxes for name, boxes in found.sealed.items() if name == node}
-        return msgspec.structs.replace(found, sealed=mine)
-
     async def renew(self, node: str, job: int, fence: int) -> Ack:
         """Keep a job. Raises `LeaseLost` when it has to be claimed again."""
         self._leases.renew(_key(job, node), fence)
-        return await self._ack(node, job)
+        return _ack(await self._at_work((job, node)))
 
     async def append(self, node: str, job: int, fence: int, events: Sequence[JobEvent]) -> Ack:
         """Append events; those known already are skipped. Raises `LeaseLost`, or `EventGap` when some are missing."""
         self._leases.renew(_key(job, node), fence)
         shortened = [fit(event) for event in events]
-        _, records = await self._records.log.append(job, node, lambda host: _new(host, shortened))
-        for record in records:
-            self._hub.publish(f"job:{job}", record)
+
+        def decide(_: JobRow, host: HostRow) -> HostStep:
+            self._leases.check(_key(job, node), fence)
+            next_seq, kept = _new(host, shortened)
+            return HostStep({"next_seq": next_seq} if next_seq != host.next_seq else {}, kept)
+
+        done = await self._writer.change_on(HostWish(job, node, f"node:{node}", decide))
+        for record in done.records:
             if isinstance(record.event, TaskResult):
                 metrics.TASK_RESULTS.labels(record.event.status).inc()
-        return await self._ack(node, job)
+        return _ack(done.host)
 
-    async def _ack(self, node: str, job: int) -> Ack:
-        host = await self._host(node, job)
-        return Ack(host.next_seq, host.state == "cancelling", LEASE_S)
-
-    async def _host(self, node: str, job: int) -> HostRow:
-        host = await self._records.host(job, node)
-        if host is None:
-            raise _not_here(node)
-        return host
+    async def _working(self, held: Sequence[tuple[int, str]]) -> list[HostRow | Exception]:
+        found = await self._records.working(sorted({node for _, node in held}))
+        return [found.get(each) or WrongState(f"job {each[0]} has ended on node {each[1]!r}") for each in held]
 
     async def finish(self, node: str, job: int, end: Finish) -> None:
         """The job ended on this node. Said again with the same token it changes nothing."""
-        host = await self._host(node, job)
-        if host.fence == end.fence and host.state not in WORKING:
-            return
-        self._leases.check(_key(job, node), end.fence)
 
-        def decide(seen: Seen) -> Changes:
-            current = mine(seen.hosts, node)
-            if (again := self._again(seen, current, end)) is not None:
+        def decide(row: JobRow, host: HostRow) -> HostStep:
+            if host.fence == end.fence and host.state not in WORKING:
+                return HostStep()
+            self._leases.check(_key(job, node), end.fence)
+            if (again := self._again(row, host, end)) is not None:
                 return again
             recap = msgspec.json.encode(end.recap).decode() if end.recap else None
-            status = "failed" if current.expired and end.status == "cancelled" else end.status
-            after = step(current.state, status)
-            stopped = after == "cancelled" or current.expired
-            message = (current.message if stopped else None) or end.message
-            return Changes({node: self._writer.entering(after, message=message, exit_code=end.exit_code, recap=recap)})
+            status = "failed" if host.expired and end.status == "cancelled" else end.status
+            after = step(host.state, status)
+            stopped = after == "cancelled" or host.expired
+            message = (host.message if stopped else None) or end.message
+            return HostStep(self._writer.entering(after, message=message, exit_code=end.exit_code, recap=recap))
 
         with (
             tracing.span("finish job", llmagentos__job=job, llmagentos__node=node, llmagentos__status=end.status),
             log.bind(job_id=str(job), node=node),
         ):
-            changed = await self._writer.change(job, f"node:{node}", decide)
-            if changed.summary.ended is not None:
+            done = await self._writer.change_on(HostWish(job, node, f"node:{node}", decide))
+            if not done.changed:
+                return
+            if done.ended:
+                self._jobs.pop(job, None)
                 await self._records.shares.forget(job)
             _log.info("job ended on node", status=end.status, exit_code=end.exit_code)
+        self._reading.pop(node, None)
         self._leases.release(_key(job, node), end.fence)
         self._hub.publish(f"queue:{node}", job)
 
-    def _again(self, seen: Seen, host: HostRow, end: Finish) -> Changes | None:
+    def _again(self, row: JobRow, host: HostRow, end: Finish) -> HostStep | None:
         """The change to another attempt; None when this end is one for good."""
-        rule = seen.row.spec.retries
+        rule = row.spec.retries
         if rule is None or end.status not in rule.on or host.attempt > rule.max or host.state != "running":
             return None
         wait = min(MAX_BACKOFF_S, rule.backoff_s * 2 ** (host.attempt - 1))
         why = f": {end.message}" if end.message else f" with exit code {end.exit_code}"
         text = f"attempt {host.attempt} {end.status}{why}; attempt {host.attempt + 1} of {rule.max + 1} in {wait:g} s"
         values: dict[str, Any] = {
+            "state": step(host.state, "retry"),
             "message": text[:4096],
             "attempt": host.attempt + 1,
             "not_before": self._clock.time() + wait,
             "next_seq": 1,
             "started": None,
         }
-        return Changes({host.node: {"state": step(host.state, "retry"), **values}}, lines=[(host.node, text[:4096])])
+        return HostStep(values, lines=[text[:4096]])
 
     async def may_read(self, node: str, digest: str) -> bool:
         """Whether a job in the node's queue needs this bundle."""
+        if self._reading.get(node) == digest:
+            return True
         for host in await self._records.queue(node):
             row = await self._records.find(host.job)
             if row is not None and row.spec.bundle == digest:
@@ -247,6 +234,7 @@ class NodeQueues:
 
     async def drop_node(self, node: str) -> None:
         """End everything in the queue of a node that was removed."""
+        self._reading.pop(node, None)
         for host in await self._records.queue(node, held=True):
 
             def decide(seen: Seen) -> Changes:
@@ -282,6 +270,37 @@ def mine(hosts: list[HostRow], node: str) -> HostRow:
         if host.node == node:
             return host
     raise _not_here(node)
+
+
+def _ack(host: HostRow) -> Ack:
+    return Ack(host.next_seq, host.state == "cancelling", LEASE_S)
+
+
+def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> NodeJob:
+    spec = kept.row.spec
+    mine = {name: boxes for name, boxes in kept.inventory.sealed.items() if name == now.node}
+    return NodeJob(
+        job=now.job,
+        fence=fence,
+        host=now.node,
+        bundle=spec.bundle,
+        playbook=spec.playbook,
+        inventory=msgspec.structs.replace(kept.inventory, sealed=mine),
+        resumed=before.state != "queued",
+        next_seq=now.next_seq,
+        cancel=now.state == "cancelling",
+        local=kept.row.local,
+        extra_vars=spec.extra_vars,
+        check=spec.check,
+        diff=spec.diff,
+        tags=spec.tags,
+        skip_tags=spec.skip_tags,
+        verbosity=spec.verbosity,
+        start_at_task=spec.start_at_task,
+        kind=spec.kind,
+        timeout_s=spec.timeout_s,
+        attempt=now.attempt,
+    )
 
 
 def _not_here(node: str) -> NotFound:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from llmagentos.api.job_control import Batch
-from llmagentos.api.jobs import Job, JobHost, JobSummary
+from llmagentos.api.jobs import HostState, Job, JobHost, JobSummary
 from llmagentos.fleet.job_states import ENDS, exit_code, overall
 from llmagentos.kernel.rollout import ENDS as BATCH_ENDS
 from llmagentos.storage.job_changes import Conclusion, Seen, masked
@@ -30,6 +30,12 @@ def conclude(seen: Seen) -> Conclusion:
     if any(batch.state == "failed" for batch in seen.batches):
         return Conclusion("failed", max(FAILED, exit_code(states) or 0))
     return Conclusion(state, exit_code(states))
+
+
+def folded(states: Iterable[HostState]) -> Conclusion:
+    """The state of a job that nothing but its queues decides on."""
+    found = list(states)
+    return Conclusion(overall(found), exit_code(found))
 
 
 def summary(row: JobRow, hosts: list[HostRow]) -> JobSummary:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmagentos.api.jobs import HostState, Job
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
+from llmagentos.core.errors import NotFound
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_news import SMALL, Announcer, JobNews
 from llmagentos.fleet.job_states import ENDS
-from llmagentos.fleet.job_views import conclude, whole
-from llmagentos.storage.job_changes import Changes, Seen
+from llmagentos.fleet.job_views import conclude, folded, whole
+from llmagentos.storage.gathering import Gathered
+from llmagentos.storage.host_changes import DrivenJob, HostChanged, HostStep, HostWish
+from llmagentos.storage.job_changes import Changed, Changes, Seen
+from llmagentos.storage.job_tables import HostRow, JobRow
 from llmagentos.storage.jobs import JobRecords
 
 Decide = Callable[[Seen], Changes]
@@ -27,9 +32,14 @@ class JobWriter:
         self._hub = hub
         self._clock = clock
         self._away = away
+        self.announcer = Announcer(hub)
+        self._on_node = Gathered(self._together)
 
     async def change(self, job: int, by: str, decide: Decide) -> Job:
         """What `decide` makes of the job as it stands; raises what it raises, and then nothing has changed."""
+        return whole((await self._change(job, by, decide)).seen, {}, self._away)
+
+    async def _change(self, job: int, by: str, decide: Decide) -> Changed:
         made: list[Changes] = []
 
         def keep(seen: Seen) -> Changes:
@@ -37,21 +47,52 @@ class JobWriter:
             return made[-1]
 
         done = await self._records.changes.change(job, by, keep, conclude)
-        row = done.seen.row
-        changed = whole(done.seen, {}, self._away)
         for record in done.records:
             self._hub.publish(f"job:{job}", record)
-        for node, values in made[-1].hosts.items():
-            if values.get("state") == "queued":
-                self._hub.publish(f"queue:{node}", job)
-        self._hub.publish("jobs", changed.summary)
-        self._hub.publish(f"job:{job}", changed)
-        if done.ended and row.ended is not None:
+        queued = [node for node, values in made[-1].hosts.items() if values.get("state") == "queued"]
+        self.announcer.wake(queued, job)
+        self._tell(done.seen.row, now=True, ended=done.ended)
+        return done
+
+    async def change_on(self, wish: HostWish) -> HostChanged:
+        """What `wish` wants, in a transaction with what other nodes want now. Raises what it raises."""
+        try:
+            done = await self._on_node(wish)
+        except DrivenJob:
+            return await self._the_long_way(wish)
+        for record in done.records:
+            self._hub.publish(f"job:{wish.job}", record)
+        if (done.before.state, done.before.attempt) != (done.host.state, done.host.attempt):
+            self._tell(done.row, now=done.nodes <= SMALL, ended=done.ended)
+        return done
+
+    async def _together(self, wishes: Sequence[HostWish]) -> list[HostChanged | Exception]:
+        return await self._records.host_changes.change(wishes, folded)
+
+    async def _the_long_way(self, wish: HostWish) -> HostChanged:
+        found: list[tuple[HostRow, HostStep]] = []
+
+        def decide(seen: Seen) -> Changes:
+            host = next((host for host in seen.hosts if host.node == wish.node), None)
+            if host is None:
+                raise NotFound(f"this job is not for node {wish.node!r}")
+            found.append((host, wish.decide(seen.row, host)))
+            step = found[-1][1]
+            lines = [(wish.node, line) for line in step.lines]
+            return Changes({wish.node: dict(step.values)} if step.values else {}, lines=lines)
+
+        done = await self._change(wish.job, wish.by, decide)
+        before, step = found[-1]
+        host = next(host for host in done.seen.hosts if host.node == wish.node)
+        return HostChanged(done.seen.row, len(done.seen.hosts), before, host, bool(step), done.ended, done.records)
+
+    def _tell(self, row: JobRow, *, now: bool, ended: bool) -> None:
+        self.announcer.tell(JobNews(row.id, row.state, ended), now=now)
+        if ended and row.ended is not None:
             metrics.JOBS_ENDED.labels(row.state).inc()
             metrics.JOB_DURATION.observe(row.ended - row.created)
-            with log.bind(job_id=str(job)):
+            with log.bind(job_id=str(row.id)):
                 _log.info("job ended", state=row.state, exit_code=row.exit_code)
-        return changed
 
     def entering(self, state: HostState, **values: Any) -> dict[str, Any]:
         """The values of a host that comes into `state`."""

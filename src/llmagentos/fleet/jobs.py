@@ -23,6 +23,7 @@ from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, 
 from llmagentos.core.events import Hub
 from llmagentos.fleet.job_checks import Wanted, check
 from llmagentos.fleet.job_gates import skipped
+from llmagentos.fleet.job_news import JobNews
 from llmagentos.fleet.job_queues import NodeQueues
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_views import summary, whole
@@ -65,15 +66,15 @@ async def _none(_: str) -> list[str]:
     return []
 
 
-async def _always(_: str) -> bool:
-    return True
+async def _nobody(_: Sequence[str]) -> Collection[str]:
+    return ()
 
 
 class Jobs:
     """All jobs.
 
-    `nodes` names the nodes there are, `away` says whether one is not answering, `is_open` whether it takes new
-    jobs; `windows` are the ones that are known.
+    `nodes` names the nodes there are, `away` says whether one is not answering, `closed` which of
+    some take no new jobs; `windows` are the ones that are known.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Jobs:
         *,
         nodes: Callable[[], Awaitable[Sequence[str]]],
         away: Callable[[str], bool],
-        is_open: Callable[[str], Awaitable[bool]] = _always,
+        closed: Callable[[Sequence[str]], Awaitable[Collection[str]]] = _nobody,
         windows: Collection[str] = (),
         certificates: Certificates = _none,
     ) -> None:
@@ -98,7 +99,7 @@ class Jobs:
         self._windows = windows
         self._clock = clock
         self.writer = JobWriter(records, hub, clock, away=away)
-        self.queues = NodeQueues(records, self.writer, hub, clock, is_open=is_open)
+        self.queues = NodeQueues(records, self.writer, hub, clock, closed=closed)
 
     async def start(self) -> None:
         """Take up what storage remembers."""
@@ -182,13 +183,12 @@ class Jobs:
         return inventory
 
     async def _made(self, row: JobRow, new: NewJob) -> Job:
-        if not new.driven:
-            for node in new.nodes:
-                self._hub.publish(f"queue:{node}", row.id)
         with log.bind(job_id=str(row.id)):
             _log.info("job queued", playbook=row.name, nodes=len(new.nodes), by=row.created_by, state=row.state)
         job = await self.show(row.id)
-        self._hub.publish("jobs", job.summary)
+        self.writer.announcer.tell(JobNews(row.id, row.state), now=True)
+        if not new.driven:
+            self.writer.announcer.wake(new.nodes, row.id)
         return job
 
     async def _known(self, spec: JobSpec, by: str, request: str | None) -> Job | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from llmagentos.api.nodes import (
     AWAY_S,
@@ -26,6 +26,7 @@ from llmagentos.fleet.availability import Change, step
 from llmagentos.fleet.enrolment import Enrolment, removed
 from llmagentos.fleet.playbooks.machines import Machines
 from llmagentos.fleet.presence import Presence
+from llmagentos.storage.gathering import Gathered
 from llmagentos.storage.nodes import NodeRecord, NodeRecords
 
 MAX_LABELS = 64
@@ -56,6 +57,7 @@ class Nodes:
         self._hub = hub
         self._clock = clock
         self._busy = busy
+        self._beat = Gathered(records.beats)
 
     async def start(self) -> None:
         """Take up what storage remembers of who was there."""
@@ -70,7 +72,7 @@ class Nodes:
 
     async def beat(self, name: str, heartbeat: Heartbeat) -> Beat:
         """A sign of life."""
-        record = await self._records.beat(name, heartbeat)
+        record = await self._beat((name, heartbeat))
         if record is None:
             raise removed(name)
         back = self._presence.away(name)
@@ -180,10 +182,9 @@ class Nodes:
         if after == "open":
             self._hub.publish(f"queue:{record.name}", 0)  # what waited for it
 
-    async def is_open(self, name: str) -> bool:
-        """Whether the node gets new jobs."""
-        record = await self._records.find(name)
-        return record is None or record.availability == "open"
+    async def not_open(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that get no new jobs."""
+        return await self._records.not_open(names)
 
     async def closed(self) -> dict[str, Availability]:
         """The nodes that get no new jobs, and how they are."""

@@ -22,6 +22,7 @@ from llmagentos.storage.job_tables import (
     EVENTS,
     HISTORY,
     HOSTS,
+    JOB_COLUMNS,
     JOBS,
     LOCKS,
     HostRow,
@@ -103,7 +104,8 @@ class JobChanges:
             wanted = decide(before)
             records = await self._make(connection, before, wanted)
             after = await self._seen(connection, job) if wanted else before
-            values = self._concluded(before.row, after, conclude(after))
+            begun = min((host.started for host in after.hosts if host.started is not None), default=None)
+            values = concluded(after.row, begun, conclude(after), self._clock.time())
             if values:
                 await connection.execute(update(JOBS).where(JOBS.c.id == job).values(**values))
                 after = Seen(await self._row(connection, job), after.hosts, after.batches, after.holder)
@@ -118,7 +120,7 @@ class JobChanges:
             return await self._seen(connection, job)
 
     async def _row(self, connection: AsyncConnection, job: int, *, lock: bool = False) -> JobRow:
-        query = select(JOBS).where(JOBS.c.id == job)
+        query = select(*JOB_COLUMNS).where(JOBS.c.id == job)
         return job_row((await connection.execute(query.with_for_update() if lock else query)).one())
 
     async def _seen(self, connection: AsyncConnection, job: int, *, lock: bool = False) -> Seen:
@@ -168,22 +170,6 @@ class JobChanges:
         if done.rowcount != 1:
             raise LockTaken(f"the lock {row.spec.lock!r} was taken by another job")
 
-    def _concluded(self, before: JobRow, after: Seen, found: Conclusion) -> dict[str, Any]:
-        row = after.row
-        values: dict[str, Any] = {}
-        if found.state != row.state:
-            values["state"] = found.state
-        if row.started is None and any(host.started is not None for host in after.hosts):
-            values["started"] = min(host.started for host in after.hosts if host.started is not None)
-        if found.state in ENDED and before.ended is None:
-            values |= {"ended": self._clock.time(), "exit_code": found.exit_code, "waiting": None}
-            values["started"] = row.started or values.get("started") or self._clock.time()
-            if found.message is not None:
-                values["message"] = found.message
-            if row.spec.secrets:
-                values["spec"] = to_json(masked(row.spec))
-        return values
-
     async def _note(self, connection: AsyncConnection, before: Seen, after: Seen, by: str) -> None:
         now = self._clock.time()
         lines = [
@@ -206,6 +192,23 @@ class JobChanges:
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [JobChange(**{name: value for name, value in row.items() if name != "job"}) for row in rows]
+
+
+def concluded(row: JobRow, begun: float | None, found: Conclusion, now: float) -> dict[str, Any]:
+    """New values of a job whose nodes came to `found`, and the first of which began at `begun`."""
+    values: dict[str, Any] = {}
+    if found.state != row.state:
+        values["state"] = found.state
+    if row.started is None and begun is not None:
+        values["started"] = begun
+    if found.state in ENDED and row.ended is None:
+        values |= {"ended": now, "exit_code": found.exit_code, "waiting": None}
+        values["started"] = row.started or values.get("started") or now
+        if found.message is not None:
+            values["message"] = found.message
+        if row.spec.secrets:
+            values["spec"] = to_json(masked(row.spec))
+    return values
 
 
 def masked(spec: Any) -> Any:

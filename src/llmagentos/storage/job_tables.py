@@ -52,6 +52,9 @@ JOBS = Table(
     sqlite_autoincrement=True,
 )
 
+JOB_COLUMNS = tuple(column for column in JOBS.c if column is not JOBS.c.inventory)
+"""What `JobRow` has: inventories of a thousand hosts are read only where they are needed."""
+
 HOSTS = Table(
     "job_hosts",
     METADATA,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Select, case, delete, func, insert, select
+from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,7 @@ from llmagentos.api.jobs import Inventory, JobSpec, JobState
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict
 from llmagentos.storage.database import Database
+from llmagentos.storage.host_changes import HostChanges
 from llmagentos.storage.job_changes import JobChanges
 from llmagentos.storage.job_events import JobEvents
 from llmagentos.storage.job_tables import (
@@ -27,6 +28,7 @@ from llmagentos.storage.job_tables import (
     ENDED,
     HISTORY,
     HOSTS,
+    JOB_COLUMNS,
     JOBS,
     OPEN,
     HostRow,
@@ -36,7 +38,7 @@ from llmagentos.storage.job_tables import (
     job_row,
     to_json,
 )
-from llmagentos.storage.shares import ShareRecords
+from llmagentos.storage.shares import SPANS, ShareRecords
 
 _WORKING = ("running", "cancelling")
 
@@ -72,6 +74,7 @@ class JobRecords:
         self._database = database
         self._clock = clock
         self.changes = JobChanges(database, clock)
+        self.host_changes = HostChanges(database, clock)
         self.log = JobEvents(database)
         self.shares = ShareRecords(database, clock)
 
@@ -117,7 +120,7 @@ class JobRecords:
         await self._create_hosts(connection, job, new)
         line = {"at": now, "by": new.by, "what": "job", "after": state, "attempt": 1, "message": new.origin}
         await connection.execute(insert(HISTORY).values(job=job, id=1, **line))
-        return job_row((await connection.execute(select(JOBS).where(JOBS.c.id == job))).one())
+        return job_row((await connection.execute(select(*JOB_COLUMNS).where(JOBS.c.id == job))).one())
 
     async def _create_hosts(self, connection: AsyncConnection, job: int, new: NewJob) -> None:
         batch_of = {node: number for number, nodes in enumerate(new.batches, 1) for node in nodes}
@@ -137,11 +140,11 @@ class JobRecords:
 
     async def find(self, job: int) -> JobRow | None:
         """One job."""
-        return await self._one(select(JOBS).where(JOBS.c.id == job))
+        return await self._one(select(*JOB_COLUMNS).where(JOBS.c.id == job))
 
     async def by_key(self, by: str, key: str) -> JobRow | None:
         """The job that `by` asked for with the idempotency key `key`."""
-        return await self._one(select(JOBS).where(JOBS.c.created_by == by, JOBS.c.key == key))
+        return await self._one(select(*JOB_COLUMNS).where(JOBS.c.created_by == by, JOBS.c.key == key))
 
     async def _one(self, query: Select[tuple[object, ...]]) -> JobRow | None:
         async with self._database.read() as connection:
@@ -156,7 +159,7 @@ class JobRecords:
 
     async def listing(self, *, limit: int, before: int | None = None, node: str | None = None) -> list[JobRow]:
         """Jobs, newest first."""
-        query = select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
+        query = select(*JOB_COLUMNS).order_by(JOBS.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(JOBS.c.id < before)
         if node is not None:
@@ -166,12 +169,14 @@ class JobRecords:
     async def driven(self, *, limit: int) -> list[JobRow]:
         """Jobs that something more than their queues decides on, in the order in which they may take a lock."""
         open_ = JOBS.c.state.in_(("waiting", "queued", "running"))
-        query = select(JOBS).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(limit)
+        query = (
+            select(*JOB_COLUMNS).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(limit)
+        )
         return await self._several(query)
 
     async def children(self, parent: int) -> list[JobRow]:
         """The jobs that check a job's batches or roll it back."""
-        return await self._several(select(JOBS).where(JOBS.c.parent == parent).order_by(JOBS.c.id))
+        return await self._several(select(*JOB_COLUMNS).where(JOBS.c.parent == parent).order_by(JOBS.c.id))
 
     async def _several(self, query: Select[tuple[object, ...]]) -> list[JobRow]:
         async with self._database.read() as connection:
@@ -204,6 +209,29 @@ class JobRecords:
         query = _in_order(select(HOSTS).where(HOSTS.c.node == node, HOSTS.c.state.in_(states)))
         async with self._database.read() as connection:
             return [host_row(row) for row in await connection.execute(query)]
+
+    async def heads(self, nodes: Sequence[str]) -> dict[str, HostRow]:
+        """What each of `nodes` has to do first: the job it works on, then one whose plays span nodes and have begun.
+
+        Its other nodes wait for that one. The one that began first on any node counts first, on every node: so no
+        two jobs wait for each other.
+        """
+        mine = HOSTS.c.node.in_(nodes) & HOSTS.c.state.in_(OPEN)
+        place = func.row_number().over(partition_by=HOSTS.c.node, order_by=_order()).label("place")
+        ranked = select(HOSTS, place).where(mine).subquery()
+        spanning = select(HOSTS).join(SPANS, SPANS.c.job == HOSTS.c.job).where(mine)
+        begun = spanning.order_by(SPANS.c.begun, SPANS.c.job)
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(ranked).where(ranked.c.place == 1))
+            found = {row.node: host_row(row) for row in rows}
+            spans = {row.node: host_row(row) for row in reversed((await connection.execute(begun)).all())}
+        return found | {node: host for node, host in spans.items() if found[node].state not in _WORKING}
+
+    async def working(self, nodes: Sequence[str]) -> dict[tuple[int, str], HostRow]:
+        """What `nodes` work on."""
+        query = select(HOSTS).where(HOSTS.c.node.in_(nodes), HOSTS.c.state.in_(_WORKING))
+        async with self._database.read() as connection:
+            return {(row.job, row.node): host_row(row) for row in await connection.execute(query)}
 
     async def queues(self) -> dict[str, list[HostRow]]:
         """The queue of every node that has one, in order."""
@@ -242,5 +270,8 @@ class JobRecords:
 
 
 def _in_order(query: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
-    first = case((HOSTS.c.state.in_(_WORKING), 0), else_=1)
-    return query.order_by(first, HOSTS.c.priority.desc(), HOSTS.c.job)
+    return query.order_by(*_order())
+
+
+def _order() -> tuple[ColumnElement[object], ...]:
+    return case((HOSTS.c.state.in_(_WORKING), 0), else_=1), HOSTS.c.priority.desc(), HOSTS.c.job

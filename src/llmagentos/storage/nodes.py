@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Float, String, Table, Text, delete, insert, select, update
+from sqlalchemy import BigInteger, Column, Float, String, Table, Text, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
@@ -103,20 +103,32 @@ class NodeRecords:
         """Replace a node's facts; whether there is such a node."""
         return await self._update(name, facts=msgspec.json.encode(facts).decode())
 
-    async def beat(self, name: str, heartbeat: Heartbeat) -> NodeRecord | None:
-        """Keep a sign of life; the node as it is then, None when there is no such node."""
+    async def beats(self, beats: Sequence[tuple[str, Heartbeat]]) -> list[NodeRecord | None]:
+        """Keep signs of life; each node as it is then, None where there is no such node."""
         now = self._clock.time()
-        values = {
-            "seen": now,
-            "heartbeat": msgspec.json.encode(heartbeat).decode(),
-            "clock_offset": heartbeat.time - now if heartbeat.time else 0.0,
-        }
         async with self._database.write() as connection:
-            done = await connection.execute(update(NODES).where(NODES.c.name == name).values(**values))
-            if done.rowcount != 1:
-                return None
-            row = (await connection.execute(select(NODES).where(NODES.c.name == name))).one()
-        return _record(row)
+            query = select(NODES).where(NODES.c.name.in_({name for name, _ in beats})).order_by(NODES.c.name)
+            rows = await connection.execute(query.with_for_update())
+            found = {row.name: _record(row) for row in rows}
+            for name, heartbeat in beats:
+                if name in found:
+                    offset = heartbeat.time - now if heartbeat.time else 0.0
+                    found[name] = replace(found[name], seen=now, heartbeat=heartbeat, clock_offset=offset)
+            if found:
+                seen = update(NODES).where(NODES.c.name == bindparam("of")).values(seen=now)
+                seen = seen.values(heartbeat=bindparam("said"), clock_offset=bindparam("offset"))
+                said = [
+                    {"of": name, "said": _json(record.heartbeat), "offset": record.clock_offset}
+                    for name, record in found.items()
+                ]
+                await connection.execute(seen, said)
+        return [found.get(name) for name, _ in beats]
+
+    async def not_open(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that take no new jobs."""
+        query = select(NODES.c.name).where(NODES.c.name.in_(names), NODES.c.availability != "open")
+        async with self._database.read() as connection:
+            return {row.name for row in await connection.execute(query)}
 
     async def rejoin(self, name: str, facts: Facts, *, place: str) -> bool:
         """A node that was revoked joined again: its labels, jobs and grants stay."""

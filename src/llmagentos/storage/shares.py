@@ -70,13 +70,6 @@ class ShareRecords:
             if (await connection.execute(known)).first() is None:
                 await connection.execute(insert(SPANS).values(job=job, begun=self._clock.time()))
 
-    async def begun(self, jobs: Sequence[int]) -> int | None:
-        """Of `jobs`, the one whose plays span nodes and that began first on any."""
-        query = select(SPANS.c.job).where(SPANS.c.job.in_(list(jobs))).order_by(SPANS.c.begun, SPANS.c.job).limit(1)
-        async with self._database.read() as connection:
-            found = (await connection.execute(query)).first()
-        return int(found[0]) if found is not None else None
-
     async def append(self, job: int, node: str, first_seq: int, shares: Sequence[dict[str, Any]]) -> int | None:
         """Keep what is new of a node's shares; its next number. None when the job has ended on that node."""
         async with self._database.write() as connection:

@@ -34,7 +34,7 @@ async def jobs(database_url: str, tmp_path: Path):
     for name in NAMES:
         assert await records.add(name, Facts(name, "0.1"), place="", labels={})
         assert not await records.add(name, Facts(name, "0.1"), place="", labels={})
-        assert await records.beat(name, Heartbeat(load=[1.0]))
+        assert None not in await records.beats([(name, Heartbeat(load=[1.0]))])
     yield Jobs(
         JobRecords(database, clock), Blobs(tmp_path / "blobs"), Hub(), clock, nodes=records.names, away=lambda _: False
     )

@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from llmagentos.api.jobs import Job
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_news import JobNews
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server import sse
 from llmagentos.server.auth import Authenticator
@@ -296,7 +296,7 @@ def _text(item: Any) -> str | None:
 def _done(item: Any) -> bool:
     if isinstance(item, RunEvent):
         return item.type in _ENDS
-    return isinstance(item, Job) and item.summary.ended is not None
+    return isinstance(item, JobNews) and item.ended
 
 
 def _form(body: bytes) -> dict[str, str]:

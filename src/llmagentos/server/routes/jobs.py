@@ -14,6 +14,7 @@ from llmagentos.api.jobs import BundleInfo, Job, JobRecord, JobRequest, JobSpec,
 from llmagentos.api.templates import Launch
 from llmagentos.core.errors import Forbidden, InvalidInput
 from llmagentos.core.events import Hub, Subscription
+from llmagentos.fleet.job_news import JobNews
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.endpoint import Call, Endpoint
@@ -22,7 +23,9 @@ from llmagentos.storage.job_tables import ENDED
 
 PAGE = 1000
 """Events read at once."""
-PACE_S = 0.05
+PACE_S, MOST_PACE_S = 0.05, 2.0
+PACE_OF_NODE_S = 0.0005
+"""A follower reads all nodes of its job at each look: the more they are, the rarer."""
 K = TypeVar("K", JobSpec, Launch)
 
 
@@ -172,15 +175,18 @@ async def _follow(jobs: Jobs, hub: Hub, job: int, after: int) -> AsyncIterator[E
                 yield Event("job", current)
             if current.summary.state in ENDED:
                 return
-            if not await _woken(wakes):
+            if not await _woken(wakes, min(MOST_PACE_S, max(PACE_S, len(current.hosts) * PACE_OF_NODE_S))):
                 return
 
 
-async def _woken(wakes: Subscription) -> bool:
-    """Wait until something changed, and a moment longer: what comes in bursts is read at once. False at the end."""
+async def _woken(wakes: Subscription, pace: float) -> bool:
+    """Wait until something changed, and `pace` longer, but not for more of a job that ended. False at the end."""
+    loop = asyncio.get_running_loop()
     try:
-        await wakes.next()
-        await asyncio.sleep(PACE_S)
+        item = await wakes.next()
+        until = loop.time() + pace
+        while not (isinstance(item, JobNews) and item.ended) and (left := until - loop.time()) > 0:
+            item = await wakes.next(left)
         while True:
             await wakes.next(0)
     except TimeoutError:

@@ -47,7 +47,7 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         base.clock,
         nodes=machines.nodes.known,
         away=machines.presence.away,
-        is_open=machines.nodes.is_open,
+        closed=machines.nodes.not_open,
         windows=windows.names,
         certificates=CertificateRecords(base.database, base.clock).good,
     )
