@@ -110,10 +110,10 @@ class Ledger:
         `run` is its id, for who must find it again; without it a new one.
 
         Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not,
-        `RunEnded` or `RunPaused` when `parent` does not run.
+        `RunEnded` or `RunPaused` when `parent` does not run, `Forbidden` when it acts for somebody else than `by`.
         """
         spec = agent.spec
-        above = await asking(self._load, parent) if parent is not None else None
+        above = await asking(self._load, parent, by) if parent is not None else None
         nice = priority if priority is not None else above.priority if above is not None else spec.priority
         if await self._records.unended_count() >= MAX_UNENDED:
             raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")

@@ -9,7 +9,7 @@ from llmagentos.agents.log import Log
 from llmagentos.agents.records import Records
 from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
 from llmagentos.api.runs import RunState, Turn
-from llmagentos.core.errors import Conflict
+from llmagentos.core.errors import Conflict, Forbidden
 
 MAX_DEPTH = 8
 """Runs that ask for runs that ask for runs: no deeper than this."""
@@ -60,12 +60,15 @@ async def caller_of(load: Load, run: str) -> str:
     return request.by
 
 
-async def asking(load: Load, parent: str) -> Log:
-    """The state of the run `parent`, which asks for another one.
+async def asking(load: Load, parent: str, by: str) -> Log:
+    """The state of the run `parent`, which asks for another one in the name of `by`.
 
-    Raises `RunEnded`, `RunPaused` or `InvalidTransition` when it does not run, `Conflict` when it is nested too deep.
+    Raises `RunEnded`, `RunPaused` or `InvalidTransition` when it does not run, `Conflict` when it is nested too deep,
+    and `Forbidden` when it acts for somebody else: what is below it has that person's memory and permits.
     """
     state = above = await load(parent)
+    if (caller := await caller_of(load, parent)) != by:
+        raise Forbidden(f"the run {parent} acts for {caller}: {by} cannot ask for runs below it", run=parent)
     if state.state is not RunState.RUNNING:
         kind = RunEnded if state.ended_at is not None else RunPaused if state.paused else InvalidTransition
         raise kind(f"the run {parent} does not run, so it cannot ask for another one", run=parent)

@@ -20,7 +20,7 @@ from llmagentos.api.runs import (
     ToolAnswered,
     ToolCalled,
 )
-from llmagentos.core.errors import Conflict, InvalidInput
+from llmagentos.core.errors import Conflict, Forbidden, InvalidInput
 from llmagentos.kernel.leases import LeaseLost
 from support.house import MODULE, House, house
 
@@ -206,6 +206,18 @@ async def test_what_a_run_asked_for_shares_its_fate(tmp_path: Path) -> None:
         assert {await state(h, run) for run in (above, below, own, deep)} == {RunState.KILLED}
         with pytest.raises(RunEnded):
             await h.ask(parent=above)
+
+
+async def test_nobody_asks_below_a_run_that_acts_for_somebody_else(tmp_path: Path) -> None:
+    """What is below a run has its caller's memory, permits and budget."""
+    async with house(tmp_path) as h:
+        above = await h.ask()
+        await h.taken()
+        agent = await h.agents.current("support")
+        assert agent is not None
+        with pytest.raises(Forbidden, match="acts for admin:me"):
+            await h.ledger.create(agent, "What do you remember of me?", by="operator:eve", parent=above)
+        assert (await h.ledger.create(agent, "And of me?", by="admin:me", parent=above)).parent == above
 
 
 async def test_runs_are_not_nested_without_end(tmp_path: Path) -> None:
