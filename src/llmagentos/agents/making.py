@@ -69,15 +69,16 @@ class Calling:
                 except (Conflict, Forbidden, TooManyRequests) as error:
                     stopped.append(error)
 
+        for step in calls.steps:  # before any call is under way, which a `Conflict` here would cut off
+            match step:
+                case RefuseTool():
+                    await self.append(ToolRefused(step.call_id, step.name, step.arguments, step.error))
+                case GiveUpTool():
+                    await self.append(ToolAnswered(step.call_id, error=step.error))
         async with asyncio.TaskGroup() as group:
             for step in calls.steps:
-                match step:
-                    case RefuseTool():
-                        await self.append(ToolRefused(step.call_id, step.name, step.arguments, step.error))
-                    case GiveUpTool():
-                        await self.append(ToolAnswered(step.call_id, error=step.error))
-                    case CallTool():
-                        group.create_task(one(step))
+                if isinstance(step, CallTool):
+                    group.create_task(one(step))
         for error in stopped:
             if isinstance(error, Conflict):
                 raise error

@@ -193,6 +193,30 @@ def test_when_the_run_is_paused_calls_under_way_are_still_noted() -> None:
     assert [turn.result for turn in book.log.tools] == ["slow"]
 
 
+def test_a_pause_at_a_refusal_cuts_off_no_call() -> None:
+    """The refusal stands after a call that takes a while: that one is either not begun or noted to its end."""
+    book = Book(begun(NATIVE, "Go"))
+
+    async def slow() -> str:
+        await asyncio.sleep(0.05)
+        return "slow"
+
+    async def add(data: Sequence[Data]) -> Sequence[RunEvent]:
+        if isinstance(data[0], ToolRefused):
+            await asyncio.sleep(0.01)
+            raise RunPaused("the run is paused")
+        return await book.add(data)
+
+    async def main() -> None:
+        tools = Toolset((function_tool(slow),), None)
+        loop = Loop("run1", NATIVE, tools, Scripted([wants(("slow", {}), ("slow", "[1]"))]), add)
+        with pytest.raises(RunPaused):
+            await loop.carry_on(book.log, book.events)
+
+    asyncio.run(main())
+    assert book.log.open_tools == ()
+
+
 # Checks ------------------------------------------------------------------------------------------
 
 
