@@ -71,6 +71,7 @@ class Connection:
         self._error: str | None = None
         self._since: float | None = None
         self._connections = 0
+        self._retired = False
 
     async def tools(self) -> Listing:
         """Its tools: as remembered, unless it told of a change or a minute has passed. Raises `Unavailable`."""
@@ -90,6 +91,11 @@ class Connection:
         """What `tool` returns. Raises `McpToolFailed`, `InvalidInput`, `Unavailable` or `DeadlineExceeded`."""
         session = await self._ready()
         return await session.call(tool, arguments, min(timeout, self.spec.timeout_s))
+
+    async def retire(self) -> None:
+        """End the connection for good: a run that still knows its tools does not bring the server back."""
+        self._retired = True
+        await self.close()
 
     async def close(self) -> None:
         """End the connection, and the program when there is one."""
@@ -132,6 +138,11 @@ class Connection:
 
     async def _ready(self) -> Session:
         """Connected; who comes while somebody else is about it waits for the same connection."""
+        if self._retired:
+            raise Unavailable(
+                f"the MCP server {self.name!r} was changed, deleted, or ends with us",
+                hint=f"`llmctl mcp {self.name}` says what it is now",
+            )
         if (session := self._live()) is not None:
             return session
         if self._session is None or self._session.done():

@@ -76,7 +76,7 @@ class Servers:
 
     async def aclose(self) -> None:
         """End every connection and program."""
-        await asyncio.gather(*(one.close() for one in self._all.values()))
+        await asyncio.gather(*(one.retire() for one in self._all.values()))
 
     def listing(self) -> list[McpServerInfo]:
         """All, by name, as they are now: none is connected to for it."""
@@ -98,7 +98,7 @@ class Servers:
         await self._records.put(name, spec, by=by)
         if known is None or not same(known.spec, spec):
             if known is not None:
-                await known.close()
+                await known.retire()
             known = self._add(name, spec, "api")
         return known.info()
 
@@ -109,7 +109,7 @@ class Servers:
             raise Conflict(f"the MCP server {name!r} stands in llmagentos.yaml", hint="take it out there")
         await self._records.delete(name)
         del self._all[name]
-        await known.close()
+        await known.retire()
 
     def _found(self, name: str) -> Connection:
         known = self._all.get(name)

@@ -116,6 +116,19 @@ def test_why_there_is_no_connection_is_told_to_all_who_wait(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+def test_a_server_that_was_deleted_is_not_started_again_by_who_still_knows_its_tools(tmp_path: Path) -> None:
+    async def main() -> None:
+        fake = Fake(tmp_path)
+        await fake.connection.tools()
+        await fake.connection.retire()
+        fake.clock.advance(60.0)
+        with pytest.raises(Unavailable, match="was changed, deleted"):
+            await fake.connection.call("tool1", {}, 1.0)
+        assert (len(fake.sessions), fake.closed) == (1, 1)
+
+    asyncio.run(main())
+
+
 @given(st.lists(st.sampled_from(["use", "lose", "advance", "fail", "mend", "close"]), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_whatever_happens_at_most_one_connection_is_open(
