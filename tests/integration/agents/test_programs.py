@@ -160,6 +160,10 @@ async def test_its_key_is_good_for_its_calls_alone(house: ServerProcess, friend:
                 await inside.post("/api/v1/tokens", {"kind": "run", "name": other}, dict)
             with pytest.raises(LLMAgentOSError, match="cannot make a token of kind 'run'"):
                 await admin.post("/api/v1/tokens", {"kind": "run", "name": other}, dict)
+            made = await admin.post("/api/v1/tokens", {"kind": "module", "name": "shop"}, dict)
+            async with house.client(made["token"]) as module:  # the services that it calls learn its run's id
+                with pytest.raises(Forbidden):
+                    await control.end(module, program.run, control.Exit(program.fence, 0))
             await control.end(admin, program.run, control.Exit(program.fence, 0))
             with pytest.raises((Unauthenticated, LLMAgentOSError)):
                 await inside.post("/v1/chat/completions", ask, dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmagentos.agents.control import Control
+from llmagentos.agents.hosted import require_own
 from llmagentos.agents.ledger import Ledger
 from llmagentos.agents.programs import Programs
 from llmagentos.api.agents import AgentSpec
@@ -17,7 +18,7 @@ from llmagentos.storage.agents import AgentRecords
 
 def endpoints(ledger: Ledger, control: Control, programs: Programs, agents: AgentRecords) -> list[Endpoint]:
     """`ledger` finds runs, `control` changes them, `programs` are begun and ended, `agents` have their priority."""
-    return [*_control(ledger, control), *_programs(programs, agents)]
+    return [*_control(ledger, control), *_programs(ledger, programs, agents)]
 
 
 def _control(ledger: Ledger, control: Control) -> list[Endpoint]:
@@ -66,7 +67,7 @@ def _control(ledger: Ledger, control: Control) -> list[Endpoint]:
     ]
 
 
-def _programs(programs: Programs, agents: AgentRecords) -> list[Endpoint]:
+def _programs(ledger: Ledger, programs: Programs, agents: AgentRecords) -> list[Endpoint]:
     async def begin(call: Call) -> Program:
         request: NewProgram = call.body
         known = await agents.current(request.agent)
@@ -75,6 +76,7 @@ def _programs(programs: Programs, agents: AgentRecords) -> list[Endpoint]:
 
     async def end(call: Call) -> Run:
         request: Exit = call.body
+        require_own(call.identity, await ledger.host_of(call.path["id"]))  # a fence is a small number, no secret
         return await programs.exited(call.path["id"], request.fence, request.code)
 
     return [
