@@ -1,0 +1,2 @@
+CREATE TABLE IF NOT EXISTS visits (at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE visits ADD COLUMN IF NOT EXISTS node text;
