@@ -6,19 +6,31 @@ command -v chromium >/dev/null || packages+=(chromium)
 fc-list 2>/dev/null | grep -i 'noto.*cjk' >/dev/null || packages+=(fonts-noto-cjk)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
 command -v puppet >/dev/null || packages+=(puppet-agent)
+[ -x /usr/sbin/nginx ] || packages+=(nginx)
+[ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
 [ ${#packages[@]} -gt 0 ] || need_apt=no
 
-apt() {
-  if [ "$(id -u)" = 0 ]; then DEBIAN_FRONTEND=noninteractive apt-get "$@"
-  elif sudo -n true 2>/dev/null; then sudo -n DEBIAN_FRONTEND=noninteractive apt-get "$@"
+as_root() {
+  if [ "$(id -u)" = 0 ]; then env "$@"
+  elif sudo -n true 2>/dev/null; then sudo -n env "$@"
   else return 1; fi
 }
 
+apt() { as_root DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+
 if [ "${need_apt:-yes}" = yes ] && command -v apt-get >/dev/null; then
   echo "Installing for the tests: ${packages[*]} ..." >&2
+  # The tests start what they need themselves: no service of a package begins here, unless somebody has said otherwise.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    trap 'exit 1' INT TERM
+    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy" 2>/dev/null
+  fi
   apt -qq update >/dev/null 2>&1
   apt -qq install -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1 ||
     echo "note: could not install ${packages[*]}; the tests that need them are skipped" >&2
+  [ -z "$(trap -p EXIT)" ] || { as_root rm -f "$policy"; trap - EXIT INT TERM; }
 fi
 
 tools=.venv/tools
