@@ -115,17 +115,21 @@ class Remote:
 
     async def _card(self, http: httpx.AsyncClient) -> AgentCard:
         base, _, file = self._spec.url.rpartition("/")
-        here = file.endswith(".json")  # the card's own address, or where it is below
-        at = {"base_url": base, "agent_card_path": f"/{file}"} if here else {"base_url": self._spec.url}
+        named = file.endswith(".json")  # the card's own address, or where it is below
+        at = {"base_url": base, "agent_card_path": f"/{file}"} if named else {"base_url": self._spec.url}
         with _errors(self._name):
             card = await A2ACardResolver(http, **at).get_agent_card()
-        if self._spec.token is not None:
-            elsewhere = [one.url for one in card.supported_interfaces if _origin(one.url) != _origin(self._spec.url)]
-            if elsewhere:
-                raise ConfigError(
-                    f"the card of the A2A agent {self._name!r} leads to {elsewhere[0]}, where its token must not go",
-                    hint="configure the address of that origin",
-                )
+        own = _origin(self._spec.url)
+        offered = list(card.supported_interfaces)
+        here = [one for one in offered if _origin(one.url) == own]
+        if offered and not here:  # a stranger does not choose where this server, and its token, go
+            told = plain_text(offered[0].url, 200)
+            raise ConfigError(
+                f"the card of the A2A agent {self._name!r} leads to another origin: {told}",
+                hint="give the address of a card of that origin, if it is to be trusted",
+            )
+        del card.supported_interfaces[:]
+        card.supported_interfaces.extend(here)
         return card
 
     @asynccontextmanager
