@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents import foreign, output
+from llmagentos.agents.attachments import PICTURE
 from llmagentos.agents.grounding import RECALL_ID
 from llmagentos.agents.log import Log
 from llmagentos.agents.model import Message
 from llmagentos.api.agents import AgentSpec
-
-IMAGES = "image/"
-_IMAGE_URL = "data:image/"
 
 
 def system(spec: AgentSpec, log: Log, *, tools: bool, answering: bool = True) -> str:
@@ -37,9 +35,9 @@ def request(spec: AgentSpec, log: Log) -> Message:
     texts = [
         foreign.marked(content, boundary, f"file {each.name}")
         for each, content in attached
-        if not content.startswith(_IMAGE_URL)
+        if not content.startswith(PICTURE)
     ]
-    pictures = tuple(content for _, content in attached if content.startswith(_IMAGE_URL))
+    pictures = tuple(content for _, content in attached if content.startswith(PICTURE))
     return Message("user", "\n\n".join([*texts, log.input]), images=pictures)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from llmagentos.api.runs import Attachment
 from llmagentos.core.errors import InvalidInput, NotFound, TooLarge
 
 TEXT = "text/plain"
+PICTURE = "data:image/"
+"""What the contents of a picture begin with."""
 _ENCODINGS = ("utf-8-sig", "gb18030")
 """What texts are written in here; the second has no signature, so it counts only without control characters."""
 _CONTROL = frozenset(map(chr, range(32))) - set("\t\n\r\f") | {"\x7f"}
@@ -60,6 +62,11 @@ def decoded(content: bytes) -> str | None:
             continue
         return None if _CONTROL.intersection(text) else text
     return None
+
+
+def texts(contents: Iterable[str]) -> list[str]:
+    """Of the contents of files those that can be read: there is nothing to find in megabytes of base 64."""
+    return [content for content in contents if not content.startswith(PICTURE)]
 
 
 class Attachments:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.agents import routing
+from llmagentos.agents.attachments import texts
 from llmagentos.agents.calling import Ask, Calls, Fail
 from llmagentos.agents.decide import Answer, CallModel, Rank, Step, decide
 from llmagentos.agents.log import Log, apply
@@ -74,7 +75,7 @@ class Loop:
         Raises `Conflict` when the run was taken away, and never anything of the agent's.
         """
         self._log = log
-        self._redacting.learn(events, log.attached.values())
+        self._redacting.learn(events, texts(log.attached.values()))
         self._end = time.monotonic() + self._spec.limits.timeout - log.active_s
         while (step := decide(self._spec, self._tools, self._log)) is not None:
             if isinstance(step, Calls | CallModel | Rank) and self._left() <= 0:

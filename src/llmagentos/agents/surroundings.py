@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from llmagentos.agents.attachments import texts
 from llmagentos.agents.foreign import new_boundary
 from llmagentos.agents.log import Log
 from llmagentos.agents.records import Agent
@@ -76,7 +77,7 @@ class Surroundings:
             rails.values_s if rails.restore else 0.0,
         )
         attached = await self.attached_of(attachments) if rails.logs else {}
-        return await self.vaults.begin(run, data, attached.values(), before.run)
+        return await self.vaults.begin(run, data, texts(attached.values()), before.run)
 
     async def given(self, run: str, state: Log, spec: AgentSpec) -> Given:
         """What the host of a run needs beside its log."""

@@ -320,6 +320,22 @@ def test_files_stand_in_the_prompt_as_marked_data_and_pictures_as_pictures() -> 
     assert asked.images == ("data:image/png;base64,AA",)
 
 
+@pytest.mark.anyio
+async def test_nothing_is_looked_for_in_pictures(tmp_path: Path) -> None:
+    """Megabytes of base 64 would hold up everybody, and what looks like a number there is none."""
+    text, picture = Attachment("a" * 64, "notes.txt"), Attachment("b" * 64, "cat.png", "image/png")
+    contents = {text.digest: f"Write to {ADA}", picture.digest: "data:image/png;base64,4111 1111 1111 1111"}
+
+    async def attached_of(_: Any) -> dict[str, str]:
+        return contents
+
+    async with house(tmp_path) as h:
+        records = kept(h)
+        h.ledger.around.attached_of = attached_of
+        run = await h.ask("What is this?", attachments=[text, picture])
+        assert list((await records.load(run)).values()) == [ADA]
+
+
 def test_identities_and_names_are_no_texts() -> None:
     created = Created("a", 1, "m", f"I am {ADA}", f"operator:{ADA}", redact=["email"])
     hidden = changed(created, lambda _: "x")
