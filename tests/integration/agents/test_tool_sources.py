@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from integration.agents.conftest import until
-from llmagentos.api import runs
+from llmagentos.api import agents, hosting, runs
+from llmagentos.api.agents import AgentSpec, ToolUse
+from llmagentos.api.hosting import ClaimRequest, HostedAgent
+from llmagentos.api.tokens import NewToken, TokenRequest
 from support.server import ServerProcess
 from support.talker import Talker
 
@@ -219,6 +222,20 @@ def test_llmctl_tells_of_mcp_servers_and_of_an_agents_tools(house: ServerProcess
     assert sources["itself.ask_friend"] == "mcp:itself"
     table = house.llmctl("agents", "show", "boss")
     assert "mcp:files" in table.stdout
+
+
+@pytest.mark.anyio
+async def test_a_module_does_not_choose_whom_this_server_calls(house: ServerProcess) -> None:
+    """Its agents cannot use what is remote, so nothing remote is asked when somebody looks at them."""
+    spec = AgentSpec(name="lure", model="talker", tools=[ToolUse(a2a="http://127.0.0.1:9/internal")])
+    async with house.client() as admin:
+        token = (await admin.post("/api/v1/tokens", TokenRequest("module", "lures"), NewToken)).token
+        async with house.client(token) as module:
+            claimed = await hosting.claim(module, ClaimRequest("lures", [HostedAgent(spec)], "host/1", 0.0))
+        assert claimed is None
+        (tool,) = await agents.tools(admin, "lure")
+        await agents.delete(admin, "lure")
+    assert "agents of a module cannot use" in str(tool.error)
 
 
 def test_another_agent_is_a_run_below_and_a_remote_one_a_task(house: ServerProcess, script: Script) -> None:

@@ -18,8 +18,8 @@ Check = Callable[[AgentSpec], Awaitable[list[str]]]
 
 
 _ONE = "/api/v1/agents/{name}"
-ToolsNow = Callable[[AgentSpec, Sequence[str]], Awaitable[list[ToolInfo]]]
-"""What an agent with these functions of its module may call now."""
+ToolsNow = Callable[[AgentSpec, Sequence[str], str], Awaitable[list[ToolInfo]]]
+"""What an agent with these functions, carried out by that host, may call now."""
 
 
 def endpoints(
@@ -71,7 +71,7 @@ def _looking(records: AgentRecords, hosted: Hosted, tools_now: ToolsNow) -> list
 
     async def tools(call: Call) -> list[ToolInfo]:
         record = await found(records, call.path["name"])
-        return await tools_now(record.spec, record.functions)
+        return await tools_now(record.spec, record.functions, record.host)
 
     read = Permission.AGENTS_READ
     return [

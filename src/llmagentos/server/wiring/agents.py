@@ -94,11 +94,12 @@ def wire(
 
     async def check(spec: AgentSpec) -> list[str]:
         await _require_model(gateway, spec)
-        tools = await tools_now(spec, [])
+        tools = await tools_now(spec, [], SERVER)
         return [f"{tool.source}: {tool.error}" for tool in tools if tool.error is not None]
 
-    async def tools_now(spec: AgentSpec, functions: Sequence[str]) -> list[ToolInfo]:
-        return await described(spec, functions, services, sources)
+    async def tools_now(spec: AgentSpec, functions: Sequence[str], host: str) -> list[ToolInfo]:
+        # For a module nothing is asked of other systems: its agents cannot use them, and it is not to choose whom.
+        return await described(spec, functions, services, sources if host == SERVER else {})
 
     parts.start.append(begin)
     waiting = approvals.wire(base, parts, ledger)
