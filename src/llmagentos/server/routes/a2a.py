@@ -72,20 +72,17 @@ def _bindings(rpc: Handler, messages: Handler, task: Handler) -> list[Endpoint]:
     read, ask = Permission.AGENTS_READ, Permission.RUNS_WRITE
     bindings = []
     for path, whom in ((SERVER, "the agent that `metadata.agent` names"), (ONE, "one agent")):
+
+        def asking(below: str, handler: Handler, summary: str, path: str = path) -> Endpoint:
+            return Endpoint("POST", path + below, ask, handler, body=bytes, summary=summary, audited=True)
+
         bindings += [
-            Endpoint("POST", path, ask, rpc, body=bytes, summary=f"A2A, JSON-RPC: messages and tasks of {whom}"),
-            Endpoint("POST", f"{path}/message:send", ask, messages, body=bytes, summary=f"A2A: ask {whom}"),
-            Endpoint("POST", f"{path}/message:stream", ask, messages, body=bytes, summary=f"A2A: ask {whom}, streamed"),
+            asking("", rpc, f"A2A, JSON-RPC: messages and tasks of {whom}"),
+            asking("/message:send", messages, f"A2A: ask {whom}"),
+            asking("/message:stream", messages, f"A2A: ask {whom}, streamed"),
+            asking("/tasks/{id}", task, "A2A: `ID:cancel` stops a task, `ID:subscribe` follows it"),
             Endpoint("GET", f"{path}/tasks", read, messages, summary=f"A2A: tasks of {whom}"),
             Endpoint("GET", f"{path}/tasks/{{id}}", read, task, summary="A2A: one task (`ID:subscribe` follows it)"),
-            Endpoint(
-                "POST",
-                f"{path}/tasks/{{id}}",
-                ask,
-                task,
-                body=bytes,
-                summary="A2A: `ID:cancel` stops a task, `ID:subscribe` follows it",
-            ),
         ]
     return bindings
 
