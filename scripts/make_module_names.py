@@ -79,7 +79,8 @@ def options(name: str) -> dict[str, Any]:
         also = sorted({*(told.get(option, {}).get("aliases") or ()), *(spec.get(option, {}).get("aliases") or ())})
         if option != "free_form":
             found["names"] |= {option, *also}
-        if one.get("required") and option not in ("free_form", "_raw_params"):
+        required = (spec.get(option) or {}).get("required") if spec else one.get("required")
+        if required and option != "free_form" and not option.startswith("_"):  # those are given by an action
             found["required"].append([option, *also])
         choices = one.get("choices")
         if choices and one.get("type", "str") == "str":

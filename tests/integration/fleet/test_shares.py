@@ -111,3 +111,34 @@ def test_the_node_agent_goes_on_where_another_one_stopped(
             assert sorted(line.split('"word":"')[1][:-3] for line in lines) == ["one", "three", "two"]
 
     asyncio.run(main())
+
+
+def test_a_job_that_has_begun_elsewhere_goes_before_all_others(
+    server: ServerProcess, join: object, tmp_path: Path
+) -> None:
+    """Its nodes wait for each other: with any other order two such jobs could wait for each other for ever."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            (tmp_path / "site.yml").write_text(PLAY)
+            digest, content = pack(tmp_path)
+            a, b = [await stack.enter_async_context(join(server, name)) for name in "ab"]
+            admin = await stack.enter_async_context(server.client())
+            await jobs.upload_bundle(admin, digest, content)
+            both = [InventorySource("hosts", "a\nb\n")]
+            first = (await jobs.submit(admin, JobRequest(digest, "site.yml", both))).summary.id
+            urgent = [
+                (await jobs.submit(admin, JobRequest(digest, "site.yml", both, priority=50, limit=limit))).summary.id
+                for limit in ("b", None)
+            ]
+            assert (await a.claimed()).job == urgent[1], "nothing had begun"
+            assert (await b.claimed()).job == urgent[1], "it has begun on a"
+            late = (await jobs.submit(admin, JobRequest(digest, "site.yml", both, priority=90))).summary.id
+            for node in (a, b):
+                job = await node.claimed()
+                await jobs.finish(node.client, job.job, jobs.Finish(job.fence, "succeeded", 0))
+            assert (await a.claimed()).job == late
+            assert (await b.claimed()).job == late
+            assert first < min(urgent)
+
+    asyncio.run(main())

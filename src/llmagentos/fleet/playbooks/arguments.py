@@ -21,11 +21,12 @@ MAX_SHOWN = 80
 MAX_TEXT = 10_000
 _PREFIXES = ("ansible.builtin.", "ansible.legacy.")
 # They take text that is no options.
-_FREE_FORM = frozenset({"command", "shell", "raw", "script", "expect"})
+_FREE_FORM = frozenset({"command", "shell", "raw", "script", "expect", "include_vars"})
 _OF_TEXT = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_]\w*)=)?"
     r"(?P<value>(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\{\{[^{}]{0,500}\}\}|\S)+)"
 )
+_MERGE = "<<"  # YAML 1.1: more options come from elsewhere
 _SWITCHES = frozenset({"yes", "no", "true", "false", "on", "off"})
 
 
@@ -83,8 +84,8 @@ def _given(short: str, content: Node, task: MappingNode) -> tuple[dict[str | Non
         found |= {key: (line_of(key_node), scalar(value)) for key, key_node, value in items(more)}
     if isinstance(content, MappingNode):
         found |= {key: (line_of(key_node), scalar(value)) for key, key_node, value in items(content)}
-        whole = whole and len(content.value) == len(list(items(content)))
-        return {key: each for key, each in found.items() if key is None or "{{" not in key}, whole
+        whole = whole and len(content.value) == len(list(items(content))) and _MERGE not in found
+        return {key: each for key, each in found.items() if key != _MERGE and "{{" not in str(key)}, whole
     text = scalar(content)
     if short in _FREE_FORM or text is None:
         return found, whole and short not in _FREE_FORM

@@ -33,6 +33,7 @@ from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
 _ENCRYPTED = b"$ANSIBLE_VAULT;"
+_MAKES_FILES = re.compile(rb"\b(?:playbook_dir|role_path)\b")  # where what is copied later may come to be
 MAX_SHOWN = 80
 """Characters of a wrong word that a message repeats."""
 MAX_YAML_BYTES = 8 * 1024 * 1024
@@ -85,6 +86,7 @@ class Reader:
         self._seen: set[tuple[str, str]] = set()
         self._findings = findings or Findings()
         self._defaults = any(b"module_defaults" in content for content in files.values())
+        self._makes_files = any(_MAKES_FILES.search(content) for content in files.values())
         self._left = MAX_YAML_BYTES
         self.read: set[str] = set()
         """Files that were read."""
@@ -244,6 +246,7 @@ class Reader:
         )
         if absent is not None:
             line, wanted = absent
+            guarded = guarded or self._makes_files
             self._add(place, line, "file", f"there is no file {wanted!r}", guarded=guarded, hint=self._outside())
 
     def _add(

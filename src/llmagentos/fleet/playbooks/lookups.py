@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Collection, Iterator
 
 from yaml.nodes import MappingNode, Node, SequenceNode
@@ -18,6 +19,7 @@ _SOURCES = {
     "script": ("cmd", "files"),
     "include_vars": ("file", "vars"),
 }
+_FIRST_WORD = ("script", "include_vars")
 _ELSEWHERE = ("{{", "{%", "://")
 
 
@@ -33,11 +35,11 @@ def missing(
         return None
     option, directory = _SOURCES[short]
     args = get(task, "args")
-    given = _option(content, args, option, free=short in ("script", "include_vars"))
+    given = _option(content, args, option, free=short in _FIRST_WORD)
     if given is None or _truth(content, args, "remote_src") or (short == "assemble" and _on_the_node(content, args)):
         return None
     line, text = given
-    wanted = text.strip().strip("'\"")
+    wanted = _program(text) if short in _FIRST_WORD else text.strip().strip("'\"")
     if not wanted or wanted.startswith(("/", "~")) or any(mark in wanted for mark in _ELSEWHERE):
         return None
     for root in _roots(directory, file=file, base=base, role=role):
@@ -60,6 +62,13 @@ def missing_vars_files(node: Node | None, base: str, files: Collection[str]) -> 
             yield line_of(entry), names[0]
 
 
+def _program(text: str) -> str:
+    try:
+        return shlex.split(text)[0]
+    except (ValueError, IndexError):
+        return ""
+
+
 def _roots(directory: str, *, file: str, base: str, role: str | None) -> Iterator[str]:
     here = posixpath.dirname(file)
     for place in dict.fromkeys([*([role] if role is not None else []), here, posixpath.dirname(here), base]):
@@ -78,7 +87,7 @@ def _option(content: Node, args: Node | None, name: str, *, free: bool) -> tuple
     if name in words:
         return line_of(content), words[name]
     first = text.split()[:1]
-    return (line_of(content), first[0]) if free and first and "=" not in first[0] else None
+    return (line_of(content), text) if free and first and "=" not in first[0] else None
 
 
 def _truth(content: Node, args: Node | None, name: str) -> bool:

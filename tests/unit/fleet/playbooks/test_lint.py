@@ -73,6 +73,7 @@ def test_faults_of_a_task(task: str, expected: str) -> None:
         'template: {src: "{{ name }}.j2", dest: /x}',
         "template: {src: t.j2, dest: /x}",
         "script: run.sh --now",
+        "script: {cmd: run.sh --now}",
         "package: {name: x, update_cache: true}",
         "set_fact: {anything: 1}",
         "add_host: {name: x, anything: 1}",
