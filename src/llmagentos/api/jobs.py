@@ -259,12 +259,18 @@ class Fence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fence: int
 
 
+RENEW_S = 3.0
+"""How often a lease is renewed where few nodes work: the answer brings the order to stop."""
+
+
 class Ack(msgspec.Struct, frozen=True):
     """What the server has: events up to `next_seq`, and whether the job shall stop."""
 
     next_seq: int
     cancel: bool
     lease_s: float
+    renew_s: float = RENEW_S
+    """When to renew the lease: later than that when many nodes work."""
 
 
 class Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ import msgspec
 
 from llmagentos.api.bounded import fit
 from llmagentos.api.jobs import (
+    RENEW_S,
     Ack,
     Claimed,
     EventGap,
@@ -44,6 +45,8 @@ LEASE_S = 30.0
 MAX_EVENTS_PER_HOST = 50_000
 """Further ones of an attempt on a node are left out of the job, but for the recap; a line says so."""
 MAX_BACKOFF_S = 86_400.0
+RENEWALS_PER_S = 200
+"""Of all nodes together; then they renew less often, down to a third of the lease."""
 KEPT_JOBS = 32
 """Jobs whose inventory is kept in memory for their nodes."""
 
@@ -151,7 +154,7 @@ class NodeQueues:
     async def renew(self, node: str, job: int, fence: int) -> Ack:
         """Keep a job. Raises `LeaseLost` when it has to be claimed again."""
         self._leases.renew(_key(job, node), fence)
-        return _ack(await self._at_work((job, node)))
+        return self._ack(await self._at_work((job, node)))
 
     async def append(self, node: str, job: int, fence: int, events: Sequence[JobEvent]) -> Ack:
         """Append events; those known already are skipped. Raises `LeaseLost`, or `EventGap` when some are missing."""
@@ -167,7 +170,11 @@ class NodeQueues:
         for record in done.records:
             if isinstance(record.event, TaskResult):
                 metrics.TASK_RESULTS.labels(record.event.status).inc()
-        return _ack(done.host)
+        return self._ack(done.host)
+
+    def _ack(self, host: HostRow) -> Ack:
+        pace = min(LEASE_S / 3, max(RENEW_S, len(self._reading) / RENEWALS_PER_S))
+        return Ack(host.next_seq, host.state == "cancelling", LEASE_S, pace)
 
     async def _working(self, held: Sequence[tuple[int, str]]) -> list[HostRow | Exception]:
         found = await self._records.working(sorted({node for _, node in held}))
@@ -270,10 +277,6 @@ def mine(hosts: list[HostRow], node: str) -> HostRow:
         if host.node == node:
             return host
     raise _not_here(node)
-
-
-def _ack(host: HostRow) -> Ack:
-    return Ack(host.next_seq, host.state == "cancelling", LEASE_S)
 
 
 def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> NodeJob:

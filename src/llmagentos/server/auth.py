@@ -14,12 +14,13 @@ from llmagentos.core.errors import Forbidden, Unauthenticated
 from llmagentos.security import tokens
 from llmagentos.security.identity import Identity
 from llmagentos.server.peers import peer
+from llmagentos.storage.gathering import Gathered
 from llmagentos.storage.tokens import TokenRecord, TokenRecords
 
 COOKIE = "llmagentos_session"
 SESSION_S = 12 * 3600.0
 _REMEMBER_S = 5.0
-_REMEMBER = 4096
+_REMEMBER = 20_000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -33,6 +34,7 @@ class Authenticator:
         self._records = records
         self._clock = clock
         self._tls = tls
+        self._stored = Gathered(records.find)
         self._assertions: Callable[[str], Awaitable[Identity | None]] | None = None
         self._known: OrderedDict[tuple[str, bool], tuple[TokenRecord, float]] = OrderedDict()
 
@@ -84,7 +86,7 @@ class Authenticator:
         known = self._known.get(key)
         if known is not None and now < known[1] and not _expired(known[0], self._clock):
             return known[0]
-        record = await self._records.find(key[0], session=session)
+        record = await self._stored(key)
         if record is None:
             self._known.pop(key, None)
             return None
@@ -106,7 +108,7 @@ class Authenticator:
     async def close_session(self, connection: HTTPConnection, response: Response) -> None:
         """Log out."""
         cookie = connection.cookies.get(COOKIE, "")
-        record = await self._records.find(tokens.digest(cookie), session=True)
+        record = await self._stored((tokens.digest(cookie), True))
         if record is not None:
             await self.revoke(record.id)
         response.delete_cookie(COOKIE, path="/")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,8 @@ from llmagentos.server.app import create_app
 from llmagentos.server.peers import Protocol
 
 GRACE_S = 3
+OTHER_FILES = 256
+"""Open files beside the connections: the database, logs, bundles, what runs."""
 _log = log.get(__name__)
 
 
@@ -69,6 +73,17 @@ def uvicorn_config(app: Starlette, config: Config, node_ca: Path) -> uvicorn.Con
     )
 
 
+def raise_open_files(connections: int) -> None:
+    """Let this process open as many files as it may: every connection is one. Warns when that is too few."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != most:
+        with suppress(ValueError, OSError):  # where the kernel allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < connections + OTHER_FILES:
+        _log.warning("server.limits.connections is more than this process may open", files=allowed, wanted=connections)
+
+
 def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     try:
@@ -79,6 +94,7 @@ def main() -> int:
         )
         if config.telemetry.otlp:
             tracing.configure(process="server", endpoint=config.telemetry.otlp)
+        raise_open_files(config.server.limits.connections)
         state = StateDirectory(config.state_path)
         state.prepare()
         app = create_app(config, state)

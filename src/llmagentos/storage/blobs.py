@@ -23,6 +23,8 @@ from llmagentos.storage.database import StorageFull
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 GRACE_S = 3600.0
+RECENT_BYTES = 16 * 1024 * 1024
+"""Blobs that were read last are kept in memory up to so much."""
 
 
 class Blobs:
@@ -30,6 +32,7 @@ class Blobs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._recent: dict[str, bytes] = {}
 
     def path(self, digest: str) -> Path:
         """Where the blob is or would be. Raises `InvalidInput` for what is no digest."""
@@ -51,14 +54,22 @@ class Blobs:
             return None
 
     async def get(self, digest: str) -> bytes | None:
-        """The blob; None when there is none."""
+        """The blob; None when there is none. What many ask for at the same time is read once."""
+        if (known := self._recent.get(digest)) is not None:
+            return known
         try:
-            return await asyncio.to_thread(self.path(digest).read_bytes)
+            content = await asyncio.to_thread(self.path(digest).read_bytes)
         except FileNotFoundError:
             return None
+        if len(content) <= RECENT_BYTES // 4:
+            self._recent[digest] = content
+            while sum(map(len, self._recent.values())) > RECENT_BYTES:
+                del self._recent[next(iter(self._recent))]
+        return content
 
     async def prune(self, kept: Container[str], *, grace: float = GRACE_S) -> int:
         """Delete what is not in `kept` and was not stored again within `grace` seconds; how many."""
+        self._recent.clear()
         return await asyncio.to_thread(self._prune, kept, grace)
 
     def _put(self, digest: str, content: bytes) -> None:

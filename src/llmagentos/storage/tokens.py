@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -109,13 +110,13 @@ class TokenRecords:
             )
         return secret, record
 
-    async def find(self, digest: str, *, session: bool) -> TokenRecord | None:
-        """The token with this digest when it is still good."""
-        query = select(TOKENS).where(TOKENS.c.digest == digest, TOKENS.c.session == session)
+    async def find(self, keys: Sequence[tuple[str, bool]]) -> list[TokenRecord | None]:
+        """The tokens with these digests, each a session or not, where they are still good."""
+        query = select(TOKENS).where(TOKENS.c.digest.in_({digest for digest, _ in keys}))
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        record = _record(row) if row is not None else None
-        return record if record is not None and self._good(record) else None
+            found = {(row.digest, row.session): _record(row) for row in await connection.execute(query)}
+        good = {key: record for key, record in found.items() if self._good(record)}
+        return [good.get(key) for key in keys]
 
     async def holds(self, token_id: str) -> bool:
         """Whether this token (or session) can still be used."""

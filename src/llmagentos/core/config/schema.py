@@ -41,7 +41,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     body_bytes: Annotated[int, Meta(ge=1024, description="Largest JSON request body")] = 4 * MIB
     bundle_bytes: Annotated[int, Meta(ge=1024, description="Largest upload of a playbook's directory")] = 32 * MIB
-    connections: Annotated[PositiveInt, Meta(description="Connections open at once")] = 1000
+    connections: Annotated[PositiveInt, Meta(description="Connections open at once: a node has up to three")] = 5000
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

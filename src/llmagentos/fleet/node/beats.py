@@ -17,7 +17,7 @@ from llmagentos.api.nodes import Beat, Facts, Heartbeat, ModuleUnit
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.fleet.node import facts
-from llmagentos.fleet.node.insist import passing
+from llmagentos.fleet.node.insist import passing, spread
 
 RETRY_S = 3.0
 LOOK_S = 0.5
@@ -55,7 +55,7 @@ class Beats:
                     raise
                 self._outcome(getattr(error, "code", "unreadable"), error)
                 interval = RETRY_S
-            await self._pause(interval)
+            await self._pause(spread(interval))
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.node import bundles, vault
 from llmagentos.fleet.node.exchange import Exchange
-from llmagentos.fleet.node.insist import insist
+from llmagentos.fleet.node.insist import insist, spread
 from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
 from llmagentos.fleet.node.phases import Phase
 from llmagentos.fleet.node.runner import FOREIGN, Runner
@@ -25,8 +25,6 @@ from llmagentos.fleet.node.warm import Warm
 
 POLL_S = 0.1
 """How often new events are looked for: what a person who watches notices."""
-RENEW_S = 3.0
-"""How often the lease is renewed at least, because the answer brings the order to stop."""
 SWEEP_S = 5.0
 """How often processes are looked for that a dead runner left and that could not be found or ended."""
 _UNREACHABLE = 4
@@ -75,11 +73,12 @@ class Work:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, lease_s: float) -> None:
+        pace = jobs.RENEW_S
         while True:
-            await asyncio.sleep(min(RENEW_S, lease_s / 3))
+            await asyncio.sleep(spread(min(pace, lease_s / 3)))
             ack = await insist(lambda: jobs.renew(self._client, self._job.job, self._job.fence), what="renew")
             self._heed(ack)
-            lease_s = ack.lease_s
+            lease_s, pace = ack.lease_s, ack.renew_s
 
     def _heed(self, ack: Ack) -> None:
         self._cancel = self._cancel or ack.cancel
