@@ -140,6 +140,7 @@ def _link() -> tarfile.TarInfo:
         gzip.compress(bytes(1024))[:-10],
         b"",
     ],
+    ids=["up", "root", "link", "no tar", "cut", "empty"],
 )
 def test_bundles_that_are_refused(content):
     with pytest.raises(bundle.BadBundle):
