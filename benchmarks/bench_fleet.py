@@ -10,14 +10,11 @@ What Ansible would take on the machines is left out.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 import os
 import resource
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -28,86 +25,14 @@ import psutil
 
 from llmagentos.api import jobs, nodes
 from llmagentos.api.client import ApiClient
-from llmagentos.api.jobs import Finish, Job, JobEvent, JobSpec, PlayStarted, Recap, Stats, TaskResult, TaskStarted
-from llmagentos.api.nodes import Facts, Heartbeat, Join
-from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.core import discovery
-from llmagentos.fleet.node import keys
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from support.fleet import bundle, enrol
 
 GOAL_QUEUED_S, GOAL_DONE_S = 1.0, 10.0
-TASKS = 3
 JOBS = 3
-PLAYBOOK = b"- hosts: all\n  tasks:\n" + b"".join(b"    - command: echo %d\n" % n for n in range(TASKS))
-
-
-class SimulatedNode:
-    """One node agent: everything but the playbook."""
-
-    def __init__(self, url: str, token: str, name: str) -> None:
-        self.client = ApiClient(url, token, timeout=60)
-        self.name = name
-        self.ended: Counter[int] = Counter()
-
-    async def run(self) -> None:
-        """Beat and work, for ever."""
-        async with self.client, asyncio.TaskGroup() as group:
-            group.create_task(self._beat())
-            while True:
-                claimed = await jobs.claim(self.client)
-                if (job := claimed.job) is None:
-                    continue
-                await jobs.download_bundle(self.client, job.bundle)
-                await jobs.send_events(self.client, job.job, job.fence, self._events(job.next_seq))
-                recap = Stats(ok=TASKS + 1, changed=TASKS)
-                await jobs.finish(self.client, job.job, Finish(job.fence, "succeeded", exit_code=0, recap=recap))
-                self.ended[job.job] += 1
-
-    async def _beat(self) -> None:
-        while True:
-            answer = await nodes.beat(self.client, Heartbeat(load=[0.1, 0.1, 0.1], time=time.time()))
-            await asyncio.sleep(answer.interval_s)
-
-    def _events(self, first: int) -> list[JobEvent]:
-        now, found = time.time(), list[JobEvent]()
-        found.append(PlayStarted(seq=first, at=now, name="all"))
-        for task in range(TASKS):
-            name = f"command {task}"
-            found.append(TaskStarted(seq=first + len(found), at=now, name=name, action="command"))
-            result = {"rc": 0, "stdout": str(task), "changed": True}
-            ended = TaskResult(
-                seq=first + len(found), at=now, host=self.name, task=name, status="changed", result=result
-            )
-            found.append(ended)
-        found.append(Recap(seq=first + len(found), at=now, hosts={self.name: Stats(ok=TASKS + 1, changed=TASKS)}))
-        return found
-
-
-def bundle() -> tuple[str, bytes]:
-    """A playbook's directory as the CLI packs it: digest and content."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo("site.yml")
-        member.size = len(PLAYBOOK)
-        archive.addfile(member, io.BytesIO(PLAYBOOK))
-    return hashlib.sha256(buffer.getvalue()).hexdigest(), buffer.getvalue()
-
-
-async def enrol(admin: ApiClient, url: str, count: int) -> list[SimulatedNode]:
-    """So many nodes, each with a token of its own."""
-
-    async def one(number: int) -> SimulatedNode:
-        name = f"sim{number:05}"
-        made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
-        async with ApiClient(url, made.token) as joining:
-            joined = await nodes.join(joining, Join(name, name, "sim", keys.request(keys.generate(), name)))
-        node = SimulatedNode(url, joined.token, name)
-        await nodes.put_facts(node.client, Facts(hostname=name, version="sim", cpus=2, os="simulated"))
-        return node
-
-    found: list[SimulatedNode] = []
-    for start in range(0, count, 20):
-        found += await asyncio.gather(*(one(number) for number in range(start, min(start + 20, count))))
-    return found
 
 
 async def job_to_all(admin: ApiClient, spec: JobSpec, server: psutil.Process) -> None:
