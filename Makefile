@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
+# Much of a test is waiting for processes: one file a core at a time.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 ON_POSTGRESQL := tests/integration/agents tests/integration/budgets tests/integration/fleet/test_jobs.py tests/faults/test_runs.py
 
 .DEFAULT_GOAL := help
@@ -19,9 +21,9 @@ run: $(STAMPS)/run  ## Set up, start the system and a guided demo on it; Ctrl-C 
 test: $(STAMPS)/dev  ## Set up and run all checks and tests
 	@scripts/test-tools.sh
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 	@echo "Again on PostgreSQL: what keeps something in the database" >&2
-	@LLMAGENTOS_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PYTEST_ARGS) $(ON_POSTGRESQL)
+	@LLMAGENTOS_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS) $(ON_POSTGRESQL)
 
 test-fast: $(STAMPS)/dev  ## Unit and shape tests only
 	@$(BIN)/python -m pytest -q tests/unit tests/shape $(PYTEST_ARGS)
