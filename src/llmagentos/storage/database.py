@@ -7,8 +7,8 @@ Times are stored as REAL seconds since the epoch (UTC), structured values as JSO
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import MetaData
@@ -70,19 +70,21 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for queries."""
-        async with sqlite.connect(self.engine) if self.is_sqlite else self.engine.connect() as connection:
-            yield connection
+        """A connection for queries. Raises `StorageUnavailable` or `StorageFull` when the database fails."""
+        with _ours():
+            async with sqlite.connect(self.engine) if self.is_sqlite else self.engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: committed on leaving the block, rolled back on an exception."""
-        if not self.is_sqlite:
-            async with self.engine.begin() as connection:
+        """A transaction: committed on leaving the block, rolled back on an exception. Raises as `read`."""
+        with _ours():
+            if not self.is_sqlite:
+                async with self.engine.begin() as connection:
+                    yield connection
+                return
+            async with self._writer, sqlite.transaction(self.engine) as connection:
                 yield connection
-            return
-        async with self._writer, sqlite.transaction(self.engine) as connection:
-            yield connection
 
     async def create_all(self) -> None:
         """Create every table that is missing (tests; `migrate` is the way in production)."""
@@ -92,6 +94,19 @@ class Database:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """A driver's errors as ours, so that whoever waits out an `Unavailable` waits out a lost database too."""
+    try:
+        yield
+    except DBAPIError as error:
+        if (known := as_storage_error(error)) is None:
+            raise
+        raise known from error
+    except ConnectionError as error:  # asyncpg's own, before there is a connection
+        raise StorageUnavailable(f"the database does not answer: {error}", hint="`llmctl doctor`") from error
 
 
 def _driver_url(url: str) -> str:

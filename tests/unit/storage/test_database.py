@@ -1,4 +1,4 @@
-"""What a caller that is cancelled leaves behind: nothing."""
+"""What a caller that is cancelled leaves behind: nothing. What a database that fails is called."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
-from llmagentos.storage.database import Database
+from llmagentos.storage.database import Database, StorageFull, StorageUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -53,3 +54,23 @@ async def test_a_cancelled_write_leaves_no_transaction_open(tmp_path: Path, nati
     other.close()
     await database.aclose()
     gc.collect()  # a connection that was forgotten warns here
+
+
+async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(tmp_path: Path) -> None:
+    """Loops in the background and hosts of runs know `Unavailable`; a driver's own error would end them."""
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    async with database.write() as connection:
+        await connection.execute(text("CREATE TABLE t (n BLOB UNIQUE)"))
+    with pytest.raises(StorageFull):
+        async with database.write() as connection:
+            await connection.execute(text("PRAGMA max_page_count = 1"))
+            await connection.execute(text("INSERT INTO t VALUES (zeroblob(1000000))"))
+    with pytest.raises(IntegrityError):  # no failure of the database: some ask for it
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO t VALUES (1), (1)"))
+    await database.aclose()
+    nobody = Database("postgresql://me@127.0.0.1:1/nothing")
+    with pytest.raises(StorageUnavailable):
+        async with nobody.read() as connection:
+            await connection.execute(text("SELECT 1"))
+    await nobody.aclose()
