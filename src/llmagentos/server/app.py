@@ -115,5 +115,8 @@ async def _ensure_admin(base: Foundation) -> None:
 async def _prune(parts: Parts) -> None:
     while True:
         for prune in parts.prune:
-            await prune()
+            try:
+                await prune()
+            except Exception as error:  # the loop goes on: the other tables now, this one in the next round
+                _log.error("not pruned", what=getattr(prune, "__qualname__", repr(prune)), error=str(error))
         await asyncio.sleep(PRUNE_S)
