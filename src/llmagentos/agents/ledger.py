@@ -8,8 +8,10 @@ its events with those of its successor.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -79,7 +81,7 @@ class Ledger:
         self._spec_of = spec_of
         self._leases = LeaseTable(clock, lease_s)
         self._known = Known(_REMEMBER)
-        self._writing: dict[str, asyncio.Lock] = {}
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._claiming = asyncio.Lock()
         self.on_change: list[Changed] = [measure]
         self.budgets: Admission = Unlimited()
@@ -191,17 +193,24 @@ class Ledger:
 
     async def sweep(self) -> None:
         """Offer the runs whose lease ran out to other hosts, for ever."""
+        late: deque[Lease] = deque()
         while True:
-            for lease in self._leases.expired():
-                row = await self._records.row(lease.key)
-                if row is not None and not row.state.ended:
-                    _log.warning("lease of a run ran out", run_id=lease.key, holder=lease.holder, fence=lease.token)
-                    await self._lost(row)
+            late.extend(self._leases.expired())
+            try:
+                while late:
+                    await self._lost(late[0])
+                    late.popleft()
+            except Exception as error:  # the loop goes on until storage works again
+                _log.error("leases that ran out", runs=len(late), error=str(error))
             for run in [run for run in self._held_back if self.budgets.has_room(run)]:
                 self._hub.publish(claims_topic(self._held_back.pop(run)), run)
             await asyncio.sleep(SWEEP_S)
 
-    async def _lost(self, row: Row) -> None:
+    async def _lost(self, lease: Lease) -> None:
+        row = await self._records.row(lease.key)
+        if row is None or row.state.ended:
+            return
+        _log.warning("lease of a run ran out", run_id=lease.key, holder=lease.holder, fence=lease.token)
         if row.host != PROGRAM:
             self._hub.publish(claims_topic(row.host), row.id)
             return
@@ -430,7 +439,5 @@ class Ledger:
         return state
 
     def _lock(self, run: str) -> asyncio.Lock:
-        """One writer of a run at a time; locks nobody holds are dropped when there are many."""
-        if run not in self._writing and len(self._writing) > _REMEMBER:
-            self._writing = {key: lock for key, lock in self._writing.items() if lock.locked()}
+        """One writer of a run at a time; a lock is there for as long as somebody holds it or waits for it."""
         return self._writing.setdefault(run, asyncio.Lock())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from llmagentos.agents.ledger import SERVER
+from llmagentos.agents.ledger import PROGRAM, SERVER
 from llmagentos.agents.sessions import SessionBusy
 from llmagentos.agents.states import RunEnded
 from llmagentos.api.agents import AgentSpec
@@ -29,6 +30,7 @@ from llmagentos.api.runs import (
 from llmagentos.core.errors import Conflict, InvalidInput, NotFound
 from llmagentos.kernel.leases import LeaseLost
 from llmagentos.storage.agents import AgentHostedElsewhere
+from llmagentos.storage.database import StorageUnavailable
 from support.house import MODULE, SPEC, house
 
 pytestmark = pytest.mark.anyio
@@ -289,3 +291,48 @@ async def test_who_no_longer_waits_gets_no_run(tmp_path: Path) -> None:
                 assert claim is not None
             assert claim.run == run
             await h.ledger.release(run, claim.fence)
+
+
+async def test_the_sweep_goes_on_when_storage_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that ran out meanwhile is not forgotten: nobody else would end the run of a program."""
+    async with house(tmp_path) as h, asyncio.timeout(5):
+        program: Any = SimpleNamespace(spec=AgentSpec(name="script"), version=0, host=PROGRAM)
+        run = (await h.ledger.create(program, "script.py", by="admin:me")).id
+        await h.ledger.take(run, "laptop/1")
+        find, away = h.records.row, [True]
+
+        async def row(wanted: str) -> Any:
+            if away:
+                away.pop()
+                raise StorageUnavailable("away")
+            return await find(wanted)
+
+        monkeypatch.setattr(h.records, "row", row)
+        monkeypatch.setattr("llmagentos.agents.ledger.SWEEP_S", 0.01)
+        h.clock.advance(60.0)
+        sweeping = asyncio.create_task(h.ledger.sweep())
+        while (await h.ledger.get(run)).state is not RunState.FAILED:
+            await asyncio.sleep(0.01)
+        assert away == []
+        sweeping.cancel()
+
+
+async def test_a_run_has_one_writer_however_many_runs_there_are(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        lock = h.ledger._lock
+        inside: list[int] = []
+
+        async def write(number: int) -> None:
+            async with lock("one"):
+                inside.append(number)
+                await asyncio.sleep(0.01)
+                inside.remove(number)
+                assert inside == []
+
+        async def others() -> None:
+            for n in range(2000):
+                async with lock(str(n)):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(others(), *(write(n) for n in range(5)))
+        assert len(h.ledger._writing) == 0
