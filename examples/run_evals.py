@@ -129,7 +129,8 @@ async def evaluate(client: ApiClient, evals: Evals, case: Case, *, timeout: floa
     except TimeoutError:
         await client.post(f"/api/v1/runs/{run}/kill", None, Run)
         return [f"no end within {timeout:g} s"]
-    return faults(case.expect, found, await runs.events(client, run), evals.unknown)
+    wrong = faults(case.expect, found, await runs.events(client, run), evals.unknown)
+    return [*wrong, f"the answer was {found.answer!r}"] if wrong else []
 
 
 async def _ended(client: ApiClient, run: str, approve: bool | None) -> Run:

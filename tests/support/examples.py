@@ -50,8 +50,8 @@ def apply(server: ServerProcess, *files: str) -> None:
 def evaluate(server: ServerProcess, *files: str | Path) -> subprocess.CompletedProcess[str]:
     """Run eval cases as a user does."""
     return subprocess.run(
-        [sys.executable, EXAMPLES / "run_evals.py", *(EXAMPLES / file for file in files), "--timeout", "60"],
-        env=server.env, cwd=server.directory, capture_output=True, text=True, timeout=110,
+        [sys.executable, EXAMPLES / "run_evals.py", *(EXAMPLES / file for file in files), "--timeout", "90"],
+        env=server.env, cwd=server.directory, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
 
 
