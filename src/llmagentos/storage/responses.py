@@ -18,6 +18,8 @@ from llmagentos.storage.database import METADATA, Database
 
 MOST_TURNS = 500
 """Responses in a row, each the answer to the one before."""
+MOST_BYTES = 32 * 1024 * 1024
+"""Of all of them together: they are read into memory at once, and no model takes as much."""
 
 RESPONSES = Table(
     "llm_responses",
@@ -71,9 +73,10 @@ class ResponseRecords:
     async def chain(self, owner: str, response_id: str, *, most: int = MOST_TURNS + 1) -> list[StoredResponse]:
         """A response after those that it followed, the first one first; none when it or one of them is gone.
 
-        Raises `InvalidInput` for more than `MOST_TURNS`.
+        Raises `InvalidInput` for more than `MOST_TURNS` or `MOST_BYTES`.
         """
         found: list[StoredResponse] = []
+        size = 0
         wanted = response_id if _ID.fullmatch(response_id) else None
         async with self._database.read() as connection:
             while wanted is not None and len(found) < most:
@@ -81,6 +84,12 @@ class ResponseRecords:
                 record = (await connection.execute(query)).scalar_one_or_none()
                 if record is None:
                     return []
+                if (size := size + len(record)) > MOST_BYTES and found:
+                    raise InvalidInput(
+                        f"{response_id!r} follows responses of more than {MOST_BYTES} bytes",
+                        hint="begin a new conversation, with a summary of this one as its input",
+                        param="previous_response_id",
+                    )
                 found.append(_DECODER.decode(record))
                 wanted = found[-1].response.previous_response_id
         if len(found) > MOST_TURNS:

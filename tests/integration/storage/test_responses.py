@@ -49,6 +49,10 @@ def test_who_asked_finds_it_until_it_is_pruned(database_url: str, monkeypatch: p
             await records.add("eve", stored(number, number - 1))
         with pytest.raises(InvalidInput, match="follows more than 2"):
             await records.chain("eve", "resp_22", most=3)
+        monkeypatch.setattr(responses, "MOST_BYTES", 200)
+        with pytest.raises(InvalidInput, match="more than 200 bytes"):
+            await records.chain("eve", "resp_21")
+        assert await records.get("eve", "resp_21") is not None
         await database.aclose()
 
     asyncio.run(main())
