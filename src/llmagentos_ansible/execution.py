@@ -167,7 +167,7 @@ class Executor:
             return "its interpreter is not known yet"
         given: dict[str, Any] = {}
         action._compute_environment_string(given)
-        environ = {**os.environ, **{str(name): str(value) for name, value in given.items()}}
+        environ = {**clean(os.environ), **{str(name): str(value) for name, value in given.items()}}
         execution = Execution(
             server=self._server is not None,
             allowed=boolean(variables.get(SWITCH, True), strict=False),
@@ -195,6 +195,11 @@ class Executor:
                 self._found = ((name, mod_type, (), options), result)
                 return str(result.plugin_resolved_path)
         return None
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a task's programs get: not this runner's settings of ansible-core, which are for it alone."""
+    return {name: value for name, value in environ.items() if not name.startswith("ANSIBLE_")}
 
 
 def connection(action: Any) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Part of the program that runs playbooks with ansible-core; see LICENSE beside this package.
-"""Small things that ansible-core has a shell do, three of them for one copied file, done here instead.
+"""Small things that ansible-core has a shell do, three of them for one copied file, done here instead; and the
+environment that a task's programs get.
 
 Only for the local connection as the same user, and only what is certain: whatever fails or is unusual
 goes ansible-core's own way, which then says what is wrong.
@@ -11,14 +12,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins import action as actions
+from ansible.plugins.connection import local
 
-from llmagentos_ansible.execution import becomes, connection
+from llmagentos_ansible.execution import becomes, clean, connection
 
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+@%,=:-]*")  # an absolute path in which a shell finds nothing to expand
 _OWNER_ALL = 0o700
@@ -30,6 +33,17 @@ def install() -> None:
     base._make_tmp_path = _or_else(base._make_tmp_path, _make)
     base._remove_tmp_path = _or_else(base._remove_tmp_path, _remove)
     base._remote_chmod = _or_else(base._remote_chmod, _chmod)
+    local.subprocess = _Subprocess()
+
+
+class _Subprocess:
+    """`subprocess`, but for the environment of what is started."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+    def Popen(self, command: Any, **options: Any) -> Any:
+        return subprocess.Popen(command, **options, env=clean(os.environ))
 
 
 class _UnusualError(Exception):

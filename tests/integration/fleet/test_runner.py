@@ -264,3 +264,21 @@ def test_nobody_is_here_to_answer_a_prompt(tmp_path: Path) -> None:
     assert run.exit.code == 0
     assert run.results()["Said"][0].result == {"colour": "red"}
     assert "-e colour=" in run.logged()
+
+
+def test_programs_of_tasks_do_not_get_the_runners_settings(tmp_path: Path) -> None:
+    """So that an `ansible-playbook` that a task starts is as anywhere."""
+    play = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - shell: "env | grep -c ^ANSIBLE_"
+      failed_when: false
+      register: forked
+    - shell: "env | grep -c ^ANSIBLE_"
+      failed_when: false
+      register: own_way
+      vars: {llmagentos_fork_modules: false}
+    - assert: {that: [forked.stdout == "0", own_way.stdout == "0"]}
+"""
+    assert Run(tmp_path, play).exit.code == 0
