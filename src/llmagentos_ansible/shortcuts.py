@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins import action as actions
-from ansible.plugins.connection import local
 
 from llmagentos_ansible.execution import becomes, clean, connection
 
@@ -33,7 +32,17 @@ def install() -> None:
     base._make_tmp_path = _or_else(base._make_tmp_path, _make)
     base._remove_tmp_path = _or_else(base._remove_tmp_path, _remove)
     base._remote_chmod = _or_else(base._remote_chmod, _chmod)
-    local.subprocess = _Subprocess()
+    base._low_level_execute_command = _with_clean_environment(base._low_level_execute_command)
+
+
+def _with_clean_environment(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def executed(action: Any, *args: Any, **options: Any) -> Any:
+        if action._connection.transport == "local":
+            type(action._connection).exec_command.__globals__["subprocess"] = _SUBPROCESS
+        return own(action, *args, **options)
+
+    return executed
 
 
 class _Subprocess:
@@ -44,6 +53,9 @@ class _Subprocess:
 
     def Popen(self, command: Any, **options: Any) -> Any:
         return subprocess.Popen(command, **options, env=clean(os.environ))
+
+
+_SUBPROCESS = _Subprocess()
 
 
 class _UnusualError(Exception):
