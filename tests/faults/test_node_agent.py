@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from llmagentos.api import jobs
+from llmagentos.api import jobs, nodes
 from llmagentos.api.jobs import TaskResult
 from llmagentos.fleet.node.jobdir import JobDirectory
+from llmagentos.fleet.node.session import Session
 from llmagentos.fleet.node.state import NodeDirectory
 from support.node import NodeProcess, ended, submit
 from support.server import ServerProcess, eventually
@@ -163,7 +164,7 @@ def test_a_claim_whose_answer_was_lost_and_a_bundle_half_unpacked(
         half.write_text("of a file")
         identity = NodeDirectory(node.state).read_identity()
         assert identity is not None
-        async with server.client(identity.token) as as_node:
+        async with Session(NodeDirectory(node.state), identity, server.url, None) as as_node:
             assert (await jobs.claim(as_node, wait=5)).job is not None
         node.start()
         await succeeded(server, number)
@@ -175,9 +176,11 @@ def test_a_claim_whose_answer_was_lost_and_a_bundle_half_unpacked(
 
 def test_modules_do_not_outlive_a_killed_node_agent(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    (node.state / "modules.d/web.yaml").write_text(f'command: [sh, -c, "echo $$ >> {pids}; exec sleep 600"]\n')
 
     async def main() -> None:
+        async with server.client() as client:
+            await nodes.allow(client, node.name, "web")
+        (node.state / "modules.d/web.yaml").write_text(f'command: [sh, -c, "echo $$ >> {pids}; exec sleep 600"]\n')
         await eventually(pids.exists)
         first = int(pids.read_text())
         node.kill()
