@@ -17,9 +17,7 @@ POINTS = 24
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-@click.command(
-    help=tr("Show what a node measured, now and over a time. PATTERN is a glob, e.g. `*filesystem*`.")
-)
+@click.command(help=tr("Show what a node measured, now and over a time. PATTERN is a glob, e.g. `*filesystem*`."))
 @click.argument("name")
 @click.argument("pattern", required=False)
 @click.option("--since", type=Span(), default="1h", show_default=True, help=tr("How far back, e.g. 30m, 12h or 7d."))
