@@ -189,6 +189,7 @@ async def _submit(server: ServerProcess, admin: ApiClient) -> int:
     directory = server.directory / "playbook"
     directory.mkdir(exist_ok=True)
     (directory / "site.yml").write_text(PLAYBOOK)
+    (directory / "a.j2").write_text("colour: blue\n")
     digest, content = pack(directory)
     await jobs.upload_bundle(admin, digest, content)
     job = await jobs.submit(admin, jobs.JobSpec(digest, "site.yml", check=True, diff=True))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from llmagentos.api.telemetry import SERIES, Batch, LogEntry, Sample, Series, kind_of
+from llmagentos.api.telemetry import SERIES, Batch, Line, LogEntry, Sample, Series, kind_of
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import InvalidInput, TooManyRequests
@@ -29,7 +30,10 @@ AHEAD_S = 300.0
 STALE_S = 300.0
 """A value so old is no longer shown as the node's."""
 MAX_WAITING = 2000
+MAX_NAMES = 10_000
+"""Of series in a block of a rollup."""
 _ROWS = 2000
+_INSTANCE = re.compile(r'[{,]instance="')
 _log = log.get(__name__)
 
 
@@ -76,12 +80,13 @@ class Telemetry:
         now = self._clock.time()
         for sample in batch.samples:
             for series in sample.values:
-                if not SERIES.fullmatch(series):
-                    raise InvalidInput(f"{series[:200]!r} is not a series", hint='name{label="value"}')
-        if all(sample.at <= now + AHEAD_S for sample in batch.samples):
+                if not SERIES.fullmatch(series) or _INSTANCE.search(series):
+                    raise InvalidInput(f"{series[:200]!r} is not a series", hint='name{label="value"}, but no instance')
+        if all(0 <= each.at <= now + AHEAD_S for each in _times(batch)):
             return batch
-        samples = [Sample(min(sample.at, now), sample.values) for sample in batch.samples]
-        return Batch(batch.spool, batch.number, samples, batch.lines)
+        samples = [Sample(_within(sample.at, now), sample.values) for sample in batch.samples]
+        lines = [Line(_within(line.at, now), line.source, line.text) for line in batch.lines]
+        return Batch(batch.spool, batch.number, samples, lines)
 
     async def store(self) -> None:
         """Store what waits, for ever."""
@@ -129,8 +134,8 @@ class Telemetry:
     async def series(self, node: str, *, match: str | None, since: float, until: float, points: int) -> list[Series]:
         """The series whose name, with or without labels, fits the glob `match`; at most `points` points each."""
         step = self._step(since, until, points)
-        columns = await self._columns(node, step, since, until)
         fits = _matcher(match)
+        columns = await self._columns(node, step, since, until, fits)
         found: list[Series] = []
         for name in sorted(columns):
             if not fits(name):
@@ -148,17 +153,15 @@ class Telemetry:
             return FIVE_MINUTES
         return HOUR
 
-    async def _columns(self, node: str, step: int, since: float, until: float) -> Columns:
+    async def _columns(self, node: str, step: int, since: float, until: float, fits: Callable[[str], bool]) -> Columns:
         before = since - max(step, 60)  # a counter's first point needs the value before it
         if step == 0:
             samples = await self._records.samples(node, since=before, until=until)
             return await asyncio.to_thread(cells.gather, samples, 0)
         rolled = await self._records.rolled()
-        found: Columns = {}
-        for block in await self._records.rollup(node, step, since=before - BLOCKS[step], until=until):
-            found = cells.merged(found, cells.read(block))
+        blocks = await self._records.rollup(node, step, since=before - BLOCKS[step], until=until)
         fresh = await self._records.samples(node, since=before, until=until, after_id=rolled)
-        return cells.merged(found, cells.gather(fresh, step))
+        return await asyncio.to_thread(_joined, blocks, fresh, step, fits)
 
     async def lines(
         self, node: str, *, source: str | None, text: str | None, since: float | None, limit: int
@@ -175,8 +178,8 @@ class Telemetry:
         """
         while True:
             await asyncio.sleep(ROLL_S)
-            upto, self._seen = self._seen, await self._records.highest()
             try:
+                upto, self._seen = self._seen, await self._records.highest()
                 more = True
                 while more:
                     more = await self.roll_up(upto)
@@ -191,7 +194,7 @@ class Telemetry:
             return False
         new = await asyncio.to_thread(_blocks, rows)
         old = await self._records.blocks(list(new))
-        both = {block: _plain(cells.merged(cells.read(old.get(block, {})), columns)) for block, columns in new.items()}
+        both = await asyncio.to_thread(_together, old, new)
         await self._records.put_blocks(both, rows[-1].id)
         return len(rows) == _ROWS
 
@@ -210,6 +213,15 @@ class Telemetry:
             await self._records.forget(node)
 
 
+def _times(batch: Batch) -> Iterator[Sample | Line]:
+    yield from batch.samples
+    yield from batch.lines
+
+
+def _within(at: float, now: float) -> float:
+    return min(max(at, 0.0), now) if at == at else now
+
+
 def _blocks(rows: list[Row]) -> dict[Block, Columns]:
     """New cells by the block in which they belong."""
     parts: dict[Block, list[Sample]] = {}
@@ -219,8 +231,26 @@ def _blocks(rows: list[Row]) -> dict[Block, Columns]:
     return {block: cells.gather(samples, block[1]) for block, samples in parts.items()}
 
 
+def _together(old: Mapping[Block, Cells], new: Mapping[Block, Columns]) -> dict[Block, Cells]:
+    """Stored blocks with the new cells; of a block whose names never end only the first are kept."""
+    found: dict[Block, Cells] = {}
+    for block, columns in new.items():
+        both = cells.merged(cells.read(old.get(block, {})), columns)
+        found[block] = _plain(dict(islice(both.items(), MAX_NAMES)))
+    return found
+
+
 def _plain(columns: Columns) -> Cells:
     return {name: [[c.at, c.value, c.least, c.most, c.count] for c in column] for name, column in columns.items()}
+
+
+def _joined(blocks: Sequence[Cells], fresh: Sequence[Sample], step: int, fits: Callable[[str], bool]) -> Columns:
+    """The cells of blocks, which follow each other, and of samples that are in none yet."""
+    found: Columns = {}
+    for block in blocks:
+        for name, column in cells.read({name: stored for name, stored in block.items() if fits(name)}).items():
+            found.setdefault(name, []).extend(column)
+    return cells.merged(found, cells.gather(fresh, step))
 
 
 def _matcher(match: str | None) -> Callable[[str], bool]:

@@ -192,7 +192,10 @@ class Vault:
         for start, end, kind in find(text, self._kinds):
             parts += [text[last:start], self._name(kind, text[start:end])]
             last = end
-        return "".join([*parts, text[last:]]) if parts else text
+        if not parts:
+            return text
+        # What was glued to a value that is gone now stands by itself: a known value must not stay there.
+        return self.cover("".join([*parts, text[last:]]), unknown=False)
 
     def cover(self, text: str, *, unknown: bool = True) -> str:
         """`text` with placeholders for what is known; what is not goes for good, or stays when `unknown` is False."""

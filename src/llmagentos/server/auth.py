@@ -36,6 +36,7 @@ class Authenticator:
         self._tls = tls
         self._stored = Gathered(records.find)
         self._assertions: Callable[[str], Awaitable[Identity | None]] | None = None
+        self._forgotten = 0
         self._known: OrderedDict[tuple[str, bool], tuple[TokenRecord, float]] = OrderedDict()
 
     def accept(self, assertions: Callable[[str], Awaitable[Identity | None]]) -> None:
@@ -86,11 +87,12 @@ class Authenticator:
         known = self._known.get(key)
         if known is not None and now < known[1] and not _expired(known[0], self._clock):
             return known[0]
+        asked = self._forgotten
         record = await self._stored(key)
         if record is None:
             self._known.pop(key, None)
             return None
-        if not record.one_time:
+        if not record.one_time and asked == self._forgotten:  # else it may have been revoked meanwhile
             self._known[key] = (record, now + _REMEMBER_S)
             if len(self._known) > _REMEMBER:
                 self._known.popitem(last=False)
@@ -115,12 +117,14 @@ class Authenticator:
 
     async def revoke(self, token_id: str) -> bool:
         """Revoke a token (and its sessions) with immediate effect; whether there was one."""
-        self._known.clear()
-        return await self._records.revoke(token_id)
+        done = await self._records.revoke(token_id)
+        self.forget()
+        return done
 
     def forget(self) -> None:
         """Ask storage again for every token: some were revoked."""
         self._known.clear()
+        self._forgotten += 1
 
 
 def _expired(record: TokenRecord, clock: Clock) -> bool:

@@ -164,6 +164,7 @@ def found(bench: Bench, expected: dict[str, Any]) -> dict[str, Any]:
     return bench.by_us()
 
 
+@pytest.mark.timeout(400)  # the first one waits for both to run all cases
 @pytest.mark.parametrize("case", CASES)
 def test_a_module_returns_the_same(case: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert shown(found[case]).splitlines() == shown(expected[case]).splitlines()

@@ -98,6 +98,11 @@ async def test_batches_come_once_and_only_from_the_node_itself(start_server: Sta
         assert (series.name, series.rate, [point.value for point in series.points]) == ("x_total", True, [0.1])
         with pytest.raises(InvalidInput, match="is not a series"):
             await telemetry.send(node, Batch("spool", 2, [Sample(now, {"bad name": 1.0})]))
+        with pytest.raises(InvalidInput, match="is not a series"):
+            await telemetry.send(node, Batch("spool", 2, [Sample(now, {'a{instance="other"}': 1.0})]))
+        odd = [Sample(-1e300, {"g": 1.0}), Sample(1e300, {"g": 2.0})]
+        await telemetry.send(node, Batch("spool", 2, odd, [Line(1e300, "a", "later")]))
+        assert all(line.at < now + 60 for line in await telemetry.lines(admin, "n1"))
         with pytest.raises(Forbidden):
             await telemetry.lines(node, "n1")
 
