@@ -8,6 +8,7 @@ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
 command -v puppet >/dev/null || packages+=(puppet-agent)
 [ -x /usr/sbin/nginx ] || packages+=(nginx)
 [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+command -v ip >/dev/null || packages+=(iproute2)
 [ ${#packages[@]} -gt 0 ] || need_apt=no
 
 as_root() {

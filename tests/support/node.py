@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,10 @@ class Key:
 class NodeProcess:
     """A node agent, which can be killed and started again on the same state."""
 
-    def __init__(self, directory: Path, server: ServerProcess, name: str) -> None:
+    def __init__(self, directory: Path, server: ServerProcess, name: str, *, inside: Sequence[str] = ()) -> None:
+        """`inside`: what goes before its command, to run it elsewhere."""
         self.directory = directory
+        self._inside = inside
         self.state = directory / "node"
         self.server = server
         self.name = name
@@ -95,8 +97,10 @@ class NodeProcess:
 
     def start(self) -> None:
         """Start its process."""
-        argv = [sys.executable, "-m", "llmagentos.fleet.node", "--state", str(self.state), "--name", self.name]
+        argv = [*self._inside, sys.executable, "-m", "llmagentos.fleet.node"]
+        argv += ["--state", str(self.state), "--name", self.name]
         argv += ["--server", self.server.url, "--join-token-file", str(self.join_token)]
+        argv += ["--ca", str(self.server.ca)] if self.server.ca else []
         env = {name: value for name, value in self.server.env.items() if not name.startswith("LLMAGENTOS_")}
         with (self.directory / "node.log").open("ab") as log:
             self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)

@@ -44,17 +44,28 @@ def environment(**more: str) -> dict[str, str]:
 class ServerProcess:
     """A server in a process of its own, which can be killed and started again on the same state and port."""
 
-    def __init__(self, directory: Path, config: str = "", *, database: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str = "",
+        *,
+        database: str | None = None,
+        host: str = "127.0.0.1",
+        ca: Path | None = None,
+    ) -> None:
+        """`ca`: the CA of its certificate, for a `config` with `tls`."""
         self.directory = directory
         self.state = directory / ".llmagentos"
+        self.host = host
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.ca = ca
+        self.url = f"{'https' if ca else 'http'}://{host}:{self.port}"
         self.file = directory / "llmagentos.yaml"
         self.file.write_text(config)
         self.env = environment(
             LLMAGENTOS_STATE=str(self.state),
             LLMAGENTOS_CONFIG=str(self.file),
-            LLMAGENTOS_SERVER_ADDRESS=f"127.0.0.1:{self.port}",
+            LLMAGENTOS_SERVER_ADDRESS=f"{host}:{self.port}",
             XDG_CONFIG_HOME=str(directory / "config"),
         )
         self.database = database or f"sqlite:///{self.state / 'llmagentos.db'}"
@@ -79,7 +90,7 @@ class ServerProcess:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with socket.create_connection((self.host, self.port), timeout=1):
                 return (self.state / discovery.CREDENTIALS).exists()
         except OSError:
             return False
@@ -106,7 +117,8 @@ class ServerProcess:
     @asynccontextmanager
     async def client(self, token: str | None = None, *, timeout: float = 15.0) -> AsyncIterator[ApiClient]:
         """A client with the admin's token, or another one."""
-        async with ApiClient(self.url, self.token if token is None else token, timeout=timeout) as client:
+        used = discovery.Credentials(self.url, self.token if token is None else token, self.ca)
+        async with ApiClient(self.url, used.token, tls=used.tls(), timeout=timeout) as client:
             yield client
 
     def llmctl(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> subprocess.CompletedProcess[str]:

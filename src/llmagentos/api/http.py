@@ -348,7 +348,7 @@ class HttpClient:
         for connections in self._idle.values():
             for connection in connections:
                 if connection.transport is not None:
-                    connection.transport.close()
+                    connection.transport.abort()  # nothing is under way; TLS would wait for the other side's goodbye
         self._idle.clear()
         await asyncio.sleep(0)
 

@@ -14,11 +14,6 @@ from msgspec import Meta
 from llmagentos.api.client import ApiClient
 from llmagentos.core.errors import Conflict, Forbidden, Unauthenticated
 
-HEARTBEAT_S = 10.0
-"""How often a node says that it is there."""
-AWAY_S = 30.0
-"""A node that was silent for this long is away."""
-
 NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Word = Annotated[str, Meta(max_length=255)]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from llmagentos.api.nodes import (
-    AWAY_S,
-    HEARTBEAT_S,
     Availability,
     Beat,
     CertificateInfo,
@@ -83,7 +81,9 @@ class Nodes:
             await self._change(record, "emptied")
         self._hub.publish("nodes", name)
         upgrade = record.upgrade if record.upgrade is not None and record.upgrade.state == "wanted" else None
-        interval = HEARTBEAT_S if record.availability == "open" and upgrade is None else SOON_S
+        interval = self._presence.away_s / 3
+        if record.availability != "open" or upgrade is not None:
+            interval = min(interval, SOON_S)
         return Beat(interval, self._clock.time(), record.availability in _CLOSED, upgrade)
 
     async def _is_empty(self, record: NodeRecord) -> bool:
@@ -235,7 +235,7 @@ class Nodes:
         now = {name: self._presence.state(name) for name in await self._records.names()}
         for name, state in now.items():
             if state == "away" and known.get(name) == "ready":
-                _log.warning("node is away", node=name, after_s=AWAY_S)
+                _log.warning("node is away", node=name, after_s=self._presence.away_s)
                 self._hub.publish("nodes", name)
         for each in ("ready", "away"):
             metrics.NODES.labels(each).set(sum(state == each for state in now.values()))

@@ -55,6 +55,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0, le=3650)],
         Meta(description="Life of nodes' certificates; a node renews its own at half of it"),
     ] = 30
+    node_away_s: Annotated[
+        Annotated[float, Meta(ge=1, le=3600)],
+        Meta(description="A node that was silent for so many seconds is `away`; it is heard three times in them"),
+    ] = 30
     limits: Limits = msgspec.field(default_factory=Limits)
 
     @property

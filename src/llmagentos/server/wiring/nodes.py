@@ -36,7 +36,7 @@ class Machines:
 
 def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
     """`jobs` are made afterwards: they need the nodes' names."""
-    presence = Presence(base.clock)
+    presence = Presence(base.clock, base.config.server.node_away_s)
     records = NodeRecords(base.database, base.clock)
 
     async def listing(*, limit: int, node: str | None = None) -> list[JobSummary]:
