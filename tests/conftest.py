@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.server import ServerProcess, StartServer
 
 if TYPE_CHECKING:  # pytest itself imports its plugins
     from support.postgres import Postgres
+
+# How long an example takes is the machine's affair: a slow disk is not a wrong answer.
+settings.register_profile("house", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 pytest_plugins = ["support.node", "support.postgres"]
 

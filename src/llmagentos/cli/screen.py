@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
 import sys
 import termios
@@ -18,6 +17,7 @@ _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME = "\x1b[H"
 _REST_OF_LINE = "\x1b[K"
 _REST_OF_SCREEN = "\x1b[J"
+_UNKNOWN_SIZE = (80, 24)
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 KEYS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "\x1b": "escape", "\x03": "q", "\x04": "q"}
@@ -35,8 +35,8 @@ class Screen:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines."""
-        found = shutil.get_terminal_size()
-        return found.columns, found.lines
+        found = os.get_terminal_size(sys.stdout.fileno())  # not COLUMNS: a shell's that was resized since
+        return (found.columns, found.lines) if found.columns else _UNKNOWN_SIZE
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show `lines`, which must fit; each replaces what was there, so that nothing flickers."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import click
 import msgspec
@@ -22,6 +23,8 @@ from llmagentos.cli.ps import money, waiting
 from llmagentos.cli.screen import QUIT, Screen, is_terminal, screen
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
+
+_T = TypeVar("_T")
 
 MOST_RUNS = 200
 _NICEST, _LEAST_NICE = 19, -20
@@ -206,6 +209,9 @@ def _nodes(known: Sequence[NodeSummary]) -> Iterator[str]:
 
 _MODEL = (24, 12, 24, 8)
 _RUN = (13, 16, 10, 5, 8, 7, 8, 7)
+_NARROW = 100
+_LESS = (4, 5, 6)
+"""Which columns of runs give way to what a run waits for in a terminal under `_NARROW` columns."""
 
 
 def _runs(view: View, width: int, room: int | None, *, marked: bool) -> Iterator[str]:
@@ -220,7 +226,9 @@ def _runs(view: View, width: int, room: int | None, *, marked: bool) -> Iterator
         tr("Age"),
         tr("Waiting"),
     ]
-    yield fit(paint(_row([name.upper() for name in names], _RUN), "cyan"), width)
+    left_out = _LESS if width < _NARROW else ()
+    widths = _without(_RUN, left_out)
+    yield fit(paint(_row([name.upper() for name in _without(names, left_out)], widths), "cyan"), width)
     first = 0 if room is None else max(0, view.index - room + 1)
     listed = view.picture.runs[first:] if room is None else view.picture.runs[first : first + room]
     for place, run in enumerate(listed, first):
@@ -235,10 +243,14 @@ def _runs(view: View, width: int, room: int | None, *, marked: bool) -> Iterator
             duration(view.picture.at - run.created),
             waiting(run) if run.wait or run.paused or run.approvals else short(run.input, 40),
         ]
-        line = fit(_row(cells, _RUN), width)
+        line = fit(_row(_without(cells, left_out), widths), width)
         yield click.style(click.unstyle(line), reverse=True) if marked and place == view.index else line
     if not view.picture.runs:
         yield fit(tr("Nothing is running."), width)
+
+
+def _without(items: Sequence[_T], left_out: Sequence[int]) -> list[_T]:
+    return [item for place, item in enumerate(items) if place not in left_out]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:

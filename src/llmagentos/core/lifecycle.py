@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_REAP_S = 5.0
 
 
 @dataclass(slots=True)
@@ -53,3 +56,17 @@ def die_with(parent: int, *, with_signal: int = signal.SIGTERM) -> Callable[[], 
             os._exit(1)
 
     return arm
+
+
+async def reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for a killed process whose output nobody wants any more.
+
+    `Process.wait` returns only when its pipes are closed too, and one that asyncio stopped reading because its buffer
+    was full never is; so what is left is read and thrown away. Somebody else may hold it open: waits 5 s at most.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REAP_S):
+            for pipe in (process.stdout, process.stderr):
+                while pipe is not None and await pipe.read(65536):
+                    continue
+            await process.wait()

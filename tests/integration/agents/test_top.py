@@ -24,17 +24,17 @@ LEFT = b"\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
-    """`llmctl top` in a terminal of 100 by 30."""
+    """`llmctl top` in a terminal of `columns` by 30."""
 
-    def __init__(self, house: ServerProcess) -> None:
+    def __init__(self, house: ServerProcess, columns: int) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         self._theirs = theirs
         self.before = termios.tcgetattr(theirs)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "llmagentos.cli.main", "top", "--interval", "0.2"],
             cwd=house.directory,
-            env=house.env | {"TERM": "xterm"},
+            env=house.env | {"TERM": "xterm", "COLUMNS": "40"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -74,9 +74,9 @@ class Terminal:
         os.close(self._theirs)
 
 
-@pytest.fixture
-def top(house: ServerProcess) -> Iterator[Terminal]:
-    terminal = Terminal(house)
+@pytest.fixture(params=[80, 120])
+def top(house: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    terminal = Terminal(house, request.param)
     yield terminal
     terminal.close()
 

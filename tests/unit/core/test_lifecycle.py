@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmagentos.core.lifecycle import Backoff
+from llmagentos.core.lifecycle import Backoff, reap
 
 PARENT = """
 import os, subprocess, sys
@@ -62,3 +63,15 @@ def test_nothing_is_armed_where_the_kernel_cannot(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(lifecycle.sys, "platform", "darwin")
     lifecycle.die_with(os.getpid())()
+
+
+@pytest.mark.anyio
+async def test_a_process_whose_output_nobody_reads_is_reaped() -> None:
+    process = await asyncio.create_subprocess_exec(
+        "head", "-c", "60000", "/dev/zero", stdout=asyncio.subprocess.PIPE, limit=100
+    )
+    with pytest.raises(TimeoutError):  # asyncio stops reading it, and so never sees it closed
+        await asyncio.wait_for(process.wait(), 0.3)
+    async with asyncio.timeout(4):
+        await reap(process)
+    assert process.returncode == 0

@@ -14,7 +14,7 @@ import msgspec
 from llmagentos.api.telemetry import MAX_LINE, MAX_LINES
 from llmagentos.core import log
 from llmagentos.core.files import write_whole
-from llmagentos.core.lifecycle import Backoff
+from llmagentos.core.lifecycle import Backoff, reap
 from llmagentos.fleet.node.collect.wanted import Log
 
 MAX_ENTRY = 256 * 1024
@@ -106,7 +106,7 @@ class Journal:
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await reap(process)
 
     async def _put(self, entry: Entry) -> None:
         while len(self._waiting) >= MAX_LINES:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from llmagentos.api.telemetry import SERIES
 from llmagentos.core import log
+from llmagentos.core.lifecycle import reap
 from llmagentos.fleet.node.collect.readings import series
 from llmagentos.fleet.node.collect.wanted import Probe
 
@@ -89,7 +90,7 @@ async def output(probe: Probe) -> str:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with whatever it left behind
-        await process.wait()
+        await reap(process)
     if code != 0:
         raise ValueError(f"it ended with exit code {code}")
     return text.decode("utf-8", "replace")
