@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from llmagentos.api.schedules import ScheduleSpec
 from llmagentos.fleet import cron
@@ -15,6 +16,7 @@ from llmagentos.fleet import cron
 GRACE_S = 60.0
 """A time that is so little ago is no time that was missed: a server was restarted."""
 _ROUNDING_S = 1e-3
+_LOOKED_AT = 60
 _TRIES = 200
 """Times back from now whose jitter may not be over."""
 
@@ -68,6 +70,14 @@ def due(name: str, spec: ScheduleSpec, anchor: float, *, since: float, now: floa
             return Due(found, found if late <= GRACE_S or spec.catch_up == "last" else None)
         found = latest(spec, anchor, found - 0.5, since=since)
     return None
+
+
+def least_gap(spec: ScheduleSpec, now: float) -> float:
+    """The least time between two of the next times: with a longer jitter one would pass another and drop it."""
+    if spec.every_s is not None:
+        return spec.every_s
+    times = upcoming(spec, now, now, _LOOKED_AT)
+    return min((later - earlier for earlier, later in pairwise(times)), default=math.inf)
 
 
 def upcoming(spec: ScheduleSpec, anchor: float, now: float, count: int) -> list[float]:

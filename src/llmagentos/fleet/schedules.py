@@ -15,7 +15,7 @@ from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import Fire, Schedule, ScheduleSpec, TemplateUse
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import CallerError, Conflict, InvalidInput, NotFound, nearest
+from llmagentos.core.errors import CallerError, Conflict, InvalidInput, NotFound, Unavailable, nearest
 from llmagentos.core.events import Hub
 from llmagentos.fleet import cron, schedule_times
 from llmagentos.fleet.jobs import Jobs, Origin
@@ -80,8 +80,8 @@ class Schedules:
         cron.zone_of(spec.zone)
         if spec.cron is not None:
             cron.check(spec.cron, spec.zone)
-        if spec.every_s is not None and spec.jitter_s >= spec.every_s:
-            raise InvalidInput(f"a jitter of {spec.jitter_s:g} s is longer than the interval of {spec.every_s:g} s")
+        if spec.jitter_s and (gap := schedule_times.least_gap(spec, self._clock.time())) <= spec.jitter_s:
+            raise InvalidInput(f"a jitter of {spec.jitter_s:g} s is longer than the {gap:g} s between two times")
         if spec.job is not None:
             if spec.job.secrets or spec.job.idempotency_key is not None:
                 raise InvalidInput("the job of a schedule has neither secrets nor an idempotency key")
@@ -173,10 +173,19 @@ class Schedules:
         now = self._clock.time()
         for row in await self._records.all():
             if not row.paused:
-                await self._look_at(row, now)
+                await self._alone(row.name, self._look_at(row, now))
         for fire in await self._records.unsettled(limit=MOST):
             if now - fire.at > RETRY_S and await self._at_hand(fire.spec, now - fire.at):
-                await self._settle(fire)
+                await self._alone(fire.schedule, self._settle(fire))
+
+    async def _alone(self, name: str, work: Awaitable[None]) -> None:
+        """What goes wrong with one schedule is no other one's matter."""
+        try:
+            await work
+        except Unavailable:  # the database is away: for all of them
+            raise
+        except Exception as error:  # a supervising loop: the others have to be looked at
+            _log.error("a schedule cannot be looked after", schedule=name, error=str(error) or type(error).__name__)
 
     async def _look_at(self, row: ScheduleRow, now: float) -> None:
         found = schedule_times.due(row.name, row.spec, row.created, since=row.since, now=now)

@@ -114,13 +114,18 @@ class ScheduleRecords:
         return bool(done.rowcount == 1)
 
     async def claim(self, row: ScheduleRow, due: float, *, done: float) -> bool:
-        """Take the time `due` of a schedule; those up to `done` are done with. False when somebody else has it."""
+        """Take the time `due` of a schedule; those up to `done` are done with.
+
+        False when somebody else has it, or has gone further: a server that looked long ago fires no older time, and
+        none of a schedule that was deleted and made anew meanwhile.
+        """
         values = {"schedule": row.name, "due": due, "at": self._clock.time(), "spec": _json(row.spec), "open": True}
         made = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(FIRES)
         async with self._database.write() as connection:
-            current = select(SCHEDULES.c.paused).where(SCHEDULES.c.name == row.name).with_for_update()
-            paused = (await connection.execute(current)).scalar_one_or_none()
-            if paused is None or paused:
+            mine = (SCHEDULES.c.name == row.name) & (SCHEDULES.c.created == row.created)
+            current = select(SCHEDULES.c.paused, SCHEDULES.c.since).where(mine).with_for_update()
+            stands = (await connection.execute(current)).first()
+            if stands is None or stands.paused or stands.since >= due:
                 return False
             claimed = await connection.execute(made.values(**values).on_conflict_do_nothing())
             later = (SCHEDULES.c.name == row.name) & (SCHEDULES.c.since < done)
@@ -162,8 +167,11 @@ class ScheduleRecords:
 
     async def bundles(self) -> set[str]:
         """Every bundle that a schedule, or a time that was taken, refers to."""
+        query = select(FIRES.c.spec).where(FIRES.c.open, FIRES.c.spec.is_not(None)).distinct()
         specs = [row.spec for row in await self.all()]
-        specs += [fire.spec for fire in await self.unsettled(limit=1000) if fire.spec is not None]
+        async with self._database.read() as connection:
+            open_ = (await connection.execute(query)).scalars().all()
+        specs += [msgspec.json.decode(text, type=ScheduleSpec) for text in open_]
         return {spec.job.bundle for spec in specs if spec.job is not None}
 
     async def prune(self, *, days: float) -> int:
