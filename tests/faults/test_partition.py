@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -29,17 +30,26 @@ TASKS = ["Before", "Long", "After"]
 WHOLE = "before\nbegun\ndone\nafter\n"
 AWAY_S = 3
 """After so long a node that is silent is away here."""
-LOST_ANSWERS = 3
+LOST_ANSWERS = int(os.environ.get("LLMAGENTOS_CUTS", "3"))
+CUT_S = float(os.environ.get("LLMAGENTOS_CUT_S", "0"))
+"""How long the link stays cut beyond what the test needs: after 30 s the leases of jobs end as well."""
 
 
-def play(marks: Path, seconds: float = 0) -> str:
+def play(marks: Path, *, told: bool = False) -> str:
+    """Three tasks, each of which notes what it does; the one in the middle goes on when it is `told` to."""
     mark = f"{marks}/{{{{ inventory_hostname }}}}"
+    wait = f"until [ -e {marks}/go ]; do sleep 0.05; done; " if told else ""
     return (
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
         f"    - {{name: Before, shell: 'echo before >> {mark}'}}\n"
-        f"    - {{name: Long, shell: 'echo begun >> {mark}; sleep {seconds}; echo done >> {mark}'}}\n"
+        f"    - {{name: Long, shell: 'echo begun >> {mark}; {wait}echo done >> {mark}'}}\n"
         f"    - {{name: After, shell: 'echo after >> {mark}'}}\n"
     )
+
+
+def go_on(marks: Path) -> None:
+    """Tell the tasks in the middle."""
+    (marks / "go").touch()
 
 
 class Place:
@@ -108,45 +118,55 @@ def begun(marks: Path, name: str) -> bool:
     return mark.exists() and "begun" in mark.read_text()
 
 
-def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: Path) -> None:
+@pytest.mark.timeout(60 + CUT_S)
+@pytest.mark.parametrize("ends", ["while it is cut off", "afterwards"])
+def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: Path, ends: str) -> None:
     async def main() -> None:
         host, node = place.hosts["web1"], place.nodes["web1"]
         async with place.server.client() as client:
-            number = await submit(client, {"site.yml": play(tmp_path, 1)})
+            number = await submit(client, {"site.yml": play(tmp_path, told=True)})
             await eventually(lambda: all(begun(tmp_path, name) for name in NAMES), within=20)
             host.cut()
             try:
-                await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
-                assert (tmp_path / "web1").read_text() == WHOLE, "the playbook went on without the server"
+                if ends == "while it is cut off":
+                    go_on(tmp_path)
+                    await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
+                    assert (tmp_path / "web1").read_text() == WHOLE, "the playbook went on without the server"
                 await in_state(client, "web1", "away")
                 await in_state(client, "web2", "ready")
                 states = {found.node: found.state for found in (await jobs.show(client, number)).hosts}
-                assert states == {"web1": "running", "web2": "succeeded"}
+                assert states["web1"] == "running", "nobody knows better yet"
+                await asyncio.sleep(CUT_S)
             finally:
                 host.heal()
-            await all_right(client, await ended(client, number), tmp_path)
+            go_on(tmp_path)
+            await all_right(client, await ended(client, number, within=40 + CUT_S), tmp_path)
             await in_state(client, "web1", "ready")
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("playbook_ended", [False, True])
-def test_the_node_agent_is_killed_while_it_is_cut_off(place: Place, tmp_path: Path, playbook_ended: bool) -> None:
+@pytest.mark.parametrize("ends", ["while it is cut off", "afterwards"])
+def test_the_node_agent_is_killed_while_it_is_cut_off(place: Place, tmp_path: Path, ends: str) -> None:
     async def main() -> None:
         host, node = place.hosts["web1"], place.nodes["web1"]
         async with place.server.client() as client:
-            number = await submit(client, {"site.yml": play(tmp_path, 1 if playbook_ended else 4)})
+            number = await submit(client, {"site.yml": play(tmp_path, told=True)})
             await eventually(lambda: all(begun(tmp_path, name) for name in NAMES), within=20)
             host.cut()
             try:
                 node.kill()
-                if playbook_ended:
+                if ends == "while it is cut off":
+                    go_on(tmp_path)
                     await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
-                else:
-                    assert JobDirectory(node.state / "jobs" / str(number)).locked(), "the playbook runs on"
             finally:
                 host.heal()
+            before = node.log().count("job claimed")
             node.start()
+            await eventually(lambda: node.log().count("job claimed") > before, within=20)
+            if ends == "afterwards":
+                assert JobDirectory(node.state / "jobs" / str(number)).locked(), "the playbook runs on"
+            go_on(tmp_path)
             await all_right(client, await ended(client, number), tmp_path)
 
     asyncio.run(main())
@@ -178,6 +198,7 @@ def test_the_answer_to_a_claim_is_lost(place: Place, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.timeout(60 + 10 * LOST_ANSWERS)
 def test_the_link_is_cut_at_random_moments_around_a_claim(place: Place, tmp_path: Path) -> None:
     chance = random.Random()  # moments, not secrets
 
