@@ -77,6 +77,7 @@ def engine(_engine: ScriptedEngine) -> Iterator[ScriptedEngine]:
 @pytest.fixture(scope="module")
 def _server(_engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     model = f"models:\n  scripted:\n    engine: openai\n    url: {_engine.url}\n    aliases: [default]\n"
+    model += "  tiny:\n    engine: llama.cpp\n    path: /none/tiny.gguf\n    keep_alive: 5m\n"
     server = ServerProcess(tmp_path_factory.mktemp("console"), model).start()
     definition = server.directory / "support.yaml"
     definition.write_text(AGENT)

@@ -10,7 +10,7 @@ from llmagentos.api.agents import AgentInfo
 from llmagentos.api.approvals import Approval
 from llmagentos.api.budgets import Budgets
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
-from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
+from llmagentos.api.llm import ModelInfo
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.registry import Instance
 from llmagentos.api.runs import NewRun, Run, RunEvent, RunSummary
@@ -47,8 +47,6 @@ class Sources:
 
     instances: Callable[[], list[Instance]]
     models: Callable[[], Awaitable[list[ModelInfo]]]
-    queues: Callable[[int], list[ModelQueue]]
-    calls: Callable[[int], Awaitable[list[CallInfo]]]
     agents: Callable[[], Awaitable[list[AgentInfo]]]
     agent: Callable[[str], Awaitable[AgentInfo]]
     runs: Runs

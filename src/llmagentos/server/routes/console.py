@@ -22,7 +22,7 @@ from llmagentos.server.console import feed
 from llmagentos.server.console.refusals import FEED
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
-from llmagentos.server.console.views import agents, approvals, budgets, jobs, models, overview, runs, services
+from llmagentos.server.console.views import agents, approvals, budgets, jobs, overview, runs, services
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 from llmagentos.server.routes import approval_pages
 
@@ -49,7 +49,6 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
     return [
         _overview(sources, pages),
         _services(sources, pages),
-        _models(sources, pages),
         *_agents(sources, pages),
         *_runs(sources, pages),
         *_control(sources),
@@ -110,24 +109,6 @@ def _services(sources: Sources, pages: Pages) -> Endpoint:
         )
 
     return _page("/services", Permission.REGISTRY_READ, show)
-
-
-def _models(sources: Sources, pages: Pages) -> Endpoint:
-    async def show(call: Call) -> Response:
-        known, calls = await asyncio.gather(sources.models(), sources.calls(MAX_ROWS))
-        return pages.page(
-            call.request,
-            call.identity,
-            "models.html",
-            section="models",
-            topics="topic=runs",
-            every=5,
-            models=models.rows(known, translation(call.request)),
-            waiting=models.waiting(sources.queues(MAX_ROWS), translation(call.request)),
-            calls=calls,
-        )
-
-    return _page("/models", Permission.MODELS_READ, show)
 
 
 def _agents(sources: Sources, pages: Pages) -> list[Endpoint]:

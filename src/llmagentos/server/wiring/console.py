@@ -20,8 +20,10 @@ from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import console, job_pages, login, node_pages, telemetry_pages
+from llmagentos.server.routes import console, job_pages, login, model_pages, node_pages, telemetry_pages
 from llmagentos.server.routes.agents import found, info
+from llmagentos.server.routes.model_pages import ModelSources
+from llmagentos.server.routes.models import Loading
 from llmagentos.server.routes.runs import with_waits
 from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
@@ -51,9 +53,10 @@ def wire(
     responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
-    sources = _sources(base, services, gateway, calls, agents, fleet, budgets)
+    sources = _sources(base, services, gateway, agents, fleet, budgets)
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
+        *model_pages.endpoints(_model_sources(gateway, calls), pages),
         *_node_pages(pages, fleet),
         *job_pages.endpoints(job_sources(fleet.work), pages),
         *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
@@ -62,6 +65,21 @@ def wire(
     parts.endpoints += login.links(made)
     parts.pages += [*login.routes(form, responder, errors), *dispatch.routes(shown, responder)]
     parts.unknown = as_page_for_browsers(pages)
+
+
+def _model_sources(gateway: Gateway, calls: CallRecords) -> ModelSources:
+    loading = Loading(gateway)
+
+    async def newest_calls(limit: int) -> list[CallInfo]:
+        return await calls.newest(limit)
+
+    return ModelSources(
+        models=gateway.models,
+        queues=lambda most: gateway.queues(most=most),
+        calls=newest_calls,
+        load=loading.load,
+        unload=loading.unload,
+    )
 
 
 def _node_pages(pages: Pages, fleet: Fleet) -> list[Endpoint]:
@@ -100,15 +118,11 @@ def _sources(
     base: Foundation,
     services: Services,
     gateway: Gateway,
-    calls: CallRecords,
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
 ) -> Sources:
     ledger = agents.ledger
-
-    async def newest_calls(limit: int) -> list[CallInfo]:
-        return await calls.newest(limit)
 
     async def all_agents() -> list[AgentInfo]:
         return [info(record, agents.hosted) for record in await agents.records.all()]
@@ -133,8 +147,6 @@ def _sources(
     return Sources(
         instances=services.registry.directory.all,
         models=gateway.models,
-        queues=lambda most: gateway.queues(most=most),
-        calls=newest_calls,
         agents=all_agents,
         agent=one_agent,
         runs=ledger.newest,

@@ -5,12 +5,13 @@
 const root = document.documentElement;
 const language = root.lang || "en";
 
-// --- times: <time datetime="..." data-show="age|clock|full">, and <span data-since="epoch seconds"> ----------
+// --- times: <time datetime="..." data-show="age|clock|day|full">, and <span data-since="epoch seconds"> ----------
 
 const full = new Intl.DateTimeFormat(language, {
   year: "numeric", month: "short", day: "numeric",
-  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
+  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
+const offset = new Intl.DateTimeFormat("en", { timeZoneName: "short" });
 const day = new Intl.DateTimeFormat(language, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
 });
@@ -36,7 +37,13 @@ function duration(seconds) {
   return `${Math.floor(whole / 3600)}h ${Math.floor((whole % 3600) / 60)}m`;
 }
 
-const shown = { age, clock: (date) => clock.format(date), full: (date) => full.format(date) };
+// The zone after the time: Chinese formats put it in the middle.
+function whole(date) {
+  const zone = offset.formatToParts(date).find((part) => part.type === "timeZoneName");
+  return `${full.format(date)} ${zone.value}`;
+}
+
+const shown = { age, clock: (date) => clock.format(date), day: (date) => day.format(date), full: whole };
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -46,7 +53,7 @@ function showTimes(scope) {
   for (const element of scope.querySelectorAll("time[data-show]")) {
     const date = new Date(element.dateTime);
     write(element, shown[element.dataset.show](date));
-    if (!element.title) element.title = full.format(date);
+    if (!element.title) element.title = whole(date);
   }
   for (const element of scope.querySelectorAll("[data-since]"))
     write(element, duration(Date.now() / 1000 - Number(element.dataset.since)));
@@ -61,6 +68,15 @@ function connection(state) {
   if (element && element.dataset.state !== "done") element.dataset.state = state;
 }
 
+// What a screen reader is told when it changes: the state, and the answer.
+let said = document.querySelector("[data-announce]")?.textContent;
+
+function announce() {
+  const now = document.querySelector("[data-announce]")?.textContent;
+  if (now && now !== said) write(document.getElementById("announcer"), now);
+  said = now;
+}
+
 let open = new Set();
 document.addEventListener("htmx:beforeSwap", () => {
   open = new Set([...document.querySelectorAll("details[id][open]")].map((element) => element.id));
@@ -68,6 +84,7 @@ document.addEventListener("htmx:beforeSwap", () => {
 document.addEventListener("htmx:afterSwap", (event) => {
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   showTimes(event.target.parentElement || document);
+  announce();
 });
 document.addEventListener("htmx:sseOpen", () => connection("open"));
 document.addEventListener("htmx:sseError", () => connection("lost"));
@@ -106,6 +123,11 @@ const actions = {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (button) actions[button.dataset.action](button);
+});
+
+document.addEventListener("submit", (event) => {
+  const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
 });
 
 document.addEventListener("keydown", (event) => {

@@ -100,6 +100,7 @@ def page(job: Job, records: Sequence[JobRecord], t: Translate) -> dict[str, Any]
     summary = job.summary
     cut = bool(records) and records[0].id > 1
     counted = _counted(records)
+    modes = {"check": t("check only"), "diff": t("with differences")}
     found = [_row(host, counted.get(host.node, Counter()), host.node in job.waiting, t) for host in job.hosts]
     return {
         "job": {
@@ -111,7 +112,7 @@ def page(job: Job, records: Sequence[JobRecord], t: Translate) -> dict[str, Any]
             "created_by": summary.created_by,
             "started": summary.started,
             "ended": summary.ended,
-            "modes": summary.modes,
+            "modes": [modes.get(each, each) for each in summary.modes],
             **_control(job, t),
         },
         "batches": [_batch(batch, t) for batch in job.batches],

@@ -12,6 +12,7 @@ from llmagentos.server.console.words import Translate, duration, size
 def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
     """Models as the table shows them."""
     uses = {"chat": t("chat"), "embedding": t("embedding")}
+    stays = {"always": t("always"), "on_demand": t("on demand")}
     return [
         {
             "name": model.name,
@@ -22,15 +23,24 @@ def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
             "running": f"{model.running} / {model.slots}",
             "waiting": f"{model.waiting} / {model.queue}",
             "memory": model.memory_bytes,
+            "device_memory": model.device_memory_bytes,
             "tokens_per_s": f"{model.tokens_per_s:.1f}",
-            "keep_alive": model.keep_alive,
-            "since": model.since,
+            "keep_alive": stays.get(model.keep_alive or "", model.keep_alive),
+            "act": _act(model),
+            "since": model.since if model.state == "loading" else None,
             "unloads_at": model.unloads_at,
             "replicas": [replica(one, t) for one in model.replicas if len(model.replicas) > 1 or one.server],
             "note": model.note,
         }
         for model in models
     ]
+
+
+def _act(model: ModelInfo) -> str:
+    """What can be done with it: `load`, `unload`, or nothing where another system serves it."""
+    if model.keep_alive is None:
+        return ""
+    return "load" if model.state in ("unloaded", "failed") else "unload"
 
 
 def replica(one: ReplicaInfo, t: Translate) -> dict[str, Any]:

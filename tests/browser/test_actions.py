@@ -1,0 +1,29 @@
+"""What people do in the console beside asking agents: models, sessions, memory, schedules, jobs, nodes."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from support.scene import Scene
+from support.server import ServerProcess
+
+
+def test_a_model_is_loaded_and_unloaded(entered: Page, console: ServerProcess) -> None:
+    page = entered
+    page.goto(f"{console.url}/models")
+    row = page.locator("#models tr", has_text="tiny")
+    expect(row).to_contain_text("unloaded")
+    expect(row).to_contain_text("5m")
+    row.get_by_role("button", name="Load tiny").click()
+    expect(page).to_have_url(f"{console.url}/models")
+    expect(row).not_to_contain_text("unloaded")
+    expect(page.locator("#models tr", has_text="scripted").get_by_role("button")).to_have_count(0)
+
+
+def test_what_cannot_be_undone_is_asked_for(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page, asked = entered, list[str]()
+    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    page.goto(f"{console.url}/nodes/web-2")
+    page.get_by_role("button", name="Drain").click()
+    expect(page.locator(".facts")).to_contain_text("draining")
+    assert asked == ["Stop giving it jobs, and stop its modules?"]
