@@ -105,7 +105,9 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Who may approve, as `kind:name` or `kind:*`; without any, everybody who may approve jobs."""
     rollout: Rollout | None = None
     secrets: Annotated[list[Text], Meta(max_length=64)] = []
-    """Names of `extra_vars` that are told to nodes only, and forgotten when the job ends."""
+    """Names of `extra_vars` that are sealed to the nodes' keys, told to nobody else, and forgotten at its end."""
+    literal: Annotated[list[Text], Meta(max_length=256)] = []
+    """Names of `extra_vars` in which no text is a template: what `{{ }}` in them says is not evaluated anywhere."""
     idempotency_key: Key | None = None
     """The same key with the same request is the same job; the header `Idempotency-Key` says the same."""
     kind: Kind = "playbook"
@@ -207,6 +209,8 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     """Set when plays span nodes."""
     sealed: dict[str, list[str]] = {}
     """By node, the vault passwords in boxes that only it can open: one for each key that it may have."""
+    sealed_variables: dict[str, list[str]] = {}
+    """By node and likewise, the job's secrets: a JSON object of `extra_vars`."""
 
 
 class NodeJob(msgspec.Struct, frozen=True):
@@ -228,6 +232,7 @@ class NodeJob(msgspec.Struct, frozen=True):
     local: bool = False
     """A play says `hosts: localhost`: here that is this node, so the limit is the host and localhost."""
     extra_vars: dict[str, Any] = {}
+    literal: list[str] = []
     check: bool = False
     diff: bool = False
     tags: list[str] = []

@@ -1,4 +1,4 @@
-"""Passwords of Ansible's vault on the wire."""
+"""Passwords of Ansible's vault on the wire, and what the boxes of these and of a job's secrets are for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from msgspec import Meta
 MAX_PASSWORDS = 16
 PURPOSE = "vault passwords of a job"
 """What their boxes are sealed for."""
+VARIABLES = "secret variables of a job"
+"""What the boxes of a job's other secrets are sealed for."""
 
 
 class VaultPassword(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ out as new. Another attempt of a job is one that ended first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ class NodeQueues:
         return [None if node in closed else heads.get(node) for node in nodes]
 
     async def _kept(self, job: int) -> _Kept:
-        """What does not change of a job, with its secrets; its nodes ask for it one after the other."""
+        """What does not change of a job; its nodes ask for it one after the other."""
         found = self._jobs.get(job)
         if found is None:
             row = await self._records.find(job)
@@ -281,19 +281,24 @@ def mine(hosts: list[HostRow], node: str) -> HostRow:
 
 def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> NodeJob:
     spec = kept.row.spec
-    mine = {name: boxes for name, boxes in kept.inventory.sealed.items() if name == now.node}
+    inventory = msgspec.structs.replace(
+        kept.inventory,
+        sealed=_of(now.node, kept.inventory.sealed),
+        sealed_variables=_of(now.node, kept.inventory.sealed_variables),
+    )
     return NodeJob(
         job=now.job,
         fence=fence,
         host=now.node,
         bundle=spec.bundle,
         playbook=spec.playbook,
-        inventory=msgspec.structs.replace(kept.inventory, sealed=mine),
+        inventory=inventory,
         resumed=before.state != "queued",
         next_seq=now.next_seq,
         cancel=now.state == "cancelling",
         local=kept.row.local,
         extra_vars=spec.extra_vars,
+        literal=spec.literal,
         check=spec.check,
         diff=spec.diff,
         tags=spec.tags,
@@ -304,6 +309,10 @@ def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> Node
         timeout_s=spec.timeout_s,
         attempt=now.attempt,
     )
+
+
+def _of(node: str, boxes: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {node: boxes[node]} if node in boxes else {}
 
 
 def _not_here(node: str) -> NotFound:

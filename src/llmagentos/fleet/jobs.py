@@ -16,7 +16,7 @@ import msgspec
 
 from llmagentos.api.job_control import Approval, JobChange
 from llmagentos.api.jobs import BundleInfo, Inventory, Job, JobRecord, JobSpec, JobSummary
-from llmagentos.api.vault import VaultPassword
+from llmagentos.api.vault import PURPOSE, VARIABLES, VaultPassword
 from llmagentos.core import log, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
@@ -30,7 +30,7 @@ from llmagentos.fleet.job_views import summary, whole
 from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.fleet.vault import Certificates, sealed
 from llmagentos.storage.blobs import Blobs
-from llmagentos.storage.job_changes import Changes, Seen
+from llmagentos.storage.job_changes import Changes, Seen, masked
 from llmagentos.storage.job_tables import ENDED, HostRow, JobRow, to_json
 from llmagentos.storage.jobs import JobRecords, KeyTaken, NewJob
 
@@ -131,7 +131,7 @@ class Jobs:
         """Check a playbook and queue it on its nodes. Raises `InvalidInput` with file:line when it cannot run.
 
         A key that was used for the same request leads to its job; for another one `KeyReused` is raised. The
-        passwords in `vault` are sealed to the nodes' keys: raises `NoKey` for a node without one.
+        passwords in `vault` and the spec's secrets are sealed to the nodes' keys: raises `NoKey` for one without.
         """
         encoded = msgspec.json.encode(spec)
         if len(encoded) > MAX_SPEC_BYTES:
@@ -147,9 +147,9 @@ class Jobs:
         if not nodes:
             raise InvalidInput(f"{spec.playbook} is for none of the nodes at hand")
         await self._require_room(nodes)
-        inventory = await self._inventory(wanted, nodes, origin, vault)
+        inventory = await self._inventory(wanted, nodes, origin, vault, spec)
         new = NewJob(
-            spec=spec,
+            spec=masked(spec),
             nodes=nodes,
             inventory=inventory,
             local=wanted.local,
@@ -170,16 +170,26 @@ class Jobs:
         return await self._made(row, new)
 
     async def _inventory(
-        self, wanted: Wanted, nodes: Sequence[str], origin: Origin | None, vault: Sequence[VaultPassword]
+        self,
+        wanted: Wanted,
+        nodes: Sequence[str],
+        origin: Origin | None,
+        vault: Sequence[VaultPassword],
+        spec: JobSpec,
     ) -> Inventory:
         inventory = wanted.inventory
         if nodes != wanted.hosts:  # a batch of a rollout, which is checked not to need the others
             inventory = msgspec.structs.replace(inventory, span=None)
         if origin is not None and origin.parent is not None:  # it needs what its parent was given
-            inventory = msgspec.structs.replace(inventory, sealed=(await self._records.inventory(origin.parent)).sealed)
+            given = await self._records.inventory(origin.parent)
+            return msgspec.structs.replace(inventory, sealed=given.sealed, sealed_variables=given.sealed_variables)
         if vault:
-            boxes = await sealed(vault, nodes, self._certificates)
+            boxes = await sealed(msgspec.json.encode(list(vault)), PURPOSE, nodes, self._certificates)
             inventory = msgspec.structs.replace(inventory, sealed=boxes)
+        if spec.secrets:
+            secrets = msgspec.json.encode({name: spec.extra_vars[name] for name in spec.secrets})
+            boxes = await sealed(secrets, VARIABLES, nodes, self._certificates)
+            inventory = msgspec.structs.replace(inventory, sealed_variables=boxes)
         return inventory
 
     async def _made(self, row: JobRow, new: NewJob) -> Job:

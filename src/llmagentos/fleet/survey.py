@@ -1,4 +1,4 @@
-"""The survey of a job template: what it may ask, and whether the answers fit. Pure."""
+"""The survey of a job template: what it may ask, and whether the answers fit. Blocks while a regex is tried."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 from llmagentos.api.templates import BadParameter, Parameter
 from llmagentos.core.errors import nearest
+from llmagentos.fleet.matching import TooSlow, matches
 
 MAX_TEXT = 64 * 1024
 MAX_REGEX = 500
+MAX_INT = 2**63
 _TEXTS = frozenset({"string", "secret"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0", ""})
@@ -96,13 +98,24 @@ def _text(parameter: Parameter, value: Any) -> str:
     if len(value) > MAX_TEXT:
         raise _bad(parameter, f"has {len(value)} characters: at most {MAX_TEXT}")
     _within(parameter, len(value), "characters")
-    if parameter.regex is not None and not re.fullmatch(parameter.regex, value):
+    if parameter.regex is not None and not _matches(parameter, parameter.regex, value):
         shown = "it" if parameter.type == "secret" else repr(value[:80])
         raise _bad(parameter, f"has to match {parameter.regex!r}: {shown} does not")
     return value
 
 
+def _matches(parameter: Parameter, regex: str, value: str) -> bool:
+    try:
+        return matches(regex, value)
+    except TooSlow:
+        raise _bad(
+            parameter, f"cannot be compared with {regex!r} in a second", hint="a regex without repeats inside repeats"
+        ) from None
+
+
 def _number(parameter: Parameter, value: Any) -> int | float:
+    if isinstance(value, int) and abs(value) >= MAX_INT:  # more than JSON's readers agree on
+        raise _bad(parameter, "has too many digits")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise _wrong(parameter, value, "a number")
     if parameter.type == "int" and not isinstance(value, int):

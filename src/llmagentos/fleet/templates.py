@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from llmagentos.api.jobs import Job
@@ -16,6 +20,8 @@ from llmagentos.storage.job_changes import masked
 from llmagentos.storage.templates import TemplateRecords
 
 MOST = 1000
+AT_ONCE = 2
+"""Surveys whose answers are looked at together."""
 
 _log = log.get(__name__)
 
@@ -27,10 +33,12 @@ class Templates:
         self._records = records
         self._jobs = jobs
         self._hub = hub
+        self._matching = asyncio.Semaphore(AT_ONCE)
 
     async def apply(self, name: str, spec: TemplateSpec, by: str) -> Applied:
         """Make a template or give it a new version. Raises what a job of it would raise now, and `BadParameter`."""
-        survey.check(spec.parameters)
+        async with self._matching:
+            await asyncio.to_thread(survey.check, spec.parameters)
         if spec.job.idempotency_key is not None or spec.job.secrets:
             raise InvalidInput("the job of a template has neither secrets nor an idempotency key")
         await self._jobs.check(spec.job)
@@ -61,12 +69,13 @@ class Templates:
         spec = template.spec
         if spec.allow and not named(by, spec.allow):
             raise Forbidden(f"{by} may not launch {name!r}", hint=f"these may: {', '.join(spec.allow)}", template=name)
-        variables = survey.answers(spec.parameters, request.parameters)
+        variables = await self._answers(spec, request.parameters)
         secret = [each.name for each in spec.parameters if each.type == "secret" and each.name in variables]
         job = msgspec.structs.replace(
             spec.job,
             extra_vars=spec.job.extra_vars | variables,
             secrets=secret,
+            literal=_literal(spec, request.parameters),
             check=spec.job.check or request.check,
             idempotency_key=request.idempotency_key,
         )
@@ -75,9 +84,14 @@ class Templates:
     async def launch_scheduled(self, use: TemplateUse, by: str, origin: Origin, key: str) -> Job:
         """A job of it by the clock: whoever made the schedule was allowed to."""
         template = await self._require(use.name)
-        variables = survey.answers(template.spec.parameters, use.parameters)
+        variables = await self._answers(template.spec, use.parameters)
         spec = template.spec.job
-        job = msgspec.structs.replace(spec, extra_vars=spec.extra_vars | variables, idempotency_key=key)
+        job = msgspec.structs.replace(
+            spec,
+            extra_vars=spec.extra_vars | variables,
+            literal=_literal(template.spec, use.parameters),
+            idempotency_key=key,
+        )
         return await self._jobs.submit(job, by, origin)
 
     async def check_use(self, use: TemplateUse, by: str) -> None:
@@ -91,7 +105,11 @@ class Templates:
                     f"the template {use.name!r} asks for the secret {parameter.name!r}, which no schedule keeps",
                     parameter=parameter.name,
                 )
-        survey.answers(template.spec.parameters, use.parameters)
+        await self._answers(template.spec, use.parameters)
+
+    async def _answers(self, spec: TemplateSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._matching:  # a regex may take its time, in a process of its own
+            return await asyncio.to_thread(survey.answers, spec.parameters, given)
 
     async def bundle_of(self, use: TemplateUse) -> str | None:
         """The bundle that its jobs need; None when it is gone."""
@@ -112,6 +130,15 @@ class Templates:
         close = nearest(name, [template.name for template in await self._records.all()])
         hint = f"did you mean {close!r}?" if close else "`llmctl templates` lists them"
         return NotFound(f"there is no job template {name!r}", hint=hint)
+
+
+def _literal(spec: TemplateSpec, given: Mapping[str, Any]) -> list[str]:
+    """What was answered, in addition to what the template's maker says: whoever launches it writes no templates.
+
+    A default is the maker's own, and may be one.
+    """
+    answered = (each.name for each in spec.parameters if given.get(each.name) is not None)
+    return list(dict.fromkeys([*spec.job.literal, *answered]))
 
 
 def _shown(template: Template) -> Template:

@@ -206,8 +206,6 @@ def concluded(row: JobRow, begun: float | None, found: Conclusion, now: float) -
         values["started"] = row.started or values.get("started") or now
         if found.message is not None:
             values["message"] = found.message
-        if row.spec.secrets:
-            values["spec"] = to_json(masked(row.spec))
     return values
 
 

@@ -111,7 +111,7 @@ class ShareRecords:
         return Shared(found, ended)
 
     async def forget(self, job: int) -> None:
-        """The job has ended: nobody needs its shares any more, nor the passwords that were sealed for it."""
+        """The job has ended: nobody needs its shares any more, nor the secrets that were sealed for it."""
         async with self._database.write() as connection:
             await _wipe(connection, JOBS.c.id == job)
             await connection.execute(delete(SHARES).where(SHARES.c.job == job))
@@ -127,10 +127,12 @@ class ShareRecords:
 
 
 async def _wipe(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
-    """Take the sealed passwords out of the jobs' inventories."""
-    query = select(JOBS.c.id, JOBS.c.inventory).where(which, JOBS.c.inventory.like('%"sealed":%')).limit(1000)
+    """Take the sealed secrets out of the jobs' inventories."""
+    sealed = JOBS.c.inventory.like('%"sealed":%') | JOBS.c.inventory.like('%"sealed_variables":%')
+    query = select(JOBS.c.id, JOBS.c.inventory).where(which, sealed).limit(1000)
     for row in (await connection.execute(query)).all():
-        bare = msgspec.structs.replace(msgspec.json.decode(row.inventory, type=Inventory), sealed={})
+        found = msgspec.json.decode(row.inventory, type=Inventory)
+        bare = msgspec.structs.replace(found, sealed={}, sealed_variables={})
         await connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(inventory=_json(bare)))
 
 

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmagentos.api import jobs, nodes
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.api.vault import VARIABLES
 from llmagentos.cli.pack import pack
-from support.node import join_request
+from llmagentos.core.sealing import unseal
+from llmagentos.fleet.node import keys
 from support.server import ServerProcess
 
 PLAYBOOK = """\
@@ -27,8 +30,9 @@ PLAYBOOK = """\
 class FakeNode:
     """What a node agent says; it runs nothing."""
 
-    def __init__(self, client: ApiClient, name: str, token: str) -> None:
+    def __init__(self, client: ApiClient, name: str, token: str, key: keys.PrivateKey) -> None:
         self.client = client
+        self.key = key
         self.name = name
         self.token = token
 
@@ -39,6 +43,11 @@ class FakeNode:
         job = await self.claim(wait=wait)
         assert job is not None
         return job
+
+    def secrets(self, job: jobs.NodeJob) -> dict[str, object]:
+        """What was sealed to this node's key."""
+        [box] = job.inventory.sealed_variables[self.name]
+        return msgspec.json.decode(unseal(self.key, box, VARIABLES), type=dict[str, object])
 
     def events(self, first: int, count: int) -> list[jobs.JobEvent]:
         return [
@@ -59,11 +68,13 @@ async def joined(server: ServerProcess, name: str) -> AsyncIterator[FakeNode]:
     async with server.client() as admin:
         made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
     async with server.client(made.token) as joining:
-        answer = await nodes.join(joining, join_request(name))
+        key = keys.generate()
+        request = nodes.Join(name, f"{name}.example", "0.1", keys.request(key, name))
+        answer = await nodes.join(joining, request)
     async with server.client(answer.token) as client:
         await nodes.put_facts(client, nodes.Facts(hostname=name, version="0.1", os="Debian 12", cpus=2))
         await nodes.beat(client, nodes.Heartbeat(load=[0.1, 0.2, 0.3], time=time.time()))
-        yield FakeNode(client, name, answer.token)
+        yield FakeNode(client, name, answer.token, key)
 
 
 @pytest.fixture

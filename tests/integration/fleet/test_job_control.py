@@ -29,7 +29,7 @@ async def state(client, job, wanted, *, within=5.0):
 
 def stored(server):
     with sqlite3.connect(server.state / "llmagentos.db") as database:
-        return "".join(text for (text,) in database.execute("SELECT spec FROM jobs")).encode()
+        return "".join(a + b for a, b in database.execute("SELECT spec, inventory FROM jobs")).encode()
 
 
 async def told(client, job):
@@ -223,8 +223,11 @@ async def test_secrets_reach_the_node_and_nobody_else(server, join, submit):
     async with server.client() as admin, join(server, "n1") as node:
         made = await submit(admin, extra_vars={"user": "ann", "password": "hunter2"}, secrets=["password"])
         assert made.spec.extra_vars == {"user": "ann", "password": "********"}
+        if server.database.startswith("sqlite"):
+            assert b"hunter2" not in stored(server), "not in clear while it waits either"
         job = await node.claimed()
-        assert job.extra_vars == {"user": "ann", "password": "hunter2"}
+        assert job.extra_vars == {"user": "ann", "password": "********"}
+        assert node.secrets(job) == {"password": "hunter2"}
         await node.work(job)
         await state(admin, made.summary.id, "succeeded")
         server.stop()

@@ -119,7 +119,9 @@ async def test_a_template_is_launched_by_its_survey_and_by_whom_it_allows(server
         assert (await templates.launch(admin, "deploy", Launch(good, "k"))).summary.id == made.summary.id
         assert made.summary.origin == "template:deploy"
         assert made.spec.extra_vars == {"mode": "fast", "release": "v1", "count": 1, "password": "********"}
-        assert (await node.claimed()).extra_vars["password"] == "hunter2"
+        claimed = await node.claimed()
+        assert node.secrets(claimed) == {"password": "hunter2"}
+        assert claimed.literal == ["release", "password"], "what the survey was answered is no template"
         for bad, name in [({"release": "1"}, "release"), ({"count": 4}, "count"), ({"relaese": "v1"}, "relaese")]:
             with pytest.raises(InvalidInput, match=name) as caught:
                 await templates.launch(admin, "deploy", Launch(good | bad))

@@ -54,6 +54,20 @@ def test_a_bad_answer_names_its_parameter(name, value, said):
     assert caught.value.status == 400
 
 
+def test_a_regex_that_backtracks_without_end_is_given_up():
+    with pytest.raises(BadParameter, match="cannot be compared with"):
+        fit(Parameter("name", regex=r"(a+)+b"), "a" * 60)
+    assert fit(Parameter("name", regex=r"(a+)+b"), "aab") == "aab"
+
+
+@pytest.mark.parametrize("parameter", [COUNT, RATIO])
+def test_a_number_of_very_many_digits_is_refused(parameter):
+    with pytest.raises(BadParameter, match="too many digits"):
+        fit(parameter, 10**400)
+    if parameter is COUNT:
+        assert from_text(parameter, ["9" * 400]) == int("9" * 400)
+
+
 def test_what_is_missing_or_unknown_is_named():
     with pytest.raises(BadParameter, match="'release' is required"):
         answers(ALL, {name: value for name, value in GOOD.items() if name != "release"})

@@ -26,7 +26,7 @@ def runner_spec(job: NodeJob, *, home: str, variables: Mapping[str, Any]) -> dic
         "home": home,
         "inventory": inventory(job.inventory, job.host, variables),
         "inventory_directory": None if job.inventory.directory is None else _relative(job.inventory.directory),
-        "extra_vars": job.extra_vars,
+        "extra_vars": {name: _value(value, name in job.literal) for name, value in job.extra_vars.items()},
         "check": job.check,
         "diff": job.diff,
         "tags": job.tags,
@@ -72,6 +72,19 @@ def inventory(given: Inventory, host: str, variables: Mapping[str, Any]) -> dict
         }
     own = {"ansible_python_interpreter": sys.executable, **variables}  # the runner's too
     return {"all": {"hosts": hosts, "children": children, "vars": {**own, **(top.vars if top else {})}}}
+
+
+def _value(value: Any, literal: bool) -> Any:
+    """A variable as ansible-core's JSON has it; in what is `literal` it looks for no templates."""
+    if not literal:
+        return value
+    if isinstance(value, str):
+        return {"__ansible_unsafe": value}
+    if isinstance(value, list):
+        return [_value(each, literal) for each in value]
+    if isinstance(value, dict):
+        return {name: _value(each, literal) for name, each in value.items()}
+    return value
 
 
 def _relative(path: str) -> str:

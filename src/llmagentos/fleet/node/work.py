@@ -7,9 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
+import msgspec
+
 from llmagentos.api import jobs
 from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import Ack, Finish, HostEnd, NodeJob, Stats
+from llmagentos.api.vault import PURPOSE, VARIABLES
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.node import bundles, vault
@@ -119,12 +122,15 @@ class Work:
 
     async def _prepare(self) -> None:
         await asyncio.to_thread(self._directory.prepare)
-        playbook = self._job.kind == "playbook"
+        playbook, job = self._job.kind == "playbook", self._job
+        if boxes := job.inventory.sealed_variables.get(job.host):
+            secrets = msgspec.json.decode(vault.opened(boxes, VARIABLES, self._unseal), type=dict[str, Any])
+            job = msgspec.structs.replace(job, extra_vars=job.extra_vars | secrets)
         self._directory.write_spec(
-            runner_spec(self._job, home=self._home, variables=self._variables) if playbook else foreign_spec(self._job)
+            runner_spec(job, home=self._home, variables=self._variables) if playbook else foreign_spec(job)
         )
-        if boxes := self._job.inventory.sealed.get(self._job.host):
-            self._directory.write_vault(vault.opened(boxes, self._unseal))
+        if boxes := job.inventory.sealed.get(job.host):
+            self._directory.write_vault(vault.opened(boxes, PURPOSE, self._unseal))
         digest = self._job.bundle
         content = await insist(lambda: jobs.download_bundle(self._client, digest), what="download")
         await asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle)

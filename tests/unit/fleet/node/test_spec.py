@@ -45,6 +45,17 @@ def test_localhost_is_this_node_where_a_play_says_so() -> None:
     assert spec(job(local=True))["limit"] == "web1,localhost"
 
 
+def test_what_is_literal_is_marked_for_ansible_core() -> None:
+    given = {"a": "{{ x }}", "b": "{{ y }}", "n": 1, "l": ["{{ z }}", 2]}
+    found = spec(job(extra_vars=given, literal=["a", "n", "l", "gone"]))["extra_vars"]
+    assert found == {
+        "a": {"__ansible_unsafe": "{{ x }}"},
+        "b": "{{ y }}",
+        "n": 1,
+        "l": [{"__ansible_unsafe": "{{ z }}"}, 2],
+    }
+
+
 @pytest.mark.parametrize("path", ["../site.yml", "/etc/site.yml", "a/../../b.yml"])
 def test_paths_stay_in_the_bundle(path: str) -> None:
     with pytest.raises(InvalidInput, match="leads out"):
