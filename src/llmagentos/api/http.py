@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from llmagentos.core import trust
 from llmagentos.core.errors import DeadlineExceeded, TooLarge, Unavailable
 
 MAX_BODY = 64 * 1024 * 1024
@@ -372,7 +373,7 @@ class HttpClient:
                 if target.unix is not None:
                     _, connection = await loop.create_unix_connection(factory, target.unix)
                 else:
-                    context = (self._tls or ssl.create_default_context()) if target.tls else None
+                    context = (self._tls or trust.context()) if target.tls else None
                     _, connection = await loop.create_connection(factory, target.host, target.port, ssl=context)
         except TimeoutError:
             raise ConnectFailed(f"cannot connect to {where} within {limit} s") from None

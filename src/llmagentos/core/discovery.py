@@ -2,10 +2,12 @@
 
 The first that is found counts:
 
-1. `LLMAGENTOS_SERVER` with `LLMAGENTOS_TOKEN` or `LLMAGENTOS_TOKEN_FILE` (and `LLMAGENTOS_CA`)
+1. `LLMAGENTOS_SERVER` with `LLMAGENTOS_TOKEN` or `LLMAGENTOS_TOKEN_FILE`
 2. `credentials.json` in the state directory that `LLMAGENTOS_STATE` names
 3. `.llmagentos/credentials.json` in the working directory or a directory above it
 4. `llmagentos/credentials.json` in `$XDG_CONFIG_HOME` (or `~/.config`), written by `llmctl login` and `llmctl up`
+
+`LLMAGENTOS_CA` names the CAs (PEM) of server and modules, whichever is found.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -71,7 +73,8 @@ def discover(environ: Mapping[str, str] | None = None, directory: Path | None = 
         return _from_environment(server, env)
     for path in _candidates(env, directory or Path.cwd()):
         if path.is_file():
-            return read(path)
+            found = read(path)
+            return replace(found, ca=ca) if (ca := _ca(env)) is not None else found
     raise NoServer(
         "no LLMAgentOS server is known here",
         hint="start one with `llmctl up`, or log in to a running one with `llmctl login URL`",
@@ -120,8 +123,12 @@ def state_of(environ: Mapping[str, str] | None = None, directory: Path | None = 
     return here / STATE_DIRECTORY
 
 
+def _ca(env: Mapping[str, str]) -> Path | None:
+    return Path(named) if (named := env.get("LLMAGENTOS_CA")) else None
+
+
 def _from_environment(server: str, env: Mapping[str, str]) -> Credentials:
-    ca = Path(env["LLMAGENTOS_CA"]) if env.get("LLMAGENTOS_CA") else None
+    ca = _ca(env)
     if token := env.get("LLMAGENTOS_TOKEN"):
         return Credentials(server, token, ca)
     if not (file := env.get("LLMAGENTOS_TOKEN_FILE")):

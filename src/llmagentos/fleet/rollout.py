@@ -7,7 +7,6 @@ idempotency key.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Literal
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ async def fetch(url: str) -> int:
     """GET `url`; the status. Raises `LLMAgentOSError` when nothing answers."""
     parts = urlsplit(url)
     path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-    client = HttpClient(tls=ssl.create_default_context() if parts.scheme == "https" else None, connect_timeout=TRY_S)
+    client = HttpClient(connect_timeout=TRY_S)
     try:
         return (await client.request("GET", f"{parts.scheme}://{parts.netloc}", path, timeout=TRY_S)).status
     finally:

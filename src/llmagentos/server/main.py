@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from llmagentos.core import log, tracing
+from llmagentos.core import log, tracing, trust
 from llmagentos.core.config import Config, load
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.state import StateDirectory
@@ -94,6 +94,8 @@ def main() -> int:
         )
         if config.telemetry.otlp:
             tracing.configure(process="server", endpoint=config.telemetry.otlp)
+        if config.server.trust is not None:
+            trust.also(Path(config.server.trust))
         raise_open_files(config.server.limits.connections)
         state = StateDirectory(config.state_path)
         state.prepare()

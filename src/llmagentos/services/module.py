@@ -59,7 +59,8 @@ class Module:
         module.start()
 
     It listens on a free port of 127.0.0.1 unless told otherwise. An address beyond this machine needs
-    `certificate` and `key` (PEM files). LLMAGENTOS_ADVERTISE names the origin to tell callers when it
+    `certificate` and `key` (PEM files); a CA of your own is named to callers by LLMAGENTOS_CA and to the server
+    by `server.trust`. LLMAGENTOS_ADVERTISE names the origin to tell callers when it
     differs (port mapping, a proxy); LLMAGENTOS_OTLP where spans go; LLMAGENTOS_LOG_LEVEL what is logged.
     """
 

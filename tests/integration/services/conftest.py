@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,11 +132,11 @@ StartModule = Callable[..., ModuleProcess]
 
 
 @pytest.fixture
-def start_module(server: ServerProcess, tmp_path: Path) -> Iterator[StartModule]:
-    """Starts module processes: `start_module(source, **environment)`; they end with the test."""
+def start_module_of(tmp_path: Path) -> Iterator[StartModule]:
+    """Starts module processes: `start_module_of(server, source, **environment)`; they end with the test."""
     started: list[ModuleProcess] = []
 
-    def start(source: str = HELLO, *, wait: bool = True, **env: str) -> ModuleProcess:
+    def start(server: ServerProcess, source: str = HELLO, *, wait: bool = True, **env: str) -> ModuleProcess:
         directory = tmp_path / f"module{len(started)}"
         directory.mkdir()
         module = ModuleProcess(server, directory, source, env)
@@ -147,6 +148,12 @@ def start_module(server: ServerProcess, tmp_path: Path) -> Iterator[StartModule]
         if module.process.poll() is None:
             module.process.kill()
             module.process.wait(10)
+
+
+@pytest.fixture
+def start_module(server: ServerProcess, start_module_of: StartModule) -> StartModule:
+    """Starts module processes: `start_module(source, **environment)`; they end with the test."""
+    return partial(start_module_of, server)
 
 
 @pytest.fixture

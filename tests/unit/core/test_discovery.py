@@ -30,6 +30,7 @@ def test_the_order_of_places(tmp_path: Path) -> None:
     put(tmp_path / "named" / "credentials.json", "http://named")
     env["LLMAGENTOS_STATE"] = str(tmp_path / "named")
     assert discover(env, work).server == "http://named"
+    assert discover(env | {"LLMAGENTOS_CA": "/ca.pem"}, work).ca == Path("/ca.pem")
     (tmp_path / "token").write_text("secret\n")
     env |= {"LLMAGENTOS_SERVER": "http://env", "LLMAGENTOS_TOKEN_FILE": str(tmp_path / "token")}
     assert discover(env, work) == Credentials("http://env", "secret")

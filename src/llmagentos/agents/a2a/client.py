@@ -28,6 +28,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from llmagentos.agents.strangers import plain_text
+from llmagentos.core import trust
 from llmagentos.core.config.outside import A2aAgent
 from llmagentos.core.errors import ConfigError, ServiceError, Unavailable
 
@@ -137,7 +138,10 @@ class Remote:
         headers = {"Authorization": f"Bearer {self._spec.token.read()}"} if self._spec.token is not None else {}
         async with AsyncExitStack() as stack:
             client = httpx.AsyncClient(
-                headers=headers, timeout=self._spec.timeout_s, transport=_Bounded(), trust_env=False
+                headers=headers,
+                timeout=self._spec.timeout_s,
+                transport=_Bounded(verify=trust.context()),
+                trust_env=False,
             )
             yield await stack.enter_async_context(client)
 

@@ -20,7 +20,7 @@ from llmagentos.agents.mcp.listing import MOST_TOOLS
 from llmagentos.agents.mcp.results import McpToolFailed, plain
 from llmagentos.agents.mcp.stdio import Child
 from llmagentos.agents.strangers import plain_text
-from llmagentos.core import log
+from llmagentos.core import log, trust
 from llmagentos.core.config.outside import McpServer
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, LLMAgentOSError, ServiceError, Unavailable
 
@@ -90,7 +90,9 @@ class Session:
     async def _http(self, spec: McpServer, stack: AsyncExitStack) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {spec.token.read()}"} if spec.token is not None else {}
         timeout = httpx2.Timeout(spec.timeout_s, connect=spec.connect_s, pool=_POOL_S)
-        client = httpx2.AsyncClient(headers=headers, timeout=timeout, transport=BoundedTransport(), trust_env=False)
+        client = httpx2.AsyncClient(
+            headers=headers, timeout=timeout, transport=BoundedTransport(verify=trust.context()), trust_env=False
+        )
         return await stack.enter_async_context(client)
 
     async def _told(self, message: Any) -> None:

@@ -51,6 +51,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1:7080"
     )
     tls: Tls | None = None
+    trust: Annotated[
+        FilePath | None,
+        Meta(description="CAs (PEM) to trust besides this machine's: of modules, engines, MCP servers, webhooks"),
+    ] = None
     node_certificate_days: Annotated[
         Annotated[float, Meta(gt=0, le=3650)],
         Meta(description="Life of nodes' certificates; a node renews its own at half of it"),
@@ -336,6 +340,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     runs_days: Days = 30
     jobs_days: Days = 90
+    job_files_days: Annotated[Days, Meta(description="Files that jobs fetched from nodes")] = 30
     calls_days: Days = 30
     responses_days: Days = 30
     attachments_days: Annotated[Days, Meta(description="Files of requests, since a run was asked with them")] = 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from urllib.parse import urlsplit
 
 from llmagentos.agents.approvals import Approvals
@@ -46,8 +45,7 @@ class _Hook:
         parts = urlsplit(settings.url)
         self._origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._http = HttpClient(tls=tls, max_body=1024 * 1024)
+        self._http = HttpClient(max_body=1024 * 1024)
 
     async def post(self, body: bytes, key: str) -> int:
         """Tell it; its HTTP status."""
