@@ -119,6 +119,7 @@ def _run(
 
     from llmagentos_ansible import delegation, inline, shortcuts
     from llmagentos_ansible.execution import Executor
+    from llmagentos_ansible.fetched import Fetched
     from llmagentos_ansible.lockstep import Lockstep, Members
     from llmagentos_ansible.preload import preload
 
@@ -139,6 +140,7 @@ def _run(
 
     Executor(*modules).install()
     shortcuts.install()
+    Fetched(directory).install()
     forked = inline.install()
     if spec.lockstep is not None:
         members = Members(spec.lockstep["me"], spec.lockstep["lead"], frozenset(spec.lockstep["hosts"]))

@@ -12,6 +12,7 @@ from llmagentos.api.job_control import JobChange, history
 from llmagentos.api.jobs import Job, JobHost, JobRecord, JobSummary, PlayStarted, TaskResult
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.job_decisions import approve, deny
+from llmagentos.cli.job_files import files
 from llmagentos.cli.job_following import Text, watch
 from llmagentos.cli.job_output import Printer, recap, result_line
 from llmagentos.cli.job_words import batch_row, change_row, waits_for
@@ -233,7 +234,7 @@ async def _history(number: int) -> list[JobChange]:
     return found
 
 
-for command in (approve, deny):
+for command in (approve, deny, files):
     job.add_command(command)
 for command in job.commands.values():
     jobs.add_command(command)

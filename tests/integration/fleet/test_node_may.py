@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ SELF = {
     ("POST", f"{QUEUE}/{{id}}/finish"),
     ("POST", f"{QUEUE}/{{id}}/shares"),
     ("GET", f"{QUEUE}/{{id}}/shares"),
+    ("PUT", f"{QUEUE}/{{id}}/files/{{digest}}"),
 }
 """All that a node may ask. A new one has to be thought about here, and in the tests of others' queues below."""
 WITHOUT = {"/login", "/static/{path:path}", "/install.sh"}
@@ -121,6 +123,7 @@ async def test_others_queues_cannot_be_reached(server, join, submit, http):
                 ("POST", f"{QUEUE}/{number}/finish", finish),
                 ("POST", f"{QUEUE}/{number}/shares", {"fence": fence}),
                 ("GET", f"{QUEUE}/{number}/shares?fence={fence}", None),
+                ("PUT", f"{QUEUE}/{number}/files/{sha256(b'{}').hexdigest()}?fence={fence}&path=x&source=x", None),
                 ("GET", f"/api/v1/nodes/self/bundles/{sent.spec.bundle}", None),
             ]
             return [await status(client, server.url, method, path, one.token, body) for method, path, body in tries]

@@ -19,6 +19,16 @@ from llmagentos.fleet.node import processes
 from llmagentos.fleet.node.phases import Phase, Traces, phase
 
 T = TypeVar("T")
+_SECRET_FILES = (
+    "spec.json",
+    "extra-vars.json",
+    "inventory.json",
+    "vault.json",
+    "shares.jsonl",
+    "peers.jsonl",
+    "fetched.jsonl",
+)
+_SECRET_DIRECTORIES = ("tmp", "fetched", "outside")
 
 
 class RunnerRecord(msgspec.Struct, frozen=True):
@@ -128,9 +138,10 @@ class JobDirectory:
     def mark_reported(self) -> None:
         """The server has all of it: the files that may hold secrets go, the rest stays for a while."""
         write_whole(self.root / "reported", b"")
-        for name in ("spec.json", "extra-vars.json", "inventory.json", "vault.json", "shares.jsonl", "peers.jsonl"):
+        for name in _SECRET_FILES:
             (self.root / name).unlink(missing_ok=True)
-        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        for name in _SECRET_DIRECTORIES:
+            shutil.rmtree(self.root / name, ignore_errors=True)
 
     def locked(self) -> bool:
         """Whether a process of the run is alive."""

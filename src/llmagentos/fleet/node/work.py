@@ -17,6 +17,7 @@ from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.node import bundles, vault
 from llmagentos.fleet.node.exchange import Exchange
+from llmagentos.fleet.node.fetched import FetchedFiles
 from llmagentos.fleet.node.insist import insist, spread
 from llmagentos.fleet.node.jobdir import Exit, JobDirectory, Stop
 from llmagentos.fleet.node.phases import Phase
@@ -56,6 +57,7 @@ class Work:
         self._variables = variables
         self._runner = Runner(directory, warm) if job.kind == "playbook" else Runner(directory, program=FOREIGN)
         self._tail = EventTail(directory.events, job.next_seq)
+        self._fetched = FetchedFiles(client, job, directory)
         self._exchange = Exchange(client, job, directory) if job.inventory.span is not None else None
         self._cancel = job.cancel
         self._over = False
@@ -147,6 +149,7 @@ class Work:
 
     async def _follow(self) -> None:
         if not await self._send():
+            await self._fetched.send()
             await asyncio.sleep(POLL_S)
         if (stop := self._reason_to_stop()) is not None:
             _log.warning("stopping the playbook", reason=stop.message)
@@ -172,7 +175,10 @@ class Work:
             continue
         if self._exchange is not None:
             await self._exchange.send()
+        await self._fetched.send()
         end = ending(self._job, self._directory.exit(), self._directory.stopped())
+        if self._fetched.refused is not None and end.status == "succeeded":
+            end = msgspec.structs.replace(end, status="failed", exit_code=2, message=self._fetched.refused[:4096])
         await self._finish(end)
         await asyncio.to_thread(self._directory.mark_reported)
         metrics.NODE_JOBS.labels(end.status).inc()

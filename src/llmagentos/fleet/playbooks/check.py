@@ -33,7 +33,7 @@ from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
 _ENCRYPTED = b"$ANSIBLE_VAULT;"
-_MAKES_FILES = re.compile(rb"\b(?:playbook_dir|role_path)\b")  # where what is copied later may come to be
+_MAKES_FILES = re.compile(rb"\b(?:playbook_dir|role_path|fetch)\b")  # where what is copied later may come to be
 MAX_SHOWN = 80
 """Characters of a wrong word that a message repeats."""
 MAX_YAML_BYTES = 8 * 1024 * 1024

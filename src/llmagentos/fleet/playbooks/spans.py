@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from llmagentos.api.jobs import JobSpec
 from llmagentos.api.plays import Span
 from llmagentos.core.errors import InvalidInput
-from llmagentos.fleet.playbooks import spanning
+from llmagentos.fleet.playbooks import fetches, spanning
 from llmagentos.fleet.playbooks.check import Play, Reader
 from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
@@ -37,11 +37,10 @@ def of(
     taking_part = [host for host in builder.hosts if host in helpers or host in hosts]
     if len(taking_part) < 2:
         return None
-    for file, line in reader.fetches:
+    if reader.fetches and fetches.read_again(files, spec.extra_vars):
         fail(
-            file,
-            line,
-            "fetch brings files to the machine that runs the playbook, and here each node runs it",
+            *reader.fetches[0],
+            "what is fetched from one node seems to be used on another, which does not get it",
             hint="`slurp` reads a file into a variable, which `copy` with `content` writes on other nodes",
         )
     reasons = wants.found if len(hosts) > 1 or helpers - set(hosts) else []

@@ -14,7 +14,7 @@ from llmagentos.fleet.schedules import Schedules
 from llmagentos.fleet.templates import Templates
 from llmagentos.fleet.windows import Windows
 from llmagentos.security.identity import Identity
-from llmagentos.server.routes import job_queue, job_shares
+from llmagentos.server.routes import job_files, job_queue, job_shares
 from llmagentos.server.routes import jobs as job_routes
 from llmagentos.server.routes import schedules as schedule_routes
 from llmagentos.server.routes import templates as template_routes
@@ -23,6 +23,7 @@ from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.nodes import Machines
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.certificates import CertificateRecords
+from llmagentos.storage.job_files import JobFiles
 from llmagentos.storage.jobs import JobRecords
 from llmagentos.storage.schedules import ScheduleRecords
 from llmagentos.storage.templates import TemplateRecords
@@ -55,6 +56,8 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     driver = JobDriver(records, jobs.writer, checks, windows, base.hub, base.clock)
 
     plays = Plays(records.shares, base.hub, base.clock)
+    fetched = Blobs(base.state.root / "fetched")
+    files = JobFiles(base.database, base.clock, fetched, days=base.config.retention.job_files_days)
 
     templates = Templates(TemplateRecords(base.database, base.clock), jobs, base.hub)
     schedules = Schedules(
@@ -72,11 +75,13 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         await jobs.prune(base.config.retention.jobs_days, bundles=needed)
         await schedules.prune(base.config.retention.jobs_days)
         await plays.prune()
+        await files.prune()
 
     limits = base.config.server.limits
     parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes)
     parts.endpoints += job_queue.endpoints(jobs.queues, jobs.bundle_content)
     parts.endpoints += job_shares.endpoints(plays, jobs.queues.check)
+    parts.endpoints += job_files.endpoints(files, jobs.queues.check, jobs.show)
     parts.start.append(jobs.start)
     parts.endpoints += schedule_routes.endpoints(schedules)
     parts.endpoints += template_routes.endpoints(templates)

@@ -109,7 +109,11 @@ def test_nodes_that_tasks_are_delegated_to_take_part(target: str, helpers: list[
         ),
         (PLAIN, "hosts: web\n  serial: 1\n  strategy: debug", "site.yml:3: strategy: debug cannot be had"),
         (PLAIN, "hosts: web\n  serial: 1\n  order: shuffle", "site.yml:3: order: shuffle"),
-        ("    - fetch: {src: /etc/hosts, dest: x}\n", "hosts: web", "site.yml:3: fetch brings files"),
+        (
+            "    - fetch: {src: /etc/hosts, dest: fetched}\n    - copy: {src: fetched/w1/etc/hosts, dest: /tmp/x}\n",
+            "hosts: web",
+            "site.yml:3: what is fetched from one node",
+        ),
         (
             "    - {command: \"{{ lookup('password', 'x') }}\", throttle: 1}\n",
             "hosts: web",

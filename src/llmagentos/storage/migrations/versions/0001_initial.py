@@ -103,6 +103,21 @@ def upgrade() -> None:
     sa.Column('event', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('job', 'id', name=op.f('pk_job_events'))
     )
+    op.create_table('job_files',
+    sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('node', sa.String(length=64), nullable=False),
+    sa.Column('path', sa.Text(), nullable=False),
+    sa.Column('source', sa.Text(), nullable=False),
+    sa.Column('digest', sa.String(length=64), nullable=False),
+    sa.Column('size', sa.BigInteger(), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('job', 'id', name=op.f('pk_job_files'))
+    )
+    with op.batch_alter_table('job_files', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_job_files_at'), ['at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_job_files_digest'), ['digest'], unique=False)
+
     op.create_table('job_history',
     sa.Column('job', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),

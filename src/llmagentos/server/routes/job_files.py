@@ -1,0 +1,89 @@
+"""Files that a job's tasks fetched from nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.responses import Response
+
+from llmagentos.api.job_files import MAX_FILE_BYTES, Fetched, JobFile
+from llmagentos.api.jobs import Job
+from llmagentos.core.errors import Forbidden, InvalidInput, NotFound
+from llmagentos.security.identity import Permission
+from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.server.routes.jobs import job_number, node_name
+from llmagentos.storage.job_files import JobFiles
+
+
+def endpoints(
+    files: JobFiles, check: Callable[[str, int, int], None], known: Callable[[int], Awaitable[Job]]
+) -> list[Endpoint]:
+    """`check` raises unless the node holds the job with the fencing token, `known` unless there is the job."""
+
+    async def keep(call: Call) -> None:
+        node, job = node_name(call.identity), job_number(call)
+        check(node, job, int(call.number("fence", 0, most=2**53)))
+        given: dict[str, object] = {name: call.query.get(name, "") for name in ("path", "source")}
+        given |= {"digest": call.path["digest"], "size": len(call.body)}
+        try:
+            fetched = msgspec.convert(given, Fetched)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"this is no fetched file: {error}") from None
+        if await asyncio.to_thread(_digest, call.body) != fetched.digest:
+            raise InvalidInput("the content's SHA-256 is another one", hint="was the upload cut short?")
+        await files.put(job, node, fetched, call.body)
+
+    async def listing(call: Call) -> list[JobFile]:
+        job = job_number(call)
+        await known(job)
+        return await files.listing(job)
+
+    async def download(call: Call) -> Response:
+        text = call.path["file"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+        job, who = await known(job_number(call)), call.identity
+        if not who.may(Permission.JOBS_WRITE) and job.summary.created_by != str(who):
+            raise Forbidden(  # what is in them may be secret; who may run playbooks could fetch it again
+                f"{who} may not read what job {job.summary.id} fetched: whoever made the job may, and operators"
+            )
+        content = await files.content(job.summary.id, number)
+        if content is None:
+            raise NotFound("this file is not there, or no longer kept", hint="`llmctl job files N` lists them")
+        return Response(content, media_type="application/octet-stream", headers=_NOT_SHOWN)
+
+    return [
+        Endpoint(
+            "PUT",
+            "/api/v1/nodes/self/queue/{id}/files/{digest}",
+            Permission.NODE_WORK,
+            keep,
+            body=bytes,
+            summary="Keep a file that a claimed job fetched from the calling node",
+            max_body=MAX_FILE_BYTES,
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/jobs/{id}/files",
+            Permission.JOBS_READ,
+            listing,
+            returns=list[JobFile],
+            summary="The files that a job fetched",
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/jobs/{id}/files/{file}",
+            Permission.JOBS_READ,
+            download,
+            summary="The bytes of one of them",
+        ),
+    ]
+
+
+_NOT_SHOWN = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,137 @@
+"""What playbooks fetch comes to whoever ran them, and nothing else can be written there; the nodes are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from llmagentos.api import job_files, jobs
+from llmagentos.api.job_files import Fetched
+from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from support.node import NodeProcess, ended, submit
+from support.server import ServerProcess
+
+pytestmark = pytest.mark.anyio
+
+PLAYBOOK = """\
+- hosts: all
+  tasks:
+    - fetch: {src: /etc/hosts, dest: fetched}
+    - fetch: {src: /etc/issue, dest: "{{ somewhere }}", flat: true}
+"""
+
+
+def told(path: str, content: bytes, source: str = "/etc/hosts") -> Fetched:
+    return Fetched(path, source, sha256(content).hexdigest(), len(content))
+
+
+async def send(node, job: jobs.NodeJob, path: str, content: bytes) -> None:
+    await job_files.send(node.client, job.job, job.fence, told(path, content), content)
+
+
+async def test_files_are_written_where_the_playbook_has_them_and_nowhere_else(server: ServerProcess, join) -> None:
+    work = server.directory / "play"
+    work.mkdir()
+    (work / "site.yml").write_text(PLAYBOOK)
+
+    async def fetch(node) -> None:
+        job = await node.claimed(wait=30)
+        await send(node, job, "fetched/web1/etc/hosts", b"first")
+        await send(node, job, "fetched/web1/etc/hosts", "你好".encode())
+        await send(node, job, "fetched/web1/empty", b"")
+        await send(node, job, "site.yml", b"- hosts: all\n")
+        await send(node, job, "/etc/llmagentos-never", b"x")
+        await send(node, job, "fetched/web2/etc/hosts", b"x")
+        await node.work(job)
+
+    async with join(server, "web1") as node:
+        done, _ = await asyncio.gather(asyncio.to_thread(server.llmctl, "run", "play/site.yml"), fetch(node))
+        assert done.returncode == 1, done.stderr
+        assert "2 fetched files are written below play/fetched/web1" in done.stderr
+        assert "3 fetched files are not written" in done.stderr
+        assert "`llmctl job files 1 --to DIR`" in done.stderr
+        assert (work / "fetched/web1/etc/hosts").read_text() == "你好"
+        assert (work / "fetched/web1/empty").read_bytes() == b""
+        assert (work / "site.yml").read_text() == PLAYBOOK
+        assert not Path("/etc/llmagentos-never").exists()
+        assert not (work / "fetched/web2").exists()
+        done = await asyncio.to_thread(server.llmctl, "job", "files", "1", "--to", "got", "--json")
+        assert done.returncode == 0, done.stderr
+        assert [each["id"] for each in json.loads(done.stdout)] == [2, 3, 4, 5, 6]
+        assert (server.directory / "got/etc/llmagentos-never").read_bytes() == b"x"
+        assert "/etc/hosts" in (await asyncio.to_thread(server.llmctl, "job", "files", "1")).stdout
+
+
+async def test_who_may_read_and_write_them(server: ServerProcess, join, submit, monkeypatch) -> None:
+    async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
+        sent = await submit(admin, limit="n1")
+        number = sent.summary.id
+        job = await one.claimed()
+        await send(one, job, "fetched/n1/x", b"secret")
+        forged = told("fetched/n1/x", b"forged")
+        with pytest.raises(Conflict):
+            await job_files.send(two.client, number, job.fence, forged, b"forged")
+        with pytest.raises(Conflict):
+            await job_files.send(one.client, number, job.fence - 1, forged, b"forged")
+        with pytest.raises(InvalidInput, match="SHA-256"):
+            await job_files.send(one.client, number, job.fence, forged, b"another")
+        with pytest.raises(InvalidInput, match="no fetched file"):
+            await job_files.send(one.client, number, job.fence, Fetched("a\nb", "/x", forged.digest, 6), b"forged")
+        with pytest.raises(TooLarge):
+            large = bytes(job_files.MAX_FILE_BYTES + 1)
+            await job_files.send(one.client, number, job.fence, Fetched("x", "/x", "0" * 64, 1), large)
+        await one.work(job)
+        with pytest.raises(Conflict):
+            await job_files.send(one.client, number, job.fence, forged, b"forged")
+        found = await job_files.listing(admin, number)
+        assert [(each.node, each.path, each.size) for each in found] == [("n1", "fetched/n1/x", 6)]
+        assert await job_files.content(admin, number, found[0].id) == b"secret"
+        with pytest.raises(NotFound):
+            await job_files.content(admin, number, 99)
+        made = await admin.post("/api/v1/tokens", TokenRequest("viewer", "vi"), NewToken)
+        async with server.client(made.token) as viewer:
+            assert await job_files.listing(viewer, number) == found
+            with pytest.raises(Forbidden):
+                await job_files.content(viewer, number, found[0].id)
+        with pytest.raises(Forbidden):
+            await job_files.content(two.client, number, found[0].id)
+
+
+REAL = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - copy: {content: "one\\n", dest: "{{ out }}/a"}
+    - fetch: {src: "{{ out }}/a", dest: fetched}
+    - copy: {content: "two\\n", dest: "{{ out }}/a"}
+    - fetch: {src: "{{ out }}/a", dest: "{{ out }}/absolute/", flat: true}
+      register: got
+    - copy: {src: "{{ got.dest }}", dest: "{{ out }}/b"}
+    - {fetch: {src: "{{ out }}/a", dest: ../outside}, ignore_errors: true, register: outside}
+    - {command: "truncate -s 40M {{ out }}/large"}
+    - {fetch: {src: "{{ out }}/large", dest: fetched}, ignore_errors: true, register: large}
+    - assert: {that: ["'leads out' in outside.msg", "'at most' in large.msg", "got.dest == out + '/absolute/a'"]}
+"""
+
+
+def test_a_node_sends_what_its_tasks_fetch(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": REAL}, extra_vars={"out": str(tmp_path)})
+            job = await ended(client, number)
+            assert job.summary.state == "succeeded", await jobs.events(client, number)
+            found = {each.path: each for each in await job_files.listing(client, number)}
+            relative = f"fetched/{job.summary.nodes[0]}{tmp_path}/a"
+            assert set(found) == {relative, f"{tmp_path}/absolute/a"}
+            assert await job_files.content(client, number, found[relative].id) == b"one\n"
+            assert await job_files.content(client, number, found[f"{tmp_path}/absolute/a"].id) == b"two\n"
+            assert not (tmp_path / "absolute").exists(), "nothing is written on the node"
+            assert (tmp_path / "b").read_text() == "two\n"
+            assert not list((node.state / "jobs").glob("*/fetched*"))
+
+    asyncio.run(main())
