@@ -22,6 +22,7 @@ kind: Agent
 name: support
 model: scripted
 instructions: Answer questions about products.
+memory: {long_term: true}
 """
 
 

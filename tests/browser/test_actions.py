@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
+from support.engine import ScriptedEngine
 from support.scene import Scene
 from support.server import ServerProcess
 
@@ -27,3 +28,25 @@ def test_what_cannot_be_undone_is_asked_for(entered: Page, console: ServerProces
     page.get_by_role("button", name="Drain").click()
     expect(page.locator(".facts")).to_contain_text("draining")
     assert asked == ["Stop giving it jobs, and stop its modules?"]
+
+
+def test_sessions_and_what_is_remembered(entered: Page, console: ServerProcess, engine: ScriptedEngine) -> None:
+    page = entered
+    engine.release()
+    assert console.llmctl("ask", "support", "--session", "home", "What does it cost?").returncode == 0
+    assert console.llmctl("memory", "add", "support", "Likes <i>green</i> tea").returncode == 0
+    page.get_by_role("link", name="Sessions", exact=True).click()
+    page.get_by_role("link", name="home").click()
+    expect(page.locator("#turns")).to_contain_text("What does it cost?")
+    expect(page.locator("#turns")).to_contain_text("boils 1.7 litres.")
+    page.get_by_role("button", name="Delete the session").click()
+    expect(page.locator("#sessions")).to_contain_text("No sessions yet")
+
+    page.get_by_role("link", name="Long-term memory").click()
+    expect(page.locator("#facts")).to_contain_text("Likes <i>green</i> tea")
+    page.get_by_label("Agent").select_option("support")
+    page.get_by_label("Search by words and meaning").fill("tea")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#facts")).to_contain_text("green")
+    page.get_by_role("button", name="Forget: Likes").click()
+    expect(page.locator("#facts")).to_contain_text("Nothing fits")

@@ -14,7 +14,19 @@ from support.scene import Scene
 from support.server import ServerProcess
 
 BACKGROUND = "getComputedStyle(document.documentElement).backgroundColor"
-PAGES = ("/", "/runs", "/agents", "/agents/support", "/services", "/models", "/budgets", "/jobs", "/nodes")
+PAGES = (
+    "/",
+    "/runs",
+    "/agents",
+    "/agents/support",
+    "/sessions",
+    "/memory",
+    "/services",
+    "/models",
+    "/budgets",
+    "/jobs",
+    "/nodes",
+)
 
 
 def ask(server: ServerProcess, text: str) -> str:

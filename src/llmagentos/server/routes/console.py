@@ -164,6 +164,8 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
     async def ask(call: Call) -> Response:
         form = _form(call.body)
         wanted = {"agent": form.get("agent", ""), "input": form.get("input", "").strip()}
+        if form.get("session"):
+            wanted["session"] = form["session"]
         try:
             started = await sources.ask(msgspec.convert(wanted, NewRun), call.identity)
         except (CallerError, msgspec.ValidationError) as error:

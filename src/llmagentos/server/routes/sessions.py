@@ -14,30 +14,46 @@ from llmagentos.storage.sessions import SessionRecords
 _MOST = 1000
 
 
-def endpoints(records: SessionRecords, state: Callable[[str], Awaitable[Log]]) -> list[Endpoint]:
-    """`state` is what a run's log adds up to."""
+class Sessions:
+    """What is known of sessions; `state` is what a run's log adds up to."""
+
+    def __init__(self, records: SessionRecords, state: Callable[[str], Awaitable[Log]]) -> None:
+        self._records = records
+        self._state = state
+
+    async def listing(self, *, user: str | None, agent: str | None = None, limit: int = _MOST) -> list[SessionInfo]:
+        """Sessions of a user, or without one of everybody, the last used first."""
+        return await self._records.listing(by=user, agent=agent, limit=limit)
+
+    async def show(self, agent: str, name: str, user: str) -> SessionDetail:
+        """What the next run of a session would know. Raises `NotFound`."""
+        run = await self._records.newest(agent, name, user)
+        if run is None:
+            raise _unknown(agent, name)
+        log = await self._state(run)
+        summary, turns = log.after if log.ended_at is not None else log.before
+        return SessionDetail(name, agent, user, summary, turns)
+
+    async def delete(self, agent: str, name: str, user: str) -> None:
+        """Delete a session and its runs. Raises `NotFound`, or `Conflict` while it works on a request."""
+        if not await self._records.delete(agent, name, user):
+            raise _unknown(agent, name)
+
+
+def endpoints(sessions: Sessions) -> list[Endpoint]:
+    """`sessions` knows them."""
 
     async def listing(call: Call) -> list[SessionInfo]:
         everybody = call.flag("all")
         if everybody:
             require_admin(call)
-        return await records.listing(
-            by=None if everybody else str(call.identity), agent=call.query.get("agent"), limit=_MOST
-        )
+        return await sessions.listing(user=None if everybody else str(call.identity), agent=call.query.get("agent"))
 
     async def show(call: Call) -> SessionDetail:
-        agent, name, user = call.path["agent"], call.path["name"], user_of(call)
-        run = await records.newest(agent, name, user)
-        if run is None:
-            raise _unknown(agent, name)
-        log = await state(run)
-        summary, turns = log.after if log.ended_at is not None else log.before
-        return SessionDetail(name, agent, user, summary, turns)
+        return await sessions.show(call.path["agent"], call.path["name"], user_of(call))
 
     async def delete(call: Call) -> None:
-        agent, name = call.path["agent"], call.path["name"]
-        if not await records.delete(agent, name, user_of(call)):
-            raise _unknown(agent, name)
+        await sessions.delete(call.path["agent"], call.path["name"], user_of(call))
 
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     all_, one = "/api/v1/sessions", "/api/v1/sessions/{agent}/{name}"

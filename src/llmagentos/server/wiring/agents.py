@@ -50,6 +50,7 @@ class Agents:
     hosted: Hosted
     waits: runs.Waits
     approvals: Approvals
+    memories: memory.Memories
 
 
 def wire(
@@ -69,12 +70,12 @@ def wire(
         return replace(record.spec, tools_by=_tools_by(gateway, record.spec.model))
 
     async def tools_of(spec: AgentSpec) -> Toolset:
-        return with_memory(await resolve(spec, {}, services, sources), spec, remembered)
+        return with_memory(await resolve(spec, {}, services, sources), spec, memories.of_runs)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
     ledger.deny = base.config.tools.deny
     attach = conversations.wire(base, parts, gateway, ledger)
-    remembered = memory.wire(base, parts, gateway, HOST, ledger, records)
+    memories = memory.wire(base, parts, gateway, HOST, ledger, records)
     hosted = Hosted(records, base.clock)
     host = AgentHost(LedgerBackend(ledger, f"{SERVER}/{os.getpid()}"), GatewayModels(gateway, HOST), tools_of)
     control = Control(ledger, run_records, gateway, stop=host.cancel)
@@ -108,7 +109,7 @@ def wire(
     parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
     parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
-    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs, waiting)
+    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs, waiting, memories)
 
 
 def _tools_by(gateway: Gateway, model: str) -> ToolsBy:

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.llm import CallInfo
+from llmagentos.api.memory import Fact
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.runs import NewRun, Run, RunSummary
+from llmagentos.api.sessions import SessionInfo
 from llmagentos.fleet.availability import Change
 from llmagentos.llm.budget_limits import BudgetLimits
 from llmagentos.llm.gateway import Gateway
@@ -20,11 +22,22 @@ from llmagentos.server.console.render import Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
-from llmagentos.server.routes import console, job_pages, login, model_pages, node_pages, telemetry_pages
+from llmagentos.server.routes import (
+    console,
+    job_pages,
+    login,
+    memory_pages,
+    model_pages,
+    node_pages,
+    session_pages,
+    telemetry_pages,
+)
 from llmagentos.server.routes.agents import found, info
+from llmagentos.server.routes.memory_pages import MemorySources
 from llmagentos.server.routes.model_pages import ModelSources
 from llmagentos.server.routes.models import Loading
 from llmagentos.server.routes.runs import with_waits
+from llmagentos.server.routes.session_pages import SessionSources
 from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
 from llmagentos.server.wiring.foundation import Foundation, Parts
@@ -57,6 +70,8 @@ def wire(
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
         *model_pages.endpoints(_model_sources(gateway, calls), pages),
+        *session_pages.endpoints(_session_sources(agents), pages),
+        *memory_pages.endpoints(_memory_sources(agents), pages),
         *_node_pages(pages, fleet),
         *job_pages.endpoints(job_sources(fleet.work), pages),
         *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
@@ -80,6 +95,30 @@ def _model_sources(gateway: Gateway, calls: CallRecords) -> ModelSources:
         load=loading.load,
         unload=loading.unload,
     )
+
+
+def _session_sources(agents: Agents) -> SessionSources:
+    sessions = agents.memories.sessions
+
+    async def listing(user: str | None, limit: int) -> list[SessionInfo]:
+        return await sessions.listing(user=user, limit=limit)
+
+    return SessionSources(listing=listing, show=sessions.show, delete=sessions.delete)
+
+
+def _memory_sources(agents: Agents) -> MemorySources:
+    facts = agents.memories.facts
+
+    async def listing(user: str, agent: str | None, limit: int) -> list[Fact]:
+        return await facts.listing(user, agent, limit=limit)
+
+    async def forget(user: str, fact: str) -> bool:
+        return bool(await facts.forget(user, fact=fact))
+
+    async def remembering() -> list[str]:
+        return [one.spec.name for one in await agents.records.all() if one.spec.memory.long_term]
+
+    return MemorySources(listing=listing, search=agents.memories.search, forget=forget, agents=remembering)
 
 
 def _node_pages(pages: Pages, fleet: Fleet) -> list[Endpoint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from llmagentos.agents.ledger import Ledger
@@ -30,8 +31,8 @@ SpecOf = Callable[[str, int | None], Awaitable[AgentSpec | None]]
 
 def wire(
     base: Foundation, parts: Parts, gateway: Gateway, caller: Identity, ledger: Ledger, agents: AgentRecords
-) -> RunMemory:
-    """`caller` asks for the embeddings; returns the memory for the server's own host."""
+) -> Memories:
+    """`caller` asks for the embeddings."""
     records = FactRecords(base.database, base.clock)
 
     async def embed(texts: Sequence[str], kind: Literal["query", "passage"], run: str | None) -> list[list[float]]:
@@ -51,8 +52,24 @@ def wire(
     parts.start.append(records.begin)
     parts.prune.append(records.prune)
     parts.endpoints += memory.endpoints(records, known, of_runs, scope_of, ledger.host_of_live)
-    parts.endpoints += sessions.endpoints(SessionRecords(base.database), ledger.state)
-    return of_runs
+    kept = sessions.Sessions(SessionRecords(base.database), ledger.state)
+    parts.endpoints += sessions.endpoints(kept)
+
+    async def search(agent: str, user: str, query: str, limit: int) -> list[Fact]:
+        return await known.recall(await scope_of(agent, user), query, limit=limit)
+
+    return Memories(of_runs, kept, records, search)
+
+
+@dataclass(frozen=True, slots=True)
+class Memories:
+    """What others use: the memory for the server's own host, and for the console sessions and facts."""
+
+    of_runs: RunMemory
+    sessions: sessions.Sessions
+    facts: FactRecords
+    search: Callable[[str, str, str, int], Awaitable[list[Fact]]]
+    """Agent, user, query, how many at most."""
 
 
 class OfRuns:
