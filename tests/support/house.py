@@ -24,7 +24,7 @@ MODULE = "module:shop"
 
 @dataclass
 class Gate:
-    """Notes what it is told; runs in `waiting` have a call that waits."""
+    """Notes what it is told; runs in `waiting` have a call there."""
 
     told: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: set[str] = field(default_factory=set)
@@ -32,6 +32,10 @@ class Gate:
     def cancel_run(self, run_id: str) -> int:
         self.told.append(("cancel_run", run_id))
         return 0
+
+    def put_down(self, run_id: str, *, everything: bool) -> int:
+        self.told.append(("put_down", run_id))
+        return int(run_id in self.waiting)
 
     def hold(self, run_id: str) -> None:
         self.told.append(("hold", run_id))
@@ -41,9 +45,6 @@ class Gate:
 
     def renice(self, run_id: str, priority: int) -> None:
         self.told.append(("renice", run_id, priority))
-
-    def explain(self, run_id: str) -> Any:
-        return run_id if run_id in self.waiting else None
 
     def forget(self, run_id: str) -> None:
         self.told.append(("forget", run_id))

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.api.agui import RunAgentInput
+from llmagentos.api.retelling import Retelling, Retold
 from llmagentos.api.runs import (
     Answered,
     ApprovalRequested,
@@ -59,6 +60,8 @@ class Translation:
         self._message: str | None = None
         self._messages = 0
         self._streamed = ""
+        self._retelling = Retelling()
+        self._replied = True
         self._asked = ""
 
     def begin(self) -> list[Json]:
@@ -81,10 +84,11 @@ class Translation:
                 self._asked = data.input
                 return []
             case Claimed():  # what an earlier host had begun is begun again
-                return self._closed()
+                return self._step_ended()
             case ModelCalled():
-                return [*self._closed(), *self._stepped(f"model:{data.purpose.value}")]
+                return self._called(data)
             case ModelReplied():
+                self._replied = True
                 return self._step_ended()
             case ToolCalled():
                 return _call(data.call_id, data.name, data.arguments)
@@ -113,19 +117,31 @@ class Translation:
             message, code = data.error, data.code
         return [*self._closed(), {"type": "RUN_ERROR", "message": message, "code": code}]
 
+    def _called(self, data: ModelCalled) -> list[Json]:
+        again = self._message is not None and not self._replied  # it was cut off: the same message goes on
+        self._retelling.again()
+        self._replied = False
+        return [*(self._step_ended() if again else self._closed()), *self._stepped(f"model:{data.purpose.value}")]
+
     # Messages ---------------------------------------------------------------------------------------
 
     def _piece(self, text: str) -> list[Json]:
         if not text:
             return []
         begun = self._message_begun() if self._message is None else []
-        self._streamed += text
-        return [*begun, {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._message, "delta": text}]
+        try:
+            new = self._retelling.told(text)
+        except Retold:  # it is another answer this time
+            begun = [*self._message_ended(), *self._message_begun()]
+            new = self._retelling.told(text)
+        self._streamed += new
+        return [*begun, {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._message, "delta": new}] if new else begun
 
     def _message_begun(self) -> list[Json]:
         self._messages += 1
         self._message = f"{self._own}-{self._messages}"
         self._streamed = ""
+        self._retelling = Retelling()
         return [{"type": "TEXT_MESSAGE_START", "messageId": self._message, "role": "assistant"}]
 
     def _message_ended(self) -> list[Json]:

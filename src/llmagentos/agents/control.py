@@ -24,10 +24,10 @@ class Gate(Protocol):
     """What control needs of the gate to models."""
 
     def cancel_run(self, run_id: str) -> int: ...
+    def put_down(self, run_id: str, *, everything: bool) -> int: ...
     def hold(self, run_id: str) -> None: ...
     def release(self, run_id: str) -> None: ...
     def renice(self, run_id: str, priority: int) -> None: ...
-    def explain(self, run_id: str) -> Any: ...
     def forget(self, run_id: str) -> None: ...
 
 
@@ -82,8 +82,9 @@ class Control:
     async def pause(self, run: str, *, by: str, now: bool = False, reason: str | None = None) -> Run:
         """Have the run and those that it asked for start no further call.
 
-        A call under way is finished; with `now` it is stopped, and made again when the run is resumed. A run that is
-        paused already stays so. Raises `RunEnded`.
+        Engines stop at once; what they were writing goes on when the run is resumed, or is made anew where they cannot.
+        A call of a tool is finished; with `now` it is stopped too. A run that is paused already stays so. Raises
+        `RunEnded`.
         """
         try:
             state = await self._ledger.note(
@@ -94,21 +95,22 @@ class Control:
         except RunPaused:
             state = await self._ledger.state(run)
         self._gate.hold(run)
-        await self._put_down(run, now=now)
+        await self._put_down(run, state, now=now)
         for child in await self._records.children(run):
             if child.state is not RunState.PAUSED:
                 await self._unless_ended(self.pause(child.id, by=_above(run), now=now, reason=reason))
         return runlog.detail(run, state)
 
-    async def _put_down(self, run: str, *, now: bool) -> None:
-        """Take the run off its host when nothing of it is under way, or even then (`now`).
+    async def _put_down(self, run: str, state: Log, *, now: bool) -> None:
+        """Take the run off its host unless a tool is under way, or even then (`now`).
 
-        A call that only waits at the gate has not begun: it keeps no host busy, and is made again. Programs keep
-        their calls, which wait until the run is resumed.
+        A call of a model keeps no host busy meanwhile: the run's next host makes it again, and it goes on where it was.
+        Programs, and tools that call models, keep their calls, which wait until the run is resumed.
         """
-        if now or (self._gate.explain(run) is not None and not await self._program(run)):
-            self._gate.cancel_run(run)
-            self._stop(run)
+        if now or not (state.open_tools or await self._program(run)):
+            stopped = self._gate.put_down(run, everything=now)
+            if now or stopped:
+                self._stop(run)
 
     async def resume(self, run: str, *, by: str) -> Run:
         """Let the run go on, and those that were paused with it. Raises `InvalidTransition` when it is not paused."""

@@ -386,7 +386,7 @@ class CallInfo(msgspec.Struct, frozen=True):
     engine: str
     operation: str
     caller: str
-    status: Literal["succeeded", "failed", "cancelled"]
+    status: Literal["succeeded", "failed", "cancelled", "cut_off"]
     tokens_in: int
     tokens_out: int
     queue_s: float

@@ -14,7 +14,17 @@ from msgspec.structs import replace
 from llmagentos.api import control
 from llmagentos.api import runs as api
 from llmagentos.api.client import ApiClient
-from llmagentos.api.runs import Answered, ApprovalRequested, ModelCalled, Purpose, Run, RunDelta, RunEvent
+from llmagentos.api.retelling import Retelling, Retold
+from llmagentos.api.runs import (
+    Answered,
+    ApprovalRequested,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
+    Run,
+    RunDelta,
+    RunEvent,
+)
 from llmagentos.cli.connect import connected
 from llmagentos.cli.output import emit, note, paint
 from llmagentos.core.errors import Conflict, LLMAgentOSError, Unavailable
@@ -109,6 +119,8 @@ class _Printer:
         self._run = run
         self._quiet = quiet
         self._shown = ""
+        self._retelling = Retelling()
+        self._replied = True
         self._told_lost = False
 
     def show(self, item: RunEvent | RunDelta) -> None:
@@ -120,13 +132,30 @@ class _Printer:
             self.end_line()
             self._asked(item.data)
         elif isinstance(item, RunDelta):
-            self._shown += item.text
-            emit(item.text, newline=False)
+            self._piece(item.text)
+        elif isinstance(item.data, ModelReplied):
+            self._replied = True
         elif isinstance(item.data, ModelCalled) and item.data.purpose is Purpose.ANSWER:
-            self.end_line()
-            self._shown = ""
+            self._called()
         elif isinstance(item.data, Answered):
             self._answer(item.data)
+
+    def _called(self) -> None:
+        if self._replied:
+            self.end_line()
+            self._retelling = Retelling()
+        self._retelling.again()  # after a pause, or when a host was lost, the answer begins again
+        self._replied = False
+
+    def _piece(self, text: str) -> None:
+        try:
+            new = self._retelling.told(text)
+        except Retold:  # it is another answer this time
+            self.end_line()
+            self._retelling = Retelling()
+            new = self._retelling.told(text)
+        self._shown += new
+        emit(new, newline=False)
 
     def _answer(self, answered: Answered) -> None:
         if self._shown.strip() != answered.text.strip():

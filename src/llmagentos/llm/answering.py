@@ -1,4 +1,4 @@
-"""An answer out of an engine, in one go or continued after it gave its slot to more urgent calls."""
+"""An answer out of an engine, in one go or continued after it gave its slot to more urgent calls, or paused."""
 
 from __future__ import annotations
 
@@ -8,40 +8,84 @@ from contextlib import aclosing
 import msgspec
 
 from llmagentos.api.completions import CompletionRequest
-from llmagentos.api.llm import ChatChunk, ChatRequest, Usage
+from llmagentos.api.llm import ChatChunk, ChatRequest, ChunkChoice, Delta, Usage
 from llmagentos.core import metrics
 from llmagentos.llm.asking import Asked
+from llmagentos.llm.call import Interrupted
 from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.generation import Asking, Generation
-from llmagentos.llm.metering import Operation
+from llmagentos.llm.metering import CallPaused, Operation
 from llmagentos.llm.passage import Admitted, Passage
 from llmagentos.llm.tries import Tries
 
 
 async def answer(passage: Passage, request: Asking, asked: Asked, tries: Tries) -> AsyncGenerator[ChatChunk, None]:
-    """The chunks of an answer under our names, the last one with what it took."""
+    """The chunks of an answer under our names, the last with what it took. Raises what calls do, or `CallPaused`."""
     operation: Operation = "chat" if isinstance(request, ChatRequest) else "text_completion"
     async with passage.call(operation, request, asked, tries) as admitted:
         call = admitted.call
-        generation = Generation(_capped(request, admitted.most_out), yields=admitted.submission.interruptible)
-        while True:
-            async with aclosing(_part(passage, admitted, generation, tries)) as chunks:
-                async for chunk in chunks:
-                    if not chunk.opens:  # until there is text, another engine can still take over
-                        yield call.ours(chunk)
-            if generation.state != "suspended":
-                break
-            metrics.LLM_PREEMPTIONS.labels(admitted.model.name).inc()
-            call.measured.suspended()
-            call.measured.resumed(await call.turn(admitted.slot.suspend))
-            generation.resume()
+        generation, begun = _generation(passage, admitted, request, asked)
+        if begun:
+            yield call.ours(ChatChunk(choices=[ChunkChoice(delta=Delta(content=begun))]))
+        try:
+            while True:
+                async with aclosing(_part(passage, admitted, generation, tries)) as chunks:
+                    async for chunk in chunks:
+                        if not chunk.opens:  # until there is text, another engine can still take over
+                            yield call.ours(chunk)
+                if generation.state != "suspended":
+                    break
+                call.measured.suspended()
+                call.measured.resumed(await call.turn(admitted.slot.suspend))
+                generation.resume()
+        except BaseException:
+            if call.held:
+                _part_with(passage, admitted, generation, request, asked)
+            raise
         yield call.usage()
+
+
+def _generation(passage: Passage, admitted: Admitted, request: Asking, asked: Asked) -> tuple[Generation, str]:
+    """The answer, and with what it begins when its run was paused in the middle of it."""
+    capped, yields = _capped(request, admitted.most_out), admitted.submission.interruptible
+    if yields and asked.run_id is not None:
+        found = passage.parted.take(asked.run_id, admitted.model.name, request)
+        if found is not None and (capped.limit is None or found[0].tokens < capped.limit):
+            part, admitted.call.measured.earlier = found
+            return Generation(capped, yields=True, begun=part), part.text
+    return Generation(capped, yields=yields), ""
+
+
+def _part_with(passage: Passage, admitted: Admitted, generation: Generation, request: Asking, asked: Asked) -> None:
+    """The call ends as its run is paused; the run's next host makes it again, and goes on where this one stops."""
+    measured = admitted.call.measured
+    measured.cut_off = True
+    if (part := generation.part) is None or asked.run_id is None:
+        return
+    if part.prompt is not None:
+        measured.used(Usage(part.prompt, part.tokens, part.prompt + part.tokens))
+    passage.parted.put(asked.run_id, admitted.model.name, request, part, measured.usage)
 
 
 async def _part(
     passage: Passage, admitted: Admitted, generation: Generation, tries: Tries
 ) -> AsyncGenerator[ChatChunk, None]:
-    """What comes until the engine stops, or until the slot is wanted: the generation is suspended then."""
+    """What comes until the engine stops, or until the slot is wanted or the run paused: it is suspended then."""
+    call = admitted.call
+    try:
+        async with aclosing(_pieces(passage, admitted, generation, tries)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except Interrupted:
+        if not (admitted.model.capacity.preemptive and generation.pausable):
+            call.measured.cut_off = call.measured.prompt_read = True  # elsewhere what was asked is paid
+            raise CallPaused(f"the run of the call to {call.measured.model!r} was paused") from None
+        generation.pause()
+
+
+async def _pieces(
+    passage: Passage, admitted: Admitted, generation: Generation, tries: Tries
+) -> AsyncGenerator[ChatChunk, None]:
     call, slot = admitted.call, admitted.slot
     with passage.engine(admitted, tries) as engine:
         async with aclosing(_asked(engine, generation.request, admitted.submission.priority)) as chunks:
@@ -56,6 +100,7 @@ async def _part(
                 yield chunk
                 if slot.wanted and generation.suspendable:
                     generation.suspend()
+                    metrics.LLM_PREEMPTIONS.labels(admitted.model.name).inc()
                     return
 
 

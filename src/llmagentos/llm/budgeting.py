@@ -177,7 +177,7 @@ class Budgeting:
 
     async def _finish(self, hold: Hold, measured: Measured) -> None:
         self._landed(hold)
-        usage = measured.usage
+        usage = measured.spent
         if hold.started and (hold.succeeded or usage.prompt_tokens or usage.completion_tokens):
             cost = self._prices.cost(measured.model, usage.prompt_tokens, usage.completion_tokens, self._clock.time())
             tokens = usage.prompt_tokens + usage.completion_tokens

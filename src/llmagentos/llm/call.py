@@ -18,6 +18,10 @@ from llmagentos.llm.metering import CallCancelled, Measurement
 T = TypeVar("T")
 
 
+class Interrupted(Exception):
+    """The run was paused while an engine worked on the call: the engine is to stop."""
+
+
 class Call:
     """Waits of a call end at its `deadline` (monotonic seconds), after the engine's silence, or by `cancel`."""
 
@@ -30,6 +34,12 @@ class Call:
         self._opened: set[int] = set()
         self._cancelled = False
         self._scope: asyncio.Timeout | None = None
+        self._answering = False
+        self._interrupted = False
+        self.submitted = False
+        """It waits for a slot or has one: before that it may still wait for its budget."""
+        self.held = False
+        """Its run is paused: no engine works on it."""
 
     def cancel(self) -> None:
         """Have the wait under way, or else the next one, raise `CallCancelled`."""
@@ -37,13 +47,30 @@ class Call:
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    def hold(self) -> None:
+        """Its run is paused: a wait for the engine raises `Interrupted`, the one under way and all until `release`."""
+        self.held = True
+        if self._scope is not None and self._answering:
+            self._interrupted = True
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def release(self) -> None:
+        """Its run goes on."""
+        self.held = False
+
     async def turn(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Wait for a slot."""
         return await self._bounded(wait, None)
 
     async def answer(self, wait: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the engine. Raises `EngineStalled` when it is silent for too long."""
-        return await self._bounded(wait, self._silence_s)
+        """Wait for the engine. Raises `EngineStalled` when it is silent for too long, `Interrupted` by `hold`."""
+        if self.held and not self._cancelled:
+            raise Interrupted
+        self._answering = True
+        try:
+            return await self._bounded(wait, self._silence_s)
+        finally:
+            self._answering = self._interrupted = False
 
     async def each(self, chunks: AsyncIterator[ChatChunk]) -> AsyncIterator[ChatChunk]:
         """The engine's chunks, each awaited with `answer`."""
@@ -85,6 +112,8 @@ class Call:
         except TimeoutError:
             if self._cancelled:
                 raise self._cancellation() from None
+            if self._interrupted:
+                raise Interrupted from None
             if silence is not None and silence < remaining:
                 raise EngineStalled(
                     f"the engine of {self.measured.model!r} sent nothing for {silence:g} s",

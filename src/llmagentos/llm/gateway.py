@@ -31,9 +31,11 @@ from llmagentos.llm import listing
 from llmagentos.llm.answering import answer
 from llmagentos.llm.asking import StandingOf
 from llmagentos.llm.assembly import assemble
+from llmagentos.llm.call import Interrupted
 from llmagentos.llm.directory import Model, ModelNotFound
 from llmagentos.llm.generation import Asking
-from llmagentos.llm.metering import Meter
+from llmagentos.llm.metering import CallPaused, Meter
+from llmagentos.llm.parting import Heard
 from llmagentos.llm.passage import Holding, Passage
 from llmagentos.llm.residence import keep
 from llmagentos.llm.tries import Tries
@@ -121,9 +123,15 @@ class Gateway:
         priority: int | None = None,
     ) -> ChatCompletion:
         """The whole answer; raises what `chat` does."""
-        given = self.chat(request, caller, run_id=run_id, purpose=purpose, timeout=timeout, priority=priority)
-        async with aclosing(given) as chunks:
-            return await assemble(chunks)
+        end = self._clock.monotonic() + timeout
+        while True:
+            left = end - self._clock.monotonic()
+            given = self._generate(request, caller, run_id, purpose, left, priority, heard=False)
+            try:
+                async with aclosing(given) as chunks:
+                    return await assemble(chunks)
+            except CallPaused:  # nobody has heard any of it
+                continue
 
     async def embed(
         self,
@@ -145,6 +153,8 @@ class Gateway:
                         found = await admitted.call.answer(partial(engine.embed, request))
                         admitted.call.measured.used(found.usage)
                 return found
+            except Interrupted:  # paused: it waits at the gate, and is made again
+                continue
             except LLMAgentOSError as error:
                 if not self._passage.again(tries, error):
                     raise
@@ -154,15 +164,23 @@ class Gateway:
         return self._passage.cancel_run(run_id)
 
     def hold(self, run_id: str) -> None:
-        """Pause a run: no call of it or its sub-runs starts; deadlines of waiting calls still run.
+        """Pause a run: no call of it or its sub-runs starts, and engines stop working on its own.
 
-        What an engine already answers goes on. Raises `ValueError` when too many runs are held.
+        Its streams stand still until `release`; their deadlines still run. What an engine cannot continue is cut off,
+        paid, and made anew. Raises `ValueError` when too many runs are held.
         """
-        self._admissions.hold(run_id)
+        self._passage.hold(run_id)
+
+    def put_down(self, run_id: str, *, everything: bool = False) -> int:
+        """Of a run that is held, stop the calls that wait for an engine or have one, or `everything`; how many.
+
+        Their callers get `CallCancelled`. The same request of the same run goes on, later, where it was stopped.
+        """
+        return self._passage.put_down(run_id, everything=everything)
 
     def release(self, run_id: str) -> None:
         """End `hold`: the calls wait in the places they had."""
-        self._admissions.release(run_id)
+        self._passage.release(run_id)
 
     def renice(self, run_id: str, priority: int) -> None:
         """Give the waiting and later calls of a run and its sub-runs a nice value, -20 (first) to 19 (last)."""
@@ -181,6 +199,7 @@ class Gateway:
         """The run has ended: what is remembered of it, a `hold` too, is dropped."""
         self._standings.forget(run_id)
         self._admissions.forget(run_id)
+        self._passage.parted.forget(run_id)
 
     def model(self, name: str) -> Model:
         """The model with this name or alias. Raises `ModelNotFound`."""
@@ -224,23 +243,34 @@ class Gateway:
         purpose: Purpose | None,
         timeout: float,
         priority: int | None,
+        *,
+        heard: bool = True,
     ) -> AsyncGenerator[ChatChunk, None]:
+        """With `heard` whoever reads the chunks passes them on, and never gets the same text twice."""
         model = self._models.find(request.model, "chat")
         if isinstance(request, CompletionRequest) and request.echo and model.kind != "openai":
             raise InvalidInput(f"the engine of {model.name!r} does not repeat the prompt", param="echo")
         asked = await self._standings.asked(caller, self._clock.monotonic() + timeout, run_id, priority)
         deltas = partial(self._on_delta, run_id) if run_id is not None and purpose == "answer" else None
         tries = Tries(model, asked.deadline)
+        told = Heard() if run_id is not None and heard else None
         while True:
             begun = False
             try:
                 async with aclosing(answer(self._passage, request, asked, tries)) as chunks:
                     async for chunk in chunks:
                         begun = True
-                        yield chunk
-                        if deltas is not None and chunk.text:
-                            deltas(chunk.text)
+                        new = chunk if told is None else told.passed(chunk)
+                        if new is None:
+                            continue
+                        yield new
+                        if deltas is not None and new.text:
+                            deltas(new.text)
                 return
+            except CallPaused:
+                if told is None:
+                    raise
+                told.again()
             except LLMAgentOSError as error:
                 if begun or not self._passage.again(tries, error):
                     raise

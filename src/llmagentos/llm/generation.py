@@ -15,6 +15,7 @@ are no part of the message), several answers at once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -47,10 +48,20 @@ def interruptible(request: Asking) -> bool:
     return not (drawn or formed or begun or request.tools or request.choices > 1)
 
 
-class Generation:
-    """The answer to `request`. With `yields` it can be interrupted."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The beginning of an answer, which another call goes on with: text, its tokens, and what its prompt took."""
 
-    def __init__(self, request: Asking, *, yields: bool) -> None:
+    text: str
+    tokens: int
+    prompt: int | None = None
+    cached: int = 0
+
+
+class Generation:
+    """The answer to `request`. With `yields` it can be interrupted, and go on with `begun`."""
+
+    def __init__(self, request: Asking, *, yields: bool, begun: Part | None = None) -> None:
         self.state: State = "running"
         self.tokens = 0
         """Tokens of the answer so far."""
@@ -61,6 +72,10 @@ class Generation:
         self._prompt: int | None = None
         self._cached = 0
         self._parts: list[Usage] = []
+        if begun is not None and self._yields:
+            self._text.append(begun.text)
+            self._before = self.tokens = begun.tokens
+            self._prompt, self._cached = begun.prompt, begun.cached
 
     @property
     def request(self) -> Asking:
@@ -80,9 +95,19 @@ class Generation:
     @property
     def suspendable(self) -> bool:
         """Whether it can be interrupted now: there is text, and more may come."""
-        limit = self._asked.limit
-        room = limit is None or self.tokens < limit
-        return self._yields and self.state == "running" and self.tokens > self._before and room
+        return self._yields and self.state == "running" and self.tokens > self._before and self._room
+
+    @property
+    def part(self) -> Part | None:
+        """What another call can go on with; None when there is nothing, or it cannot."""
+        if not (self._yields and self.tokens and self.state != "ended" and self._room):
+            return None
+        return Part("".join(self._text), self.tokens, self._prompt, self._cached)
+
+    @property
+    def pausable(self) -> bool:
+        """Whether it can be stopped now, at once, and go on later, or be begun again without anybody's noticing."""
+        return self.state == "running" and self._room and (self._yields or not self.tokens)
 
     def took(self, chunk: ChatChunk) -> int:
         """A piece came; how many tokens it is worth."""
@@ -108,8 +133,13 @@ class Generation:
         """It gives up its slot. Raises `ValueError` when it is not `suspendable`."""
         if not self.suspendable:
             raise ValueError("this answer cannot be interrupted now")
-        self._become("suspended")
-        self._before = self.tokens
+        self._stop()
+
+    def pause(self) -> None:
+        """It is stopped, whether there is text or not. Raises `ValueError` when it is not `pausable`."""
+        if not self.pausable:
+            raise ValueError("this answer cannot be paused now")
+        self._stop()
 
     def resume(self) -> None:
         """It has a slot again: `request` goes on."""
@@ -127,6 +157,14 @@ class Generation:
         out = self._before + last.completion_tokens
         known = {"cached_tokens": self._cached} if isinstance(last.prompt_tokens_details, dict) else UNSET
         return Usage(prompt, out, prompt + out, known)
+
+    @property
+    def _room(self) -> bool:
+        return self._asked.limit is None or self.tokens < self._asked.limit
+
+    def _stop(self) -> None:
+        self._become("suspended")
+        self._before = self.tokens
 
     def _left(self) -> dict[str, int]:
         if (limit := self._asked.limit) is None:

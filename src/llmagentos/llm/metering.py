@@ -104,6 +104,12 @@ class Measurement:
         self.run_id = run_id
         self.expected_in = 0
         """What the prompt takes when the engine answers without saying it."""
+        self.earlier = Usage()
+        """What calls before this one took of the answer that it goes on with."""
+        self.cut_off = False
+        """It was stopped in the middle, as its run was paused."""
+        self.prompt_read = False
+        """The prompt counts although no answer came."""
         self._meter = meter
         self._clock = clock
         self._operation = operation
@@ -156,18 +162,31 @@ class Measurement:
 
     @property
     def usage(self) -> Usage:
-        """What the call took; when the engine did not say, what came was counted."""
+        """What the answer took; when the engine did not say, what came was counted."""
         if self._usage is not None:
             return self._usage
-        tokens_in = self.expected_in if self._pieces else 0
+        before = self.earlier
+        if before.total_tokens:
+            return Usage(
+                before.prompt_tokens, before.completion_tokens + self._pieces, before.total_tokens + self._pieces
+            )
+        tokens_in = self.expected_in if self._pieces or self.prompt_read else 0
         return Usage(tokens_in, self._pieces, tokens_in + self._pieces)
+
+    @property
+    def spent(self) -> Usage:
+        """What of it this call took: all, unless it goes on with what an earlier one began."""
+        whole, before = self.usage, self.earlier
+        given = max(0, whole.prompt_tokens - before.prompt_tokens)
+        made = max(0, whole.completion_tokens - before.completion_tokens)
+        return Usage(given, made, given + made)
 
     @property
     def outcome(self) -> Outcome:
         """What the scheduler learns of a call that went well."""
         tokens_in = self._usage.prompt_tokens if self._usage is not None else None
         ttft = None if self._ttft_s is None else max(0.0, self._ttft_s - self._queue_s)
-        return Outcome(tokens_in, self.usage.completion_tokens, ttft)
+        return Outcome(tokens_in, self.spent.completion_tokens, ttft)
 
     @property
     def waits(self) -> Waits:
@@ -186,9 +205,9 @@ class Measurement:
             self._engine,
             self._operation,
             self._caller,
-            _status(error),
-            self.usage.prompt_tokens,
-            self.usage.completion_tokens,
+            "cut_off" if self.cut_off else _status(error),
+            self.spent.prompt_tokens,
+            self.spent.completion_tokens,
             self._queue_s + self._suspended_s,
             duration,
             self._ttft_s,
@@ -244,3 +263,9 @@ class CallCancelled(Conflict):
     """The call was cancelled with its run, or because its run was paused."""
 
     code = "call_cancelled"
+
+
+class CallPaused(CallCancelled):
+    """The call was cut off because its run was paused, and what there was of the answer cannot be continued."""
+
+    code = "call_paused"

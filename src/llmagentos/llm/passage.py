@@ -5,7 +5,7 @@ Nothing in the clean-up waits, so that a slot is free at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
 from llmagentos.llm.generation import Asking, interruptible
 from llmagentos.llm.metering import Measurement, Meter, Operation
+from llmagentos.llm.parting import Parted
 from llmagentos.llm.replicas import Replicas
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
@@ -56,6 +57,7 @@ class Passage:
         self.models = Directory(models)
         self.standings = Standings()
         self.holding: Holding = _unlimited
+        self.parted = Parted()
         self._meter = meter
         self._clock = clock
         self._shares = dict(shares)
@@ -76,10 +78,25 @@ class Passage:
 
     def cancel_run(self, run_id: str) -> int:
         """Stop the calls of a run, waiting or running; how many."""
-        calls = list(self._runs.get(run_id, ()))
-        for call in calls:
-            call.cancel()
-        return len(calls)
+        for call in self._runs.get(run_id, ()):
+            call.release()
+        return _cancelled(self._runs.get(run_id, ()))
+
+    def put_down(self, run_id: str, *, everything: bool) -> int:
+        """Stop the calls of a run that wait for a slot or have one, or with `everything` for their budget; how many."""
+        return _cancelled([call for call in self._runs.get(run_id, ()) if call.submitted or everything])
+
+    def hold(self, run_id: str) -> None:
+        """Pause a run: none of its calls starts, and those that engines work on give up their slots."""
+        self.admissions.hold(run_id)
+        for call in self._runs.get(run_id, ()):
+            call.hold()
+
+    def release(self, run_id: str) -> None:
+        """End `hold`."""
+        for call in self._runs.get(run_id, ()):
+            call.release()
+        self.admissions.release(run_id)
 
     @asynccontextmanager
     async def call(self, operation: Operation, request: Request, asked: Asked, tries: Tries) -> AsyncIterator[Admitted]:
@@ -99,7 +116,7 @@ class Passage:
                 async with AsyncExitStack() as stack:
                     held = self.holding(measured, asked, _demand(request, submission.tokens_in))
                     hold = await call.turn(lambda: stack.enter_async_context(held))
-                    waiting = self.admissions.slot(submission)
+                    waiting, call.submitted = self.admissions.slot(submission), True
                     slot = await call.turn(lambda: stack.enter_async_context(waiting))
                     measured.admitted(slot.waited)
                     hold.started = True
@@ -189,6 +206,13 @@ class Passage:
             self._runs[run_id].discard(call)
             if not self._runs[run_id]:
                 del self._runs[run_id]
+
+
+def _cancelled(calls: Iterable[Call]) -> int:
+    stopped = list(calls)
+    for call in stopped:
+        call.cancel()
+    return len(stopped)
 
 
 def _most_out(request: Asking) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from integration.agents.conftest import ModuleProcess, until
 from llmagentos.api import control, runs
+from llmagentos.api.llm import ModelInfo
 from llmagentos.api.runs import RunState
 from support.server import ServerProcess
 from support.talker import Talker
@@ -67,26 +68,29 @@ async def begun(house: ServerProcess, agent: str, **more: Any) -> str:
 
 
 @pytest.mark.anyio
-async def test_a_paused_run_finishes_its_call_and_starts_no_other(
+async def test_a_paused_run_is_put_down_at_once_and_goes_on_later(
     house: ServerProcess, shop: ModuleProcess, buyer: str, door: Door
 ) -> None:
+    """Its call of a model ends in the engine, and is made again."""
     run = await begun(house, buyer)
     until(lambda: door.asked == 1)
     paused = house.llmctl("pause", run[:6], "--reason", "lunch")
     assert (paused.returncode, "is paused" in paused.stderr) == (0, True)
-    door.let()
-    until(lambda: "model_replied" in kinds(house, run))
-    (listed,) = ps(house)
-    assert (listed["state"], listed["paused"], listed["priority"]) == ("paused", "admin:admin: lunch", 15)
+    async with house.client() as client:
+        listed = await client.get("/api/v1/models", list[ModelInfo])
+        model = next(model for model in listed if model.name == "talker")
+        assert (model.running, model.waiting) == (0, 0)
+    (shown,) = ps(house)
+    assert (shown["state"], shown["paused"], shown["priority"]) == ("paused", "admin:admin: lunch", 15)
     assert "paused by admin:admin: lunch" in house.llmctl("ps", "--state", "paused").stdout
     assert (shop.notes, door.asked) == ([], 1)
-    door.let(2)
+    door.let(4)
     assert house.llmctl("resume", run).returncode == 0
     assert house.llmctl("wait", run).stdout == "The kettle costs 39.90 EUR.\n"
     assert shop.notes == ["search kettle"]
     found = kinds(house, run)
-    assert found[:5] == ["created", "claimed", "model_called", "paused", "model_replied"]
-    assert found.count("model_called") == found.count("model_replied") == 3
+    assert found[:7] == ["created", "claimed", "model_called", "paused", "resumed", "claimed", "model_called"]
+    assert (found.count("model_called"), found.count("model_replied")) == (4, 3)
     assert "lunch" in house.llmctl("trace", run).stdout
 
 

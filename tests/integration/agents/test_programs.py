@@ -102,6 +102,7 @@ def test_a_paused_program_waits_at_the_gate(house: ServerProcess, script: list[s
     until(lambda: talker.requests)
     run = ps(house)[0]["id"]
     assert house.llmctl("pause", run).returncode == 0
+    until(lambda: talker.cut_off == 1)
     talker.endless = False
     until(lambda: (ps(house)[0]["wait"] or {}).get("reason") == "held")
     assert len(talker.requests) == 1
@@ -109,7 +110,7 @@ def test_a_paused_program_waits_at_the_gate(house: ServerProcess, script: list[s
     assert house.llmctl("resume", run).returncode == 0
     _, error = process.communicate(timeout=15)
     assert process.returncode == 0, error
-    assert len(talker.requests) == 2
+    assert [request["messages"][0]["content"] for request in talker.requests] == ["one", "one", "two"]
 
 
 def test_a_host_that_is_gone_ends_the_run(house: ServerProcess, script: list[str], talker: Talker) -> None:

@@ -1,4 +1,4 @@
-"""The real small model gives its slots to more urgent calls and says the same in the end."""
+"""The real small model gives its slots to more urgent calls, stops for paused runs, and says the same in the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 import openai
 import pytest
 
+from llmagentos.api import control, runs
+from llmagentos.api.agents import AgentSpec, apply
 from llmagentos.api.http import HttpClient
+from llmagentos.api.llm import CallInfo, ModelInfo
+from llmagentos.api.runs import ModelReplied, RunDelta
 from support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
@@ -71,3 +75,57 @@ async def test_interrupted_and_not_interrupted_it_says_the_same(server: ServerPr
             assert task.result()[0] == text
             assert task.result()[1].completion_tokens == usage.completion_tokens == TOKENS
             assert task.result()[1].prompt_tokens == usage.prompt_tokens
+
+
+async def running(server: ServerProcess) -> int:
+    async with server.client() as client:
+        found = await client.get("/api/v1/models", list[ModelInfo])
+    return next(model.running for model in found if "default" in model.aliases and model.use == "chat")
+
+
+async def test_a_paused_programs_stream_stands_still_and_says_the_same(server: ServerProcess) -> None:
+    async with server.client() as api:
+        program = await control.begin(api, control.NewProgram("storyteller", ["python"], "test/1"))
+        async with openai.AsyncOpenAI(
+            base_url=f"{server.url}/v1", api_key=program.token, max_retries=0, timeout=60
+        ) as client:
+            whole = await told(client, PROMPTS[0], asyncio.Event(), "batch")
+            begun = asyncio.Event()
+            task = asyncio.create_task(told(client, PROMPTS[0], begun, "batch"))
+            await begun.wait()
+            await control.pause(api, program.run)
+            assert await running(server) == 0
+            await asyncio.sleep(0.2)
+            assert not task.done()
+            await control.resume(api, program.run)
+            text, usage = await task
+        assert (text, usage.total_tokens) == (whole[0], whole[1].total_tokens)
+        await control.end(api, program.run, control.Exit(program.fence, 0))
+
+
+async def test_a_paused_agents_answer_goes_on_where_it_was(server: ServerProcess) -> None:
+    async with server.client() as api:
+        await apply(api, AgentSpec(name="storyteller", model="default", instructions="You tell stories."))
+        run = (await runs.start(api, "storyteller", PROMPTS[0])).id
+        heard, calls, usage = [""], 0, None
+        async for item in runs.follow(api, run):
+            if isinstance(item, RunDelta):
+                heard[-1] += item.text
+                if calls == 0 and len(heard[-1]) > 40:
+                    calls = 1
+                    await control.pause(api, run)
+                    assert await running(server) == 0
+                    heard.append("")
+                    await control.resume(api, run)
+            elif isinstance(item.data, ModelReplied):
+                usage = item.data
+        answer = (await runs.get(api, run)).answer
+        assert answer is not None
+        assert heard[1].startswith(heard[0])
+        assert heard[1].strip() == answer.strip()
+        assert usage is not None
+        made: list[CallInfo] = []
+        while len(made) < 2:
+            made = await api.get(f"/api/v1/models/calls?run={run}", list[CallInfo])
+        assert sorted(call.status for call in made) == ["cut_off", "succeeded"]
+        assert sum(call.tokens_in + call.tokens_out for call in made) == usage.tokens_in + usage.tokens_out

@@ -130,3 +130,19 @@ def test_the_last_message_is_what_is_asked() -> None:
         request_of(given_messages(InputMessage("assistant", "hi")))
     with pytest.raises(InvalidInput, match="no text"):
         request_of(given_messages(InputMessage("user", None)))
+
+
+def test_an_answer_that_goes_on_after_a_pause_is_told_once() -> None:
+    again = [runs.Paused("me"), runs.Resumed("me"), runs.Claimed("h", 2), CALLED]
+    told = translated(
+        [CREATED, CALLED, RunDelta("own", "so "), *again, RunDelta("own", "so it"), RunDelta("own", " is"), REPLIED]
+    )
+    assert [event["delta"] for event in told if event["type"] == "TEXT_MESSAGE_CONTENT"] == ["so ", "it", " is"]
+    assert sum(event["type"] == "TEXT_MESSAGE_START" for event in told) == 1
+
+
+def test_an_answer_that_came_out_otherwise_is_a_message_of_its_own() -> None:
+    items = [CREATED, CALLED, RunDelta("own", "so "), runs.Claimed("h", 2), CALLED, RunDelta("own", "no"), REPLIED]
+    told = [event["type"] for event in translated([*items, runs.Answered("no")])]
+    assert told.count("TEXT_MESSAGE_START") == told.count("TEXT_MESSAGE_END") == 2
+    assert "MESSAGES_SNAPSHOT" not in told

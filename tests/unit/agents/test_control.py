@@ -45,7 +45,7 @@ async def test_a_queued_run_that_is_paused_is_given_to_nobody(tmp_path: Path) ->
         await h.control.resume(run, by="admin:me")
         assert await state(h, run) is RunState.QUEUED
         assert (await h.taken()).run == run
-        assert h.gate.told == [("hold", run), ("release", run)]
+        assert h.gate.told == [("hold", run), ("put_down", run), ("release", run)]
 
 
 async def test_the_call_under_way_is_finished_and_no_other_begun(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_now_takes_the_run_away_from_its_host(tmp_path: Path) -> None:
         claim = await h.taken()
         await h.ledger.append(run, claim.fence, 2, [CALL])
         await h.control.pause(run, by="admin:me", now=True)
-        assert [told[0] for told in h.gate.told] == ["hold", "cancel_run", "stop"]
+        assert [told[0] for told in h.gate.told] == ["hold", "put_down", "stop"]
         with pytest.raises(LeaseLost):
             await h.ledger.append(run, claim.fence, 3, [REPLY])
         with pytest.raises(LeaseLost):
@@ -103,7 +103,7 @@ async def test_a_call_that_only_waits_is_put_down(tmp_path: Path) -> None:
         await h.taken()
         h.gate.waiting.add(run)
         await h.control.pause(run, by="admin:me")
-        assert [told[0] for told in h.gate.told] == ["hold", "cancel_run", "stop"]
+        assert [told[0] for told in h.gate.told] == ["hold", "put_down", "stop"]
 
 
 async def test_a_paused_run_may_still_end_well_but_not_fail(tmp_path: Path) -> None:

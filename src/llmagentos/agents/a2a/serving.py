@@ -41,7 +41,7 @@ from google.protobuf.json_format import MessageToDict
 from llmagentos.agents.a2a import tasks
 from llmagentos.agents.door import Door
 from llmagentos.agents.states import RunEnded
-from llmagentos.api.runs import Run, RunDelta
+from llmagentos.api.runs import ModelCalled, Run, RunDelta
 from llmagentos.core.errors import CallerError, LLMAgentOSError, NotFound
 from llmagentos.core.ids import id_of, new_id
 from llmagentos.security.identity import Identity
@@ -174,6 +174,8 @@ class RunTasks(RequestHandler):
                 )
                 begun = True
                 continue
+            if isinstance(item.data, ModelCalled):
+                begun = False  # what comes takes the place of what there was
             now = await self._door.run(run.id, identity)
             if now.answer is not None:
                 # The whole again: what was streamed may have been replaced.
