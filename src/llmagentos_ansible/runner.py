@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 
 from llmagentos_ansible import events, modulefork
 
+ANSWERS = "llmagentos_answers"  # fleet.playbooks.prompts
 OUTPUT_BYTES = 1024 * 1024
 PLUGINS = Path(__file__).parent / "plugins"
 _ERROR, _ANY_HOST = 1, 15  # of ansible-playbook's exit codes: the playbook is wrong; all that hosts can add up to
@@ -106,7 +107,7 @@ def _run(
     settle: Callable[[], None] | None,
 ) -> int:
     _write(_inventory(directory, spec), spec.inventory)
-    _write(directory / "extra-vars.json", spec.extra_vars)
+    _write(directory / "extra-vars.json", {name: spec.extra_vars[name] for name in spec.extra_vars if name != ANSWERS})
     os.environ.update(environment(directory, spec))
     if settle is not None:
         settle()
@@ -117,7 +118,7 @@ def _run(
     from ansible.parsing.vault import VaultSecret, VaultSecretsContext
     from ansible.utils.display import Display
 
-    from llmagentos_ansible import delegation, inline, shortcuts
+    from llmagentos_ansible import delegation, inline, prompted, shortcuts
     from llmagentos_ansible.execution import Executor
     from llmagentos_ansible.fetched import Fetched
     from llmagentos_ansible.lockstep import Lockstep, Members
@@ -141,6 +142,7 @@ def _run(
     Executor(*modules).install()
     shortcuts.install()
     Fetched(directory).install()
+    prompted.install(spec.extra_vars.get(ANSWERS) or {})
     forked = inline.install()
     if spec.lockstep is not None:
         members = Members(spec.lockstep["me"], spec.lockstep["lead"], frozenset(spec.lockstep["hosts"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from llmagentos.api import jobs as api
 from llmagentos.api.client import ApiClient
@@ -20,11 +21,13 @@ from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.cli.pack import pack
 from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option, vault_options
+from llmagentos.cli.prompting import answers
 from llmagentos.cli.vault_passwords import vault_passwords
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
 from llmagentos.fleet.playbooks import bundle
 from llmagentos.fleet.playbooks.fetches import destinations
+from llmagentos.fleet.playbooks.prompts import ANSWERS
 
 FAILED = 1
 RETRY = "@retry"
@@ -45,6 +48,7 @@ LOOKED_AT = 200
 @click.option("-t", "--tags", multiple=True, help=tr("Only tasks with these tags (commas or repeated)."))
 @click.option("--skip-tags", multiple=True, help=tr("Not the tasks with these tags."))
 @click.option("--start-at-task", help=tr("Begin with the task of this name."))
+@click.option("--step", is_flag=True, hidden=True)
 @click.option("-f", "--forks", type=click.IntRange(min=1), help=tr("Nodes at a time, for each task (default: all)."))
 @click.option(
     "--lockstep/--no-lockstep",
@@ -59,14 +63,22 @@ LOOKED_AT = 200
 @click.option("--json", "as_json", is_flag=True, help=tr("Print one JSON document: the job and its events."))
 @click.option("--json-lines", "as_lines", is_flag=True, help=tr("Print each event as a line of JSON, the job at last."))
 @click.pass_context
-def run(ctx: click.Context, /, playbook: Path, detach: bool, as_json: bool, as_lines: bool, **given: Any) -> None:
+def run(
+    ctx: click.Context, /, playbook: Path, step: bool, detach: bool, as_json: bool, as_lines: bool, **given: Any
+) -> None:
     """Exit code 0 when all hosts succeeded, 2 when one failed, 4 when one was unreachable, 1 when cancelled."""
     if not playbook.exists():
         raise InvalidInput(
             tr("there is no playbook {path}", path=repr(str(playbook))),
             hint=tr("the path of a YAML file, a Puppet manifest (.pp) or a directory of Salt states"),
         )
+    if step:
+        raise InvalidInput(
+            tr("--step asks before each task, and nodes run a playbook without anybody to ask"),
+            hint=tr("--check --diff shows what it would do; --tags and --start-at-task take a part of it"),
+        )
     request, content = asked(playbook, **given)
+    request = _answered(request, content)
     job = execute(submit(request, content))
     if detach:
         _detached(job, as_json)
@@ -78,6 +90,14 @@ def run(ctx: click.Context, /, playbook: Path, detach: bool, as_json: bool, as_l
     if code != INTERRUPTED and request.kind == "playbook" and _brings(job, playbook, content):
         code = code or FAILED
     ctx.exit(code)
+
+
+def _answered(request: JobRequest, content: bytes) -> JobRequest:
+    """With what the playbook's `vars_prompt` asks for: it goes to nodes only, and is forgotten when the job ends."""
+    if request.kind != "playbook" or not (found := answers(content, request.playbook, request.extra_vars)):
+        return request
+    variables, secrets = {**request.extra_vars, ANSWERS: found}, [*request.secrets, ANSWERS]
+    return msgspec.structs.replace(request, extra_vars=variables, secrets=secrets)
 
 
 def _brings(job: Job, playbook: Path, content: bytes) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
 import sqlite3
 import subprocess
@@ -59,6 +61,62 @@ def test_vault_passwords_reach_the_node_and_are_kept_nowhere(
     with sqlite3.connect(next(server.directory.rglob("llmagentos.db"))) as database:
         kept = database.execute("SELECT inventory FROM jobs").fetchall()
     assert all('"sealed"' not in inventory for (inventory,) in kept), "not even sealed ones, once a job has ended"
+
+
+PROMPTS = """\
+- hosts: all
+  gather_facts: false
+  vars_prompt:
+    - {name: who, prompt: Your name, private: false}
+    - {name: word, confirm: true}
+    - {name: env, default: prod, private: false}
+  tasks:
+    - debug: {msg: "{{ who }} {{ word | length }} {{ env }}"}
+"""
+
+
+def typed(arguments: list[str], server: ServerProcess, answers: list[bytes]) -> tuple[int, str]:
+    """The exit code and the output of `llmctl` on a terminal where `answers` are typed, each after a question."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(server.directory)
+        os.execvpe("llmctl", ["llmctl", *arguments], server.env)
+    shown, asked = b"", 0
+    with open(terminal, "r+b", buffering=0) as file:
+        while True:
+            try:
+                shown += file.read(4096)
+            except OSError:  # the terminal is closed: it has ended
+                break
+            if answers and shown.count(b": ", asked) and shown.endswith(b": "):
+                asked = len(shown)
+                file.write(answers.pop(0) + b"\n")
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+def test_what_a_playbook_asks_for_is_asked_before_and_kept_nowhere(
+    server: ServerProcess, node: NodeProcess, tmp_path: Path
+) -> None:
+    play = tmp_path / "site.yml"
+    play.write_text(PROMPTS)
+    answers = [b"ann", PASSWORD.encode(), b"another", PASSWORD.encode(), PASSWORD.encode(), b""]
+    code, shown = typed(["run", str(play)], server, answers)
+    assert code == 0, shown
+    assert f'"msg": "ann {len(PASSWORD)} prod"' in shown
+    assert "the answers are not the same" in shown
+    assert PASSWORD not in shown
+    for path in [*server.directory.rglob("*"), *node.state.rglob("*")]:
+        if path.is_file():
+            assert PASSWORD.encode() not in path.read_bytes(), path
+    given = server.llmctl("run", str(play), "-e", "who=bob", "-e", "word=x")
+    assert '"msg": "bob 1 prod"' in given.stdout
+    refused = server.llmctl("run", str(play), "-e", "who=bob")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "site.yml:5: vars_prompt asks for 'word', and nobody is here to answer" in refused.stderr
+    assert "-e word=" in refused.stderr
+    step = server.llmctl("run", str(play), "--step")
+    assert step.returncode == 2
+    assert "--step asks before each task" in step.stderr
 
 
 def test_exec_tells_as_ansible_does(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:

@@ -255,15 +255,44 @@ def test_asynchronous_tasks(tmp_path: Path) -> None:
     assert run.results()["Later"][0].result["stdout"] == "late"
 
 
-def test_nobody_is_here_to_answer_a_prompt(tmp_path: Path) -> None:
-    play = (
-        "- hosts: all\n  gather_facts: false\n  vars_prompt: [{name: colour, default: red}]\n  tasks:\n"
-        "    - {name: Said, debug: {var: colour}}\n"
-    )
-    run = Run(tmp_path, play)
-    assert run.exit.code == 0
-    assert run.results()["Said"][0].result == {"colour": "red"}
-    assert "-e colour=" in run.logged()
+PROMPTS = """\
+- hosts: all
+  gather_facts: false
+  vars_prompt:
+    - {name: colour, default: red}
+    - {name: given, default: "{{ known }}"}
+    - {name: template, unsafe: true}
+    - {name: empty}
+  tasks:
+    - {name: Said, debug: {msg: "{{ [colour, given, template, empty, llmagentos_answers | default('none')] }}"}}
+    - set_fact: {colour: blue}
+    - {name: Set, debug: {var: colour}}
+- hosts: all
+  gather_facts: false
+  vars_prompt: [{name: colour, default: red}]
+  tasks:
+    - {name: Again, debug: {var: colour}}
+"""
+
+
+def test_answers_to_prompts_come_with_the_job(tmp_path: Path) -> None:
+    answers = {
+        "colour": [{"value": None, "salt": None}, {"value": "green", "salt": None}],
+        "template": [{"value": "{{ 1 + 1 }}", "salt": None}],
+        "empty": [{"value": "", "salt": None}],
+    }
+    run = Run(tmp_path, PROMPTS, extra_vars={"given": "by -e", "known": 1, "llmagentos_answers": answers})
+    assert run.exit.code == 0, run.logged()
+    assert run.results()["Said"][0].result == {"msg": ["red", "by -e", "{{ 1 + 1 }}", "", "none"]}
+    assert run.results()["Set"][0].result == {"colour": "blue"}, "as weak as a play's variables"
+    assert run.results()["Again"][0].result == {"colour": "blue"}
+    assert "interactive" not in run.logged()
+
+
+def test_a_prompt_that_nobody_answered_is_an_error(tmp_path: Path) -> None:
+    run = Run(tmp_path, PROMPTS, extra_vars={"known": 1})
+    assert run.exit.code == 1
+    assert "-e template=..." in (run.exit.error or "")
 
 
 def test_programs_of_tasks_do_not_get_the_runners_settings(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from llmagentos.fleet.playbooks.document import (
 )
 from llmagentos.fleet.playbooks.findings import Finding, Findings
 from llmagentos.fleet.playbooks.lookups import missing, missing_vars_files
+from llmagentos.fleet.playbooks.prompts import Prompt, prompts
 from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
@@ -94,6 +95,8 @@ class Reader:
         """File, line and name of each role that is not in the bundle."""
         self.fetches: list[tuple[str, int]] = []
         """File and line of each task that fetches a file from its host."""
+        self.prompts: list[Prompt] = []
+        """What its plays ask for, in order."""
 
     def playbook(self, path: str, *, depth: int = 0) -> list[Play]:
         """All plays of a playbook and of those it imports."""
@@ -154,6 +157,8 @@ class Reader:
         if not patterns or not any(pattern.strip() for pattern in patterns):
             fail(path, line_of(hosts), f"hosts has to name hosts or groups, found {kind(hosts)}", hint="hosts: all")
         place = _Place(path, posixpath.dirname(path), collections=not is_null(get(node, "collections")))
+        with self._findings.going_on():
+            self.prompts += prompts(path, get(node, "vars_prompt"))
         for line, name in missing_vars_files(get(node, "vars_files"), place.base, self._files):
             self._add(place, line, "file", f"there is no file of variables {name!r}")
         for section in _SECTIONS:

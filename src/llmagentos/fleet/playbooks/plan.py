@@ -16,6 +16,7 @@ from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
 from llmagentos.fleet.playbooks.machines import FILTER, matching, mentions_groups
 from llmagentos.fleet.playbooks.patterns import IMPLICIT, Selector, UnknownHost
+from llmagentos.fleet.playbooks.prompts import ANSWERS, Prompt
 from llmagentos.fleet.playbooks.sources import of_nodes, read
 from llmagentos.fleet.playbooks.vocabulary import vocabulary
 
@@ -46,6 +47,7 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
         )
     reader = Reader(files, vocabulary(), spec.extra_vars)
     plays = reader.playbook(path)
+    _answered(reader.prompts, spec.extra_vars)
     builder = read(spec.inventory) if spec.inventory else of_nodes(nodes)
     wants = spanning.needs(files, frozenset(reader.read))
     allowed = _allowed(builder, spec.limit, nodes)
@@ -62,6 +64,14 @@ def plan(spec: JobSpec, content: bytes, nodes: Sequence[str]) -> Plan:
         inventory = msgspec.structs.replace(inventory, span=span)
         return Plan(span.nodes, inventory, local)
     return Plan(hosts, inventory, local)
+
+
+def _answered(prompts: Sequence[Prompt], given: Mapping[str, object]) -> None:
+    """Raise `PlaybookError` for what a play asks for and nobody answered."""
+    for prompt in prompts:
+        if prompt.name not in given and prompt.default is None and ANSWERS not in given:
+            message = f"vars_prompt asks for {prompt.name!r}, which has no default and was not answered"
+            fail(prompt.file, prompt.line, message, hint=f"-e {prompt.name}=VALUE")
 
 
 def _foreign(spec: JobSpec, files: Mapping[str, bytes], nodes: Sequence[str]) -> Plan:

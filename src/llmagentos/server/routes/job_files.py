@@ -36,6 +36,21 @@ def endpoints(
             raise InvalidInput("the content's SHA-256 is another one", hint="was the upload cut short?")
         await files.put(job, node, fetched, call.body)
 
+    return [
+        Endpoint(
+            "PUT",
+            "/api/v1/nodes/self/queue/{id}/files/{digest}",
+            Permission.NODE_WORK,
+            keep,
+            body=bytes,
+            summary="Keep a file that a claimed job fetched from the calling node",
+            max_body=MAX_FILE_BYTES,
+        ),
+        *_people(files, known),
+    ]
+
+
+def _people(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> list[Endpoint]:
     async def listing(call: Call) -> list[JobFile]:
         job = job_number(call)
         await known(job)
@@ -55,15 +70,6 @@ def endpoints(
         return Response(content, media_type="application/octet-stream", headers=_NOT_SHOWN)
 
     return [
-        Endpoint(
-            "PUT",
-            "/api/v1/nodes/self/queue/{id}/files/{digest}",
-            Permission.NODE_WORK,
-            keep,
-            body=bytes,
-            summary="Keep a file that a claimed job fetched from the calling node",
-            max_body=MAX_FILE_BYTES,
-        ),
         Endpoint(
             "GET",
             "/api/v1/jobs/{id}/files",

@@ -60,9 +60,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if hosts:
             self._log.say("info", f"included: {included_file._filename} for {hosts}")
 
-    def v2_playbook_on_vars_prompt(self, varname: str, *_: Any, **__: Any) -> None:
-        self._log.say("warning", f"vars_prompt: nobody is here to answer; set it with `-e {varname}=...`")
-
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
         if not isinstance(result.task, TaskInclude):
             self._result(result, _changed(result))

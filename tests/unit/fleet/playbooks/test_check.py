@@ -79,6 +79,13 @@ def test_a_good_playbook_yields_its_plays():
         ("- hosts:\n", "site.yml:1: hosts has to name hosts or groups, found nothing"),
         ("- hosts: [{a: b}]\n", "site.yml:1: hosts has to name hosts or groups, found a list"),
         ("- hosts: all\n  task: []\n", "site.yml:2: a play has no keyword 'task': the nearest is 'tasks'"),
+        ("- hosts: all\n  vars_prompt: who\n", "site.yml:2: vars_prompt has to be a list, found 'who'"),
+        ("- hosts: all\n  vars_prompt: [who]\n", "site.yml:2: expected a variable to ask for, found 'who'"),
+        ("- hosts: all\n  vars_prompt:\n    - prompt: x\n", "site.yml:3: vars_prompt needs the name of a variable"),
+        (
+            "- hosts: all\n  vars_prompt:\n    - name: x\n      privat: no\n",
+            "site.yml:4: vars_prompt has no key 'privat': the nearest is 'private'",
+        ),
         ("- hosts: all\n  tasks: 1\n", "site.yml:2: tasks has to be a list of tasks, found '1'"),
         ("- hosts: all\n  tasks:\n    - ping\n", "site.yml:3: expected a task, found 'ping'"),
         ("- hosts: all\n  tasks:\n    - name: x\n", "site.yml:3: this task names no task module"),
