@@ -66,7 +66,7 @@ _FLEET = {
     "node": ("node:node", tr("Join this machine, show or remove a node")),
     "jobs": ("jobs:jobs", tr("List jobs")),
     "job": ("jobs:job", tr("Show one job")),
-    "schedule": ("schedules:schedule", tr("Run playbooks by the clock")),
+    "schedules": ("schedules:schedules", tr("Run playbooks by the clock")),
     "templates": ("templates:templates", tr("Job templates: list, show and launch them")),
 }
 _SHELL = {"completion": ("completion:completion", tr("Completion for bash, zsh and fish"))}

@@ -184,6 +184,9 @@ def fail(error: Exception) -> int:
     if isinstance(error, LLMAgentOSError):
         _say(error.message, error.hint)
         return error.exit_code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:
+        note(error.ctx.get_help())
+        return error.exit_code
     if isinstance(error, click.ClickException):
         message, _, hint = error.format_message().partition("\n")
         usage = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None

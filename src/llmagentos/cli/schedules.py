@@ -1,4 +1,4 @@
-"""`llmctl schedule add|list|show|pause|resume|delete|run-now`."""
+"""`llmctl schedules [add|show|pause|resume|delete|run-now]`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,25 @@ from llmagentos.core.errors import InvalidInput, NotFound
 from llmagentos.core.i18n import tr
 
 
-@click.group(help=tr("Run playbooks and job templates by the clock."))
-def schedule() -> None:
-    """Commands on schedules hang below this group."""
+@click.group(invoke_without_command=True, help=tr("Playbooks and job templates by the clock: list and change them."))
+@json_option
+@click.pass_context
+def schedules(ctx: click.Context, as_json: bool) -> None:
+    """One line a schedule."""
+    if ctx.invoked_subcommand is not None:
+        return
+    found = execute(_listing())
+    if as_json:
+        emit_json(found)
+        return
+    table(
+        [tr("Name"), tr("State"), tr("When"), tr("Runs"), tr("Next"), tr("Last"), tr("Made by")],
+        [_row(each) for each in found],
+        empty=tr("No schedules. `llmctl schedules add NAME PLAYBOOK --cron ...` makes one."),
+    )
 
 
-@schedule.command(help=tr("Make a schedule NAME of the file PLAYBOOK, or of a job template."))
+@schedules.command(help=tr("Make a schedule NAME of the file PLAYBOOK, or of a job template."))
 @click.argument("name")
 @click.argument("playbook", type=click.Path(path_type=Path), required=False)
 @click.option("--cron", help=tr("Minute hour day-of-month month day-of-week, e.g. '30 2 * * MON-FRI'."))
@@ -121,21 +134,6 @@ async def _add_template(name: str, spec: ScheduleSpec, template: str, given: tup
         )
 
 
-@schedule.command("list", help=tr("List schedules."))
-@json_option
-def list_(as_json: bool) -> None:
-    """One line a schedule."""
-    found = execute(_listing())
-    if as_json:
-        emit_json(found)
-        return
-    table(
-        [tr("Name"), tr("State"), tr("When"), tr("Runs"), tr("Next"), tr("Last"), tr("Made by")],
-        [_row(each) for each in found],
-        empty=tr("No schedules. `llmctl schedule add NAME PLAYBOOK --cron ...` makes one."),
-    )
-
-
 async def _listing() -> list[Schedule]:
     async with connected() as client:
         return await api.listing(client)
@@ -169,7 +167,7 @@ def _runs(each: Schedule) -> str:
     return tr("template {name}", name=spec.template.name) if spec.template else spec.job.playbook if spec.job else ""
 
 
-@schedule.command(help=tr("Show a schedule, its next and its last times."))
+@schedules.command(help=tr("Show a schedule, its next and its last times."))
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
@@ -199,7 +197,7 @@ async def _show(name: str) -> Schedule:
         return await api.show(client, name)
 
 
-@schedule.command(help=tr("Pause a schedule."))
+@schedules.command(help=tr("Pause a schedule."))
 @click.argument("name")
 def pause(name: str) -> None:
     """What is due meanwhile is not made up for."""
@@ -207,7 +205,7 @@ def pause(name: str) -> None:
     note(tr("schedule {name} is paused", name=name))
 
 
-@schedule.command(help=tr("Let a schedule go on."))
+@schedules.command(help=tr("Let a schedule go on."))
 @click.argument("name")
 def resume(name: str) -> None:
     """From its next time on."""
@@ -220,7 +218,7 @@ async def _pause(name: str, *, paused: bool) -> Schedule:
         return await api.pause(client, name, paused=paused)
 
 
-@schedule.command(help=tr("Delete a schedule; its jobs stay."))
+@schedules.command(help=tr("Delete a schedule; its jobs stay."))
 @click.argument("name")
 def delete(name: str) -> None:
     """For good."""
@@ -233,7 +231,7 @@ async def _delete(name: str) -> None:
         await api.delete(client, name)
 
 
-@schedule.command("run-now", help=tr("Make a job of a schedule now, out of turn."))
+@schedules.command("run-now", help=tr("Make a job of a schedule now, out of turn."))
 @click.argument("name")
 def run_now(name: str) -> None:
     """Its number on stdout."""

@@ -66,10 +66,24 @@ class Schedules:
         """Make a schedule. Raises `Conflict` when the name is taken, and what a job of it would raise now."""
         await self._require_fit(spec, by)
         if len(await self._records.all()) >= MOST:
-            raise Conflict(f"there are {MOST} schedules: no more", hint="`llmctl schedule delete NAME`")
+            raise Conflict(f"there are {MOST} schedules: no more", hint="`llmctl schedules delete NAME`")
         if not await self._records.add(name, spec, by):
-            raise Conflict(f"there is a schedule {name!r} already", hint=f"`llmctl schedule delete {name}` first")
+            raise Conflict(f"there is a schedule {name!r} already", hint=f"`llmctl schedules delete {name}` first")
         _log.info("schedule made", schedule=name, by=by)
+        return await self._changed(name)
+
+    async def change(self, name: str, spec: ScheduleSpec, by: str) -> Schedule:
+        """Another time or something else to run; without a job and a template what it ran before.
+
+        Raises `NotFound`, and what a job of it would raise now.
+        """
+        row = await self._require(name)
+        if spec.job is None and spec.template is None:
+            spec = msgspec.structs.replace(spec, job=row.spec.job, template=row.spec.template)
+        await self._require_fit(spec, by)
+        if not await self._records.change(name, spec, by):
+            raise await self._unknown(name)
+        _log.info("schedule changed", schedule=name, by=by)
         return await self._changed(name)
 
     async def _require_fit(self, spec: ScheduleSpec, by: str) -> None:
@@ -144,7 +158,7 @@ class Schedules:
 
     async def _unknown(self, name: str) -> NotFound:
         close = nearest(name, [row.name for row in await self._records.all()])
-        hint = f"did you mean {close!r}?" if close else "`llmctl schedule list` lists them"
+        hint = f"did you mean {close!r}?" if close else "`llmctl schedules` lists them"
         return NotFound(f"there is no schedule {name!r}", hint=hint)
 
     async def _schedule(self, row: ScheduleRow, *, fires: int) -> Schedule:

@@ -51,11 +51,11 @@ async def test_validated_and_drift_is_shown(nodeless, start_nodes, example, root
     assert await asyncio.to_thread(title, port) == "Lantern &amp; Loom"
 
     nginx.write_text(good[0].replace("worker_connections 512", "worker_connections 9"))
-    add = ["schedule", "add", "drift", "configuration/site.yml", "--check", "--diff", "-e", settings]
+    add = ["schedules", "add", "drift", "configuration/site.yml", "--check", "--diff", "-e", settings]
     done = await llmctl(*add, "--cron", "* * * * * *")
     assert done.returncode == 0, done.stderr
     number = await fired(nodeless)
-    await llmctl("schedule", "delete", "drift")
+    await llmctl("schedules", "delete", "drift")
     shown = (await llmctl("job", "logs", str(number), "-f")).stdout
     assert "-    worker_connections 9;\n+    worker_connections 512;\n" in shown
     assert "changed=1 " in shown
