@@ -34,7 +34,7 @@ class Call:
     """A call as the meter knows it."""
 
     id: str
-    usage: Usage = TOOK
+    spent: Usage = TOOK
     model: str = "m"
 
 
