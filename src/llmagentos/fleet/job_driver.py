@@ -1,4 +1,4 @@
-"""Lets held jobs run when they may: looks at each after every change and every second.
+"""Lets held jobs run when they may: looks at each after its changes, and at all of them about every second.
 
 Everything it knows is in the database and every change is decided anew inside its transaction, so it
 may be killed at any point, and several servers may do this at once.
@@ -7,24 +7,27 @@ may be killed at any point, and several servers may do this at once.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from llmagentos.api.job_control import Batch
 from llmagentos.core import log
 from llmagentos.core.clock import Clock
-from llmagentos.core.events import Hub
-from llmagentos.fleet.job_gates import Verdict, drive
+from llmagentos.core.errors import Unavailable
+from llmagentos.core.events import LAGGED, Hub, Subscription
+from llmagentos.fleet.job_gates import Verdict, cancel, drive
+from llmagentos.fleet.job_news import JobNews
 from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.fleet.rollout import BY, Checks
 from llmagentos.fleet.windows import Windows
-from llmagentos.storage.job_changes import LockTaken, Seen
+from llmagentos.storage.job_changes import Changes, LockTaken, Seen
 from llmagentos.storage.job_tables import ENDED
 from llmagentos.storage.jobs import JobRecords
 
 TICK_S = 1.0
 PACE_S = 0.05
 """After a change, so that a burst of them is one look."""
-MOST = 1000
-"""Jobs that are looked at in one round."""
+REST = 4.0
+"""Between two looks so many times as long as a look took: jobs on many nodes leave time for their nodes."""
 STEPS = 100
 """Changes of one job in one round."""
 WAKE = "job-driver"
@@ -46,35 +49,60 @@ class JobDriver:
         self._clock = clock
         self._asked: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._verdicts: dict[tuple[int, int], Verdict] = {}
+        self._open: set[int] | None = None
 
     async def run(self) -> None:
         """Drive, for ever."""
         with self._hub.subscribe("jobs", WAKE) as wakes:
             async with asyncio.TaskGroup() as group:
+                only: set[int] | None = None
+                all_at = 0.0
                 while True:
+                    began = time.monotonic()
                     try:
-                        await self.look(group)
+                        await self.look(group, only=only)
                     except Exception as error:  # a supervising loop: a database that is away must not end it
                         _log.warning("looking after jobs failed", error=str(error))
+                    ended = time.monotonic()
+                    rest = REST * (ended - began)
+                    if only is None:
+                        all_at = ended + max(TICK_S, rest)
                     try:
-                        await wakes.next(TICK_S)
-                        await asyncio.sleep(PACE_S)
-                        while True:
-                            await wakes.next(0)
-                    except TimeoutError:
-                        continue
+                        only = await _changed(wakes, all_at, max(PACE_S, rest))
                     except StopAsyncIteration:
                         return
 
-    async def look(self, group: asyncio.TaskGroup) -> None:
-        """One round over all of them, in the order in which they may take a lock."""
-        open_ = set()
-        for row in await self._records.driven(limit=MOST):
-            open_.add(row.id)
-            await self._bring_on(row.id, group)
+    async def look(self, group: asyncio.TaskGroup, *, only: set[int] | None = None) -> None:
+        """One round over all of them or `only` some, in the order in which they may take a lock."""
+        known = await self._records.driven()
+        for job in known:
+            if only is None or job in only:
+                await self._alone(job, group)
+        open_ = set(known)
         for key in [key for key in self._asked if key[0] not in open_]:
             self._asked.pop(key).cancel()
             self._verdicts.pop(key, None)
+        if self._open is None or self._open - open_:
+            await self._end_orphans()
+        self._open = open_
+
+    async def _alone(self, job: int, group: asyncio.TaskGroup) -> None:
+        try:
+            await self._bring_on(job, group)
+        except Unavailable:  # the database is away: for all of them
+            raise
+        except Exception as error:  # a supervising loop: what is wrong with one job holds up no other
+            _log.error("a job cannot be brought on", job_id=str(job), error=str(error) or type(error).__name__)
+
+    async def _end_orphans(self) -> None:
+        """The checks of a job that has ended, because its time was over, end with it."""
+        for child, parent in await self._records.orphans():
+            message = f"job {parent} has ended"
+
+            def ending(seen: Seen, message: str = message) -> Changes:
+                return cancel(seen, self._writer.entering, message)
+
+            await self._writer.change(child, BY, ending)
 
     async def _bring_on(self, job: int, group: asyncio.TaskGroup) -> None:
         for _ in range(STEPS):
@@ -115,7 +143,26 @@ class JobDriver:
         except Exception as error:  # as above: asked again a moment later
             _log.warning("the check of a batch failed", job_id=str(key[0]), batch=key[1], error=str(error))
             await asyncio.sleep(TICK_S)
-        self._hub.publish(WAKE, key)
+        self._hub.publish(WAKE, key[0])
+
+
+async def _changed(wakes: Subscription, all_at: float, rest: float) -> set[int] | None:
+    """The jobs that changed, of a burst all; None when all have to be looked at: in time, or because a lock is free.
+
+    Raises `StopAsyncIteration` when there will be no more changes.
+    """
+    news: list[object] = []
+    try:
+        news.append(await wakes.next(max(0.0, all_at - time.monotonic())))
+        await asyncio.sleep(rest)
+        while True:
+            news.append(await wakes.next(0))
+    except TimeoutError:
+        pass
+    found = {each.job if isinstance(each, JobNews) else each for each in news}
+    ended = any(isinstance(each, JobNews) and each.ended for each in news)
+    late = time.monotonic() >= all_at
+    return None if ended or late or LAGGED in found else {each for each in found if isinstance(each, int)}
 
 
 def _asks(batch: Batch) -> bool:

@@ -42,11 +42,14 @@ def drive(
 ) -> Changes:
     """The next change of a job; empty when there is nothing to do until something changes."""
     spec, row = seen.row.spec, seen.row
-    if spec.total_timeout_s is not None and row.released is not None and now - row.released > spec.total_timeout_s:
-        return expire(seen, enter, f"the job took longer than {spec.total_timeout_s:g} s")
+    if _over(seen, now) and (left := expire(seen, enter, f"the job took longer than {spec.total_timeout_s:g} s")):
+        return left
     changes = Changes()
     if opening is not None and not opening.open:
-        return _closed(seen, enter, opening)
+        changes = _closed(seen, enter, opening)
+        if spec.rollout is not None and not changes.hosts:  # what has begun is judged, and rolled back
+            _roll(changes, seen, now, enter, verdict, begin=False)
+        return changes
     if spec.lock is not None and seen.holder != row.id:
         if seen.holder is not None:
             return _waiting(changes, seen, Waiting("lock", f"{spec.lock} (job {seen.holder})"))
@@ -62,14 +65,32 @@ def drive(
     return _waiting(changes, seen, None if changes.hosts else _reason(seen, now))
 
 
+def _over(seen: Seen, now: float) -> bool:
+    most, begun = seen.row.spec.total_timeout_s, seen.row.released
+    return most is not None and begun is not None and now - begun > most
+
+
 def expire(seen: Seen, enter: Entering, message: str) -> Changes:
-    """End the job because its time is over: stopped where it runs, failed where it has not begun."""
+    """End the job because its time is over: stopped where it runs, failed where it has not begun.
+
+    A rollback is no part of it: it begins once nothing runs any more, and has its nodes' time.
+    """
     changes = Changes()
     for host in seen.hosts:
         if host.state in ENDS or (host.state == "cancelling" and host.expired):
             continue
         changes.hosts[host.node] = enter(step(host.state, "expire"), message=message, expired=True)
-    changes.batches = skipped(seen)
+    undo = {batch.number for batch in seen.batches if batch.kind == "rollback"}
+    changes.batches = {number: how for number, how in skipped(seen).items() if number not in undo}
+    return changes
+
+
+def cancel(seen: Seen, enter: Entering, message: str) -> Changes:
+    """Take it out of the queues and stop it where it runs, whatever it was to do after that."""
+    changes = Changes(batches=skipped(seen))
+    for host in seen.hosts:
+        if host.state not in ENDS:
+            changes.hosts[host.node] = enter(step(host.state, "cancel"), message=message)
     return changes
 
 
@@ -122,7 +143,10 @@ def _reason(seen: Seen, now: float) -> Waiting | None:
 # --- rollouts -------------------------------------------------------------------------------------
 
 
-def _roll(changes: Changes, seen: Seen, now: float, enter: Entering, verdict: Verdict | None) -> None:
+def _roll(
+    changes: Changes, seen: Seen, now: float, enter: Entering, verdict: Verdict | None, *, begin: bool = True
+) -> None:
+    """The rollout's next step; without `begin` none that lets another batch run."""
     undo = next((batch for batch in seen.batches if batch.kind == "rollback"), None)
     if undo is not None and undo.state == "running":
         if verdict is not None and verdict.batch == undo.number:
@@ -130,6 +154,8 @@ def _roll(changes: Changes, seen: Seen, now: float, enter: Entering, verdict: Ve
             changes.batches[undo.number] = {"state": ending, "message": verdict.message}
         return
     plan = rollout.decide(_snapshot(seen, undo, verdict), now)
+    if plan.release and not begin:
+        return
     told = verdict.message if verdict is not None and verdict.result == "failed" else plan.message
     for number, how in plan.batches.items():
         batch = next(each for each in seen.batches if each.number == number)

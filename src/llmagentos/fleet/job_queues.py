@@ -205,7 +205,6 @@ class NodeQueues:
                 return
             if done.ended:
                 self._jobs.pop(job, None)
-                await self._records.shares.forget(job)
             _log.info("job ended on node", status=end.status, exit_code=end.exit_code)
         self._reading.pop(node, None)
         self._leases.release(_key(job, node), end.fence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -16,26 +16,18 @@ from llmagentos.storage.job_tables import ENDED, HostRow, JobRow
 FAILED = 2
 
 
-def conclude(seen: Seen) -> Conclusion:
-    """The job's state from those of its nodes, batches and its approval."""
-    states = [host.state for host in seen.hosts]
+def conclude(row: JobRow, states: Collection[HostState], batches: Sequence[Batch]) -> Conclusion:
+    """The job's state from those that its nodes are in, its batches and its approval."""
     state = overall(states)
-    approval = seen.row.approval
-    if approval is not None and approval.state == "waiting" and state not in ENDED:
+    if row.approval is not None and row.approval.state == "waiting" and state not in ENDED:
         return Conclusion("waiting_approval")
     if state not in ENDED:
         return Conclusion(state)
-    if any(batch.state not in BATCH_ENDS for batch in seen.batches):
+    if any(batch.state not in BATCH_ENDS for batch in batches):
         return Conclusion("running")
-    if any(batch.state == "failed" for batch in seen.batches):
+    if any(batch.state == "failed" for batch in batches):
         return Conclusion("failed", max(FAILED, exit_code(states) or 0))
     return Conclusion(state, exit_code(states))
-
-
-def folded(states: Iterable[HostState]) -> Conclusion:
-    """The state of a job that nothing but its queues decides on."""
-    found = list(states)
-    return Conclusion(overall(found), exit_code(found))
 
 
 def summary(row: JobRow, hosts: list[HostRow]) -> JobSummary:

@@ -8,15 +8,14 @@ from typing import Any
 from llmagentos.api.jobs import HostState, Job
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import NotFound
 from llmagentos.core.events import Hub
 from llmagentos.fleet.job_news import SMALL, Announcer, JobNews
 from llmagentos.fleet.job_states import ENDS
-from llmagentos.fleet.job_views import conclude, folded, whole
+from llmagentos.fleet.job_views import conclude, whole
 from llmagentos.storage.gathering import Gathered
-from llmagentos.storage.host_changes import DrivenJob, HostChanged, HostStep, HostWish
+from llmagentos.storage.host_changes import HostChanged, HostWish
 from llmagentos.storage.job_changes import Changed, Changes, Seen
-from llmagentos.storage.job_tables import HostRow, JobRow
+from llmagentos.storage.job_tables import JobRow
 from llmagentos.storage.jobs import JobRecords
 
 Decide = Callable[[Seen], Changes]
@@ -51,40 +50,27 @@ class JobWriter:
             self._hub.publish(f"job:{job}", record)
         queued = [node for node, values in made[-1].hosts.items() if values.get("state") == "queued"]
         self.announcer.wake(queued, job)
+        await self._forget(job, ended=done.ended)
         self._tell(done.seen.row, now=True, ended=done.ended)
         return done
 
     async def change_on(self, wish: HostWish) -> HostChanged:
         """What `wish` wants, in a transaction with what other nodes want now. Raises what it raises."""
-        try:
-            done = await self._on_node(wish)
-        except DrivenJob:
-            return await self._the_long_way(wish)
+        done = await self._on_node(wish)
         for record in done.records:
             self._hub.publish(f"job:{wish.job}", record)
+        await self._forget(wish.job, ended=done.ended)
         if (done.before.state, done.before.attempt) != (done.host.state, done.host.attempt):
             self._tell(done.row, now=done.nodes <= SMALL, ended=done.ended)
         return done
 
     async def _together(self, wishes: Sequence[HostWish]) -> list[HostChanged | Exception]:
-        return await self._records.host_changes.change(wishes, folded)
+        return await self._records.host_changes.change(wishes, conclude)
 
-    async def _the_long_way(self, wish: HostWish) -> HostChanged:
-        found: list[tuple[HostRow, HostStep]] = []
-
-        def decide(seen: Seen) -> Changes:
-            host = next((host for host in seen.hosts if host.node == wish.node), None)
-            if host is None:
-                raise NotFound(f"this job is not for node {wish.node!r}")
-            found.append((host, wish.decide(seen.row, host)))
-            step = found[-1][1]
-            lines = [(wish.node, line) for line in step.lines]
-            return Changes({wish.node: dict(step.values)} if step.values else {}, lines=lines)
-
-        done = await self._change(wish.job, wish.by, decide)
-        before, step = found[-1]
-        host = next(host for host in done.seen.hosts if host.node == wish.node)
-        return HostChanged(done.seen.row, len(done.seen.hosts), before, host, bool(step), done.ended, done.records)
+    async def _forget(self, job: int, *, ended: bool) -> None:
+        """However a job ended, its secrets and what its nodes told each other go with it."""
+        if ended:
+            await self._records.shares.forget(job)
 
     def _tell(self, row: JobRow, *, now: bool, ended: bool) -> None:
         self.announcer.tell(JobNews(row.id, row.state, ended), now=now)

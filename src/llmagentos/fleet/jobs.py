@@ -22,10 +22,10 @@ from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from llmagentos.core.events import Hub
 from llmagentos.fleet.job_checks import Wanted, check
-from llmagentos.fleet.job_gates import skipped
+from llmagentos.fleet.job_gates import cancel
 from llmagentos.fleet.job_news import JobNews
 from llmagentos.fleet.job_queues import NodeQueues
-from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
+from llmagentos.fleet.job_states import WORKING, WrongState
 from llmagentos.fleet.job_views import summary, whole
 from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.fleet.vault import Certificates, sealed
@@ -280,11 +280,7 @@ class Jobs:
         return cancelled
 
     def _ending(self, seen: Seen, message: str) -> Changes:
-        changes = Changes(batches=skipped(seen))
-        for host in seen.hosts:
-            if host.state not in ENDS:
-                changes.hosts[host.node] = self.writer.entering(step(host.state, "cancel"), message=message)
-        return changes
+        return cancel(seen, self.writer.entering, message)
 
     async def decide(self, job: int, by: str, *, approved: bool, reason: str | None = None) -> Job:
         """Approve a job or deny it: the first word counts.

@@ -1,13 +1,13 @@
 """Changes of a job on single nodes, those of many nodes in one transaction; none reads the other nodes of its job.
 
-What a node does to a job that something more than the queues decides on has to be decided on the
-whole of it: that is for `JobChanges`.
+What a step makes of the job as a whole is told by how many of its nodes are in which state, and by its batches; what
+is to be decided on all its nodes is for `JobChanges`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,14 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmagentos.api.job_control import Batch
 from llmagentos.api.jobs import HostState, JobEvent, JobRecord, LogLine, Stats
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, NotFound
+from llmagentos.core.errors import NotFound
 from llmagentos.storage.database import Database
-from llmagentos.storage.job_changes import Conclusion, concluded
+from llmagentos.storage.job_changes import Conclude, concluded
 from llmagentos.storage.job_tables import (
+    BATCHES,
     EVENTS,
     HISTORY,
     HOSTS,
@@ -29,16 +31,11 @@ from llmagentos.storage.job_tables import (
     LOCKS,
     HostRow,
     JobRow,
+    batch_row,
     host_row,
     job_row,
     to_json,
 )
-
-
-class DrivenJob(Conflict):
-    """More than its queues decides on this job: the change has to go the long way."""
-
-    code = "driven_job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +92,14 @@ class _Work:
 
 
 class HostChanges:
-    """Changes what `wish`es ask for. `conclude` is what the states of its nodes make of a job."""
+    """Changes what `wish`es ask for. `conclude` is what the states of its nodes and its batches make of a job."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    async def change(
-        self, wishes: Sequence[HostWish], conclude: Callable[[Iterable[HostState]], Conclusion]
-    ) -> list[HostChanged | Exception]:
-        """Each one's result, or its own error: `NotFound`, `DrivenJob`, or what its `decide` raises."""
+    async def change(self, wishes: Sequence[HostWish], conclude: Conclude) -> list[HostChanged | Exception]:
+        """Each one's result, or its own error: `NotFound`, or what its `decide` raises."""
         async with self._database.write() as connection:
             works = await self._read(connection, wishes)
             steps = [self._decided(works.get(wish.job), wish) for wish in wishes]
@@ -137,8 +132,6 @@ class HostChanges:
             step = wish.decide(work.row, before)
         except Exception as error:  # this one's answer: the others of the group do not depend on it
             return error
-        if work.row.driven and "state" in step.values:
-            return DrivenJob(f"job {wish.job} is decided on as a whole")
         now = self._clock.time()
         told = [*(LogLine(seq=1, at=now, text=text) for text in step.lines), *step.events]
         first = work.row.last_event + len(work.events) + 1
@@ -171,18 +164,17 @@ class HostChanges:
         if events:
             await connection.execute(insert(EVENTS), events)
 
-    async def _store_job(
-        self, connection: AsyncConnection, work: _Work, conclude: Callable[[Iterable[HostState]], Conclusion]
-    ) -> None:
+    async def _store_job(self, connection: AsyncConnection, work: _Work, conclude: Conclude) -> None:
         row, values = work.row, dict[str, Any]()
         if work.events:
             values["last_event"] = row.last_event + len(work.events)
         if work.history:
             counted = select(HOSTS.c.state, func.count()).where(HOSTS.c.job == row.id).group_by(HOSTS.c.state)
-            states = {each[0]: int(each[1]) for each in await connection.execute(counted)}
+            states: dict[HostState, int] = {each[0]: int(each[1]) for each in await connection.execute(counted)}
             work.nodes = sum(states.values())
             begun = [each["started"] for each in work.values.values() if each.get("started") is not None]
-            values |= concluded(row, min(begun, default=None), conclude(states), self._clock.time())
+            found = conclude(row, states.keys(), await self._batches(connection, row))
+            values |= concluded(row, min(begun, default=None), found, self._clock.time())
             if "state" in values:
                 line = {"what": "job", "before": row.state, "after": values["state"], "by": work.history[-1]["by"]}
                 work.history.append(line | {"message": values.get("message", row.message)})
@@ -195,6 +187,11 @@ class HostChanges:
             await connection.execute(delete(LOCKS).where(LOCKS.c.job == row.id))
         shown = {name: values[name] for name in ("state", "started", "ended", "exit_code", "message") if name in values}
         work.after = replace(row, **shown)
+
+    async def _batches(self, connection: AsyncConnection, row: JobRow) -> list[Batch]:
+        if row.spec.rollout is None:
+            return []
+        return [batch_row(each) for each in await connection.execute(select(BATCHES).where(BATCHES.c.job == row.id))]
 
     async def _note(self, connection: AsyncConnection, work: _Work) -> None:
         empty = {"node": None, "batch": None, "attempt": 1, "before": None, "message": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmagentos.api.job_control import Batch, JobChange
-from llmagentos.api.jobs import JobRecord, JobState, LogLine
+from llmagentos.api.jobs import HostState, JobRecord, JobState, LogLine
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict
 from llmagentos.storage.database import Database
@@ -70,6 +70,9 @@ class Conclusion:
     message: str | None = None
 
 
+Conclude = Callable[[JobRow, Collection[HostState], Sequence[Batch]], Conclusion]
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
     """A job after a change, what was told of it, and whether that was what ended it."""
@@ -92,9 +95,7 @@ class JobChanges:
         self._database = database
         self._clock = clock
 
-    async def change(
-        self, job: int, by: str, decide: Callable[[Seen], Changes], conclude: Callable[[Seen], Conclusion]
-    ) -> Changed:
+    async def change(self, job: int, by: str, decide: Callable[[Seen], Changes], conclude: Conclude) -> Changed:
         """What `decide` wants, and what `conclude` makes of it, with a line of history for each state change.
 
         Raises what `decide` raises, and `LockTaken`; then nothing has changed.
@@ -105,7 +106,8 @@ class JobChanges:
             records = await self._make(connection, before, wanted)
             after = await self._seen(connection, job) if wanted else before
             begun = min((host.started for host in after.hosts if host.started is not None), default=None)
-            values = concluded(after.row, begun, conclude(after), self._clock.time())
+            found = conclude(after.row, [host.state for host in after.hosts], after.batches)
+            values = concluded(after.row, begun, found, self._clock.time())
             if values:
                 await connection.execute(update(JOBS).where(JOBS.c.id == job).values(**values))
                 after = Seen(await self._row(connection, job), after.hosts, after.batches, after.holder)

@@ -49,6 +49,12 @@ class KeyTaken(Conflict):
     code = "key_taken"
 
 
+class ParentEnded(Conflict):
+    """What the job is a part of has ended meanwhile."""
+
+    code = "parent_ended"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to store. `batches` are its nodes by batch; with any, or `driven`, nothing is queued yet."""
@@ -79,7 +85,7 @@ class JobRecords:
         self.shares = ShareRecords(database, clock)
 
     async def create(self, new: NewJob) -> JobRow:
-        """A new job: queued on its nodes, or held there. Raises `KeyTaken`."""
+        """A new job: queued on its nodes, or held there. Raises `KeyTaken`, and `ParentEnded`."""
         try:
             async with self._database.write() as connection:
                 return await self._create(connection, new)
@@ -88,6 +94,10 @@ class JobRecords:
 
     async def _create(self, connection: AsyncConnection, new: NewJob) -> JobRow:
         spec, now = new.spec, self._clock.time()
+        if new.parent is not None:  # locked: whoever ends the parent sees this one, or this one sees its end
+            parent = select(JOBS.c.state).where(JOBS.c.id == new.parent).with_for_update()
+            if (await connection.execute(parent)).scalar_one_or_none() in (*ENDED, None):
+                raise ParentEnded(f"job {new.parent} has ended")
         approval = Approval() if spec.approval is not None else None
         state: JobState = "waiting_approval" if approval is not None else "waiting" if new.driven else "queued"
         done = await connection.execute(
@@ -166,13 +176,20 @@ class JobRecords:
             query = query.where(JOBS.c.id.in_(select(HOSTS.c.job).where(HOSTS.c.node == node)))
         return await self._several(query)
 
-    async def driven(self, *, limit: int) -> list[JobRow]:
+    async def driven(self) -> list[int]:
         """Jobs that something more than their queues decides on, in the order in which they may take a lock."""
         open_ = JOBS.c.state.in_(("waiting", "queued", "running"))
-        query = (
-            select(*JOB_COLUMNS).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(limit)
-        )
-        return await self._several(query)
+        query = select(JOBS.c.id).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id)
+        async with self._database.read() as connection:
+            return [row.id for row in await connection.execute(query)]
+
+    async def orphans(self) -> list[tuple[int, int]]:
+        """Jobs that go on while what they are a part of has ended, each with that."""
+        parents = JOBS.alias()
+        query = select(JOBS.c.id, JOBS.c.parent).join(parents, parents.c.id == JOBS.c.parent)
+        async with self._database.read() as connection:
+            found = await connection.execute(query.where(JOBS.c.state.not_in(ENDED), parents.c.state.in_(ENDED)))
+            return [(row.id, row.parent) for row in found]
 
     async def children(self, parent: int) -> list[JobRow]:
         """The jobs that check a job's batches or roll it back."""

@@ -230,5 +230,11 @@ async def test_secrets_reach_the_node_and_nobody_else(server, join, submit):
         assert node.secrets(job) == {"password": "hunter2"}
         await node.work(job)
         await state(admin, made.summary.id, "succeeded")
+        never = await submit(admin, extra_vars={"password": "hunter2"}, secrets=["password"], approval="required")
+        if server.database.startswith("sqlite"):
+            assert b'"sealed_variables":{"n1"' in stored(server)
+        await jobs.deny(admin, never.summary.id)
+        if server.database.startswith("sqlite"):
+            assert b"sealed_variables" not in stored(server), "nor is what nobody opened kept"
         server.stop()
         assert not server.database.startswith("sqlite") or b"hunter2" not in stored(server), "forgotten with its end"

@@ -93,7 +93,7 @@ class Control(RuleBasedStateMachine):
                     self.run(self.jobs.decide(number, "me", approved=True))
             self.drive()
             moved = [self.works(node, "succeeded") for node in NODES]
-            if not any(moved) and not self.run(self.records.driven(limit=100)):
+            if not any(moved) and not self.run(self.records.driven()):
                 break
         else:
             raise AssertionError("never comes to an end")
