@@ -25,6 +25,7 @@ PAGES = (
     "/models",
     "/budgets",
     "/jobs",
+    "/schedules",
     "/nodes",
 )
 
@@ -48,6 +49,8 @@ def pages_of(scene: Scene) -> list[str]:
         f"/jobs/{scene.job}",
         "/nodes/web-1",
         "/agents/helpdesk",
+        "/templates/deploy",
+        "/new-schedule?template=deploy",
     ]
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmagentos.api import hosting, jobs, nodes, registry, runs
+from llmagentos.api import hosting, jobs, nodes, registry, runs, templates
 from llmagentos.api.agents import AgentSpec, ToolUse
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
@@ -192,7 +192,10 @@ async def _submit(server: ServerProcess, admin: ApiClient) -> int:
     (directory / "a.j2").write_text("colour: blue\n")
     digest, content = pack(directory)
     await jobs.upload_bundle(admin, digest, content)
-    job = await jobs.submit(admin, jobs.JobSpec(digest, "site.yml", check=True, diff=True))
+    spec = jobs.JobSpec(digest, "site.yml", check=True, diff=True)
+    survey = [templates.Parameter("version", label="Version", regex=r"\d+\.\d+"), templates.Parameter("debug", "bool")]
+    await templates.apply(admin, "deploy", templates.TemplateSpec(spec, "Deploys the catalogue", survey))
+    job = await jobs.submit(admin, spec)
     return job.summary.id
 
 

@@ -74,6 +74,11 @@ async def add(client: ApiClient, name: str, spec: ScheduleSpec) -> Schedule:
     return await client.post(_SCHEDULES, NewSchedule(name, spec), Schedule)
 
 
+async def change(client: ApiClient, name: str, spec: ScheduleSpec) -> Schedule:
+    """Change a schedule; without a job and a template in `spec` what it runs stays. Raises `NotFound`."""
+    return await client.put(f"{_SCHEDULES}/{name}", spec, Schedule)
+
+
 async def listing(client: ApiClient) -> list[Schedule]:
     """All schedules by name."""
     return await client.get(_SCHEDULES, list[Schedule])

@@ -106,6 +106,13 @@ class ScheduleRecords:
             found = (await connection.execute(select(SCHEDULES.c.name).where(SCHEDULES.c.name == name))).first()
         return found is not None
 
+    async def change(self, name: str, spec: ScheduleSpec, by: str) -> bool:
+        """Another specification from now on: what was due by the old one is done with. False when there is none."""
+        values = {"spec": _json(spec), "changed_by": by, "since": self._clock.time()}
+        async with self._database.write() as connection:
+            done = await connection.execute(update_(SCHEDULES).where(SCHEDULES.c.name == name).values(**values))
+        return bool(done.rowcount == 1)
+
     async def remove(self, name: str) -> bool:
         """Delete a schedule with its history; False when there is none."""
         async with self._database.write() as connection:

@@ -87,6 +87,13 @@ async def test_a_schedule_is_paused_resumed_run_out_of_turn_and_deleted(server, 
         assert (await schedules.pause(admin, "drift", paused=True)).next == []
         out_of_turn = await schedules.run_now(admin, "drift")
         assert (out_of_turn.summary.origin, out_of_turn.summary.modes) == ("schedule:drift", ["check", "diff"])
+        slower = await schedules.change(admin, "drift", ScheduleSpec(every_s=7200))
+        assert slower.spec.every_s == 7200
+        assert slower.spec.job == made.spec.job, "what it runs stays"
+        with pytest.raises(InvalidInput, match="either cron or every_s"):
+            await schedules.change(admin, "drift", ScheduleSpec())
+        with pytest.raises(NotFound, match="no schedule 'drif'"):
+            await schedules.change(admin, "drif", ScheduleSpec(every_s=7200))
         assert (await schedules.pause(admin, "drift", paused=False)).fires[0].job == out_of_turn.summary.id
         with pytest.raises(NotFound, match="drifts"):
             await schedules.show(admin, "drifts")

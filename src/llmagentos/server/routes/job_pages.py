@@ -1,4 +1,4 @@
-"""The console's pages of schedules and job templates, and what can be done to jobs from theirs."""
+"""The console's pages of job templates, and what can be done to jobs from theirs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from urllib.parse import parse_qs, quote
 from starlette.responses import RedirectResponse, Response
 
 from llmagentos.api.jobs import Job
-from llmagentos.api.schedules import Schedule
 from llmagentos.api.templates import Launch, Template
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.survey import from_text
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
-from llmagentos.server.console.views import schedules, templates
+from llmagentos.server.console.views import templates
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 from llmagentos.server.routes.jobs import job_number
 
@@ -31,10 +30,6 @@ class JobSources:
 
     decide: Callable[[int, Identity, bool, str | None], Awaitable[Job]]
     cancel: Callable[[int, Identity], Awaitable[Job]]
-    schedules: Callable[[], Awaitable[list[Schedule]]]
-    schedule: Callable[[str], Awaitable[Schedule]]
-    pause: Callable[[str, Identity, bool], Awaitable[object]]
-    run_now: Callable[[str, Identity], Awaitable[Job]]
     templates: Callable[[], Awaitable[list[Template]]]
     template: Callable[[str], Awaitable[Template]]
     launch: Callable[[str, Launch, Identity], Awaitable[Job]]
@@ -42,14 +37,14 @@ class JobSources:
 
 def endpoints(sources: JobSources, pages: Pages) -> list[Endpoint]:
     """All of them."""
-    return [*_acts(sources), *_schedules(sources, pages), *_templates(sources, pages)]
+    return [*_acts(sources), *_templates(sources, pages)]
 
 
 def _acts(sources: JobSources) -> list[Endpoint]:
     def deciding(*, approved: bool) -> Handler:
         async def decide(call: Call) -> Response:
             number = job_number(call)
-            reason = _form(call.body).get("reason", [""])[0].strip()[:MAX_REASON] or None
+            reason = form_of(call.body).get("reason", [""])[0].strip()[:MAX_REASON] or None
             with suppress(Conflict):  # somebody else was first: the job's page says who
                 await sources.decide(number, call.identity, approved, reason)
             return _go(f"/jobs/{number}")
@@ -75,39 +70,6 @@ def _acts(sources: JobSources) -> list[Endpoint]:
         for word in ("approve", "deny")
     ]
     return [*decisions, Endpoint("POST", "/jobs/{id}/cancel", Permission.JOBS_WRITE, cancel, audited=True)]
-
-
-def _schedules(sources: JobSources, pages: Pages) -> list[Endpoint]:
-    async def listing(call: Call) -> Response:
-        shown = schedules.rows(await sources.schedules(), translation(call.request))
-        return language_choice(call.request) or pages.page(
-            call.request,
-            call.identity,
-            "schedules.html",
-            section="jobs",
-            topics="topic=jobs",
-            every=10,
-            schedules=shown,
-        )
-
-    def pausing(*, paused: bool) -> Handler:
-        async def pause(call: Call) -> Response:
-            await sources.pause(call.path["name"], call.identity, paused)
-            return _go("/schedules")
-
-        return pause
-
-    async def run(call: Call) -> Response:
-        job = await sources.run_now(call.path["name"], call.identity)
-        return _go(f"/jobs/{job.summary.id}")
-
-    write = Permission.JOBS_WRITE
-    return [
-        Endpoint("GET", "/schedules", Permission.JOBS_READ, listing),
-        Endpoint("POST", "/schedules/{name}/pause", write, pausing(paused=True), audited=True),
-        Endpoint("POST", "/schedules/{name}/resume", write, pausing(paused=False), audited=True),
-        Endpoint("POST", "/schedules/{name}/run", write, run, audited=True),
-    ]
 
 
 def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
@@ -136,7 +98,7 @@ def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
         )
 
     async def launch(call: Call) -> Response:
-        template, form = await sources.template(call.path["name"]), _form(call.body)
+        template, form = await sources.template(call.path["name"]), form_of(call.body)
         try:
             answers = {
                 each.name: value
@@ -157,7 +119,8 @@ def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
     ]
 
 
-def _form(body: bytes) -> dict[str, list[str]]:
+def form_of(body: bytes) -> dict[str, list[str]]:
+    """The fields of a form, as the browser sends them."""
     try:
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:  # more fields than any survey has

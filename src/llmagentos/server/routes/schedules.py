@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmagentos.api.jobs import Job
-from llmagentos.api.schedules import NewSchedule, Schedule
+from llmagentos.api.schedules import NewSchedule, Schedule, ScheduleSpec
 from llmagentos.fleet.schedules import Schedules
 from llmagentos.security.identity import Permission
 from llmagentos.server.endpoint import Call, Endpoint
@@ -18,6 +18,9 @@ def endpoints(schedules: Schedules) -> list[Endpoint]:
     async def add(call: Call) -> Schedule:
         new: NewSchedule = call.body
         return await schedules.add(new.name, new.spec, str(call.identity))
+
+    async def change(call: Call) -> Schedule:
+        return await schedules.change(call.path["name"], call.body, str(call.identity))
 
     async def listing(_: Call) -> list[Schedule]:
         return await schedules.listing()
@@ -51,6 +54,16 @@ def endpoints(schedules: Schedules) -> list[Endpoint]:
         ),
         Endpoint("GET", _ALL, read, listing, returns=list[Schedule], summary="List schedules"),
         Endpoint("GET", _ONE, read, show, returns=Schedule, summary="One schedule, its next and its last times"),
+        Endpoint(
+            "PUT",
+            _ONE,
+            write,
+            change,
+            body=ScheduleSpec,
+            returns=Schedule,
+            summary="Change a schedule's times or what it runs; without a job and a template that stays",
+            audited=True,
+        ),
         Endpoint("POST", f"{_ONE}/pause", write, pause, returns=Schedule, summary="Pause a schedule", audited=True),
         Endpoint(
             "POST", f"{_ONE}/resume", write, resume, returns=Schedule, summary="Let a schedule go on", audited=True

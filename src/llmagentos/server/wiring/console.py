@@ -29,6 +29,7 @@ from llmagentos.server.routes import (
     memory_pages,
     model_pages,
     node_pages,
+    schedule_pages,
     session_pages,
     telemetry_pages,
 )
@@ -41,7 +42,7 @@ from llmagentos.server.routes.session_pages import SessionSources
 from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
 from llmagentos.server.wiring.foundation import Foundation, Parts
-from llmagentos.server.wiring.jobs import job_sources
+from llmagentos.server.wiring.jobs import job_sources, schedule_sources
 from llmagentos.server.wiring.registry import Services
 from llmagentos.storage.calls import CallRecords
 from llmagentos.storage.runs import RunRecords
@@ -74,6 +75,7 @@ def wire(
         *memory_pages.endpoints(_memory_sources(agents), pages),
         *_node_pages(pages, fleet),
         *job_pages.endpoints(job_sources(fleet.work), pages),
+        *schedule_pages.endpoints(schedule_sources(fleet.work), pages),
         *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
         login.logout(base.authenticator),
     ]

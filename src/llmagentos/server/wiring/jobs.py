@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmagentos.api.jobs import Job
+from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import Schedule
 from llmagentos.fleet.job_driver import JobDriver
 from llmagentos.fleet.jobs import Jobs
@@ -19,6 +19,7 @@ from llmagentos.server.routes import jobs as job_routes
 from llmagentos.server.routes import schedules as schedule_routes
 from llmagentos.server.routes import templates as template_routes
 from llmagentos.server.routes.job_pages import JobSources
+from llmagentos.server.routes.schedule_pages import ScheduleSources
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.server.wiring.nodes import Machines
 from llmagentos.storage.blobs import Blobs
@@ -91,23 +92,40 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
 
 
 def job_sources(work: Work) -> JobSources:
-    """What the console's pages of jobs, schedules and templates do."""
-    jobs, schedules, templates = work.jobs, work.schedules, work.templates
+    """What the console's pages of jobs and templates do."""
+    jobs, templates = work.jobs, work.templates
 
     async def decide(job: int, who: Identity, approved: bool, reason: str | None) -> Job:
         return await jobs.decide(job, str(who), approved=approved, reason=reason)
 
-    async def pause(name: str, who: Identity, paused: bool) -> Schedule:
-        return await schedules.pause(name, str(who), paused=paused)
-
     return JobSources(
         decide=decide,
         cancel=lambda job, who: jobs.cancel(job, str(who)),
-        schedules=schedules.listing,
-        schedule=schedules.show,
+        templates=templates.listing,
+        template=templates.show,
+        launch=lambda name, request, who: templates.launch(name, request, str(who)),
+    )
+
+
+def schedule_sources(work: Work) -> ScheduleSources:
+    """What the console's pages of schedules do."""
+    jobs, schedules, templates = work.jobs, work.schedules, work.templates
+
+    async def pause(name: str, who: Identity, paused: bool) -> Schedule:
+        return await schedules.pause(name, str(who), paused=paused)
+
+    async def spec_of(job: int) -> JobSpec:
+        return (await jobs.show(job)).spec
+
+    return ScheduleSources(
+        listing=schedules.listing,
+        one=schedules.show,
+        add=lambda name, spec, who: schedules.add(name, spec, str(who)),
+        change=lambda name, spec, who: schedules.change(name, spec, str(who)),
+        delete=schedules.delete,
         pause=pause,
         run_now=lambda name, who: schedules.run_now(name, str(who)),
         templates=templates.listing,
         template=templates.show,
-        launch=lambda name, request, who: templates.launch(name, request, str(who)),
+        spec_of=spec_of,
     )

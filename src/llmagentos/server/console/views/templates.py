@@ -53,10 +53,13 @@ def _field(parameter: Parameter, given: Mapping[str, Sequence[str]] | None, t: T
 
 def _allowed(parameter: Parameter, t: Translate) -> str:
     found = []
+    texts = parameter.type in ("string", "secret")
     if parameter.min is not None:
-        found.append(t("At least {value}.", value=f"{parameter.min:g}"))
+        least = f"{parameter.min:g}"
+        found.append(t("At least {value} characters.", value=least) if texts else t("At least {value}.", value=least))
     if parameter.max is not None:
-        found.append(t("At most {value}.", value=f"{parameter.max:g}"))
+        most = f"{parameter.max:g}"
+        found.append(t("At most {value} characters.", value=most) if texts else t("At most {value}.", value=most))
     if parameter.regex is not None:
         found.append(t("Has to match {value}", value=parameter.regex))
     return " ".join(found)
