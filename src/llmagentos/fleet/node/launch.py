@@ -15,6 +15,7 @@ switched back. A trial in whose middle this program died counts as failed at its
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,6 +34,8 @@ STOP_S = 10.0
 LEAST_S, MOST_S, STEADY_S = 1.0, 60.0, 60.0
 """Delay before an agent that died is started again: doubled with each death, the least after a steady run."""
 TAIL = 1500
+LOG_BYTES = 8 * 1024 * 1024
+"""Of `agent.log`; then it becomes `agent.log.1`."""
 
 
 class Step(Enum):
@@ -80,6 +83,7 @@ class Launcher:
         self._act("started")
         while not self._stopping:
             time.sleep(LOOK_S)
+            self._trim()
             self._look()
         self._end()
         return 0
@@ -172,7 +176,10 @@ class Launcher:
         python = self._prefix / "current" / "bin" / "python"
         environ = {**os.environ, "LLMAGENTOS_NODE_PREFIX": str(self._prefix)}
         self._started = time.monotonic()
-        with (self._prefix / "agent.log").open("wb") as log:
+        log_path = self._prefix / "agent.log"
+        if log_path.exists():  # what the last one said stays for a while
+            log_path.replace(log_path.with_suffix(".log.1"))
+        with log_path.open("ab") as log:
             try:
                 self._child = subprocess.Popen(
                     [str(python), "-m", "llmagentos.fleet.node", *self._arguments], env=environ, stderr=log
@@ -181,6 +188,15 @@ class Launcher:
                 self._note(f"the node agent cannot be started: {error}")
                 self._child = None
                 self._pause()
+
+    def _trim(self) -> None:
+        """The agent writes on at the file's end, wherever that is (O_APPEND)."""
+        path = self._prefix / "agent.log"
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > LOG_BYTES:
+                with contextlib.suppress(OSError):  # no room for a copy: it is cut all the more
+                    shutil.copyfile(path, path.with_suffix(".log.1"))
+                os.truncate(path, 0)
 
     def _end(self) -> None:
         if self._child is None:

@@ -22,6 +22,7 @@ SERVICE=auto
 UNINSTALL=no
 PURGE=no
 UNIT=llmagentos-node.service
+UNITS=/etc/systemd/system
 
 usage() {
     cat <<'END'
@@ -75,6 +76,12 @@ options() {
     done
 }
 
+plain() {
+    for path in "$@"; do
+        case $path in *[!A-Za-z0-9/._+-]*) die "$path: only letters, digits and /._+- are taken in paths" ;; esac
+    done
+}
+
 defaults() {
     if [ "$(id -u)" = 0 ]; then
         PREFIX=${PREFIX:-/opt/llmagentos}
@@ -83,10 +90,12 @@ defaults() {
         PREFIX=${PREFIX:-${XDG_DATA_HOME:-$HOME/.local/share}/llmagentos}
         STATE=${STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/llmagentos/node}
     fi
-    case $PREFIX$STATE in *[!A-Za-z0-9/._+-]*) die "$PREFIX, $STATE: only letters, digits and /._+- are taken in paths" ;; esac
     case $PREFIX in /*) ;; *) PREFIX=$PWD/$PREFIX ;; esac
     case $STATE in /*) ;; *) STATE=$PWD/$STATE ;; esac
     case $CA in '' | /*) ;; *) CA=$PWD/$CA ;; esac
+    # They stand in the unit's command: no blanks, and no % or $, which systemd fills in.
+    plain "$PREFIX" "$STATE" "$CA"
+    case $METRICS in *[!A-Za-z0-9:.\[\]-]*) die "$METRICS is no HOST:PORT" ;; esac
     if [ "$SERVICE" = auto ]; then
         if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then SERVICE=systemd; else SERVICE=no; fi
     fi
@@ -102,6 +111,13 @@ find_python() {
     done
     die "Python 3.11 to 3.13 with venv is needed, and was not found" \
         "install it (Debian 12: apt-get install python3 python3-venv), or name it with --python"
+}
+
+check_ca() {
+    [ -n "$CA" ] || return 0
+    "$PYTHON" -c 'import ssl, sys; ssl.create_default_context(cafile=sys.argv[1])' "$CA" 2>/dev/null && return
+    [ -r "$CA" ] || die "$CA cannot be read" "--ca FILE: the certificate of the CA that signed the server's"
+    die "$CA is no certificate" "--ca FILE: the certificate of the CA that signed the server's, as PEM"
 }
 
 read_token() {
@@ -239,13 +255,16 @@ END
 start() {
     write_unit
     if [ "$SERVICE" = systemd ]; then
-        cp "$PREFIX/$UNIT" "/etc/systemd/system/$UNIT"
+        stop_process # one that --no-service started: two node agents of one node refuse each other
+        cp "$PREFIX/$UNIT" "$UNITS/$UNIT"
+        chmod 644 "$UNITS/$UNIT"
         systemctl daemon-reload
         systemctl enable --quiet "$UNIT"
         systemctl restart "$UNIT"
         say "the node agent runs: systemctl status $UNIT"
         return
     fi
+    remove_unit
     stop_process
     set --
     while IFS= read -r argument; do set -- "$@" "$argument"; done <<END
@@ -266,11 +285,21 @@ END
     say "to have it started with the machine, run $PREFIX/$UNIT's ExecStart at boot"
 }
 
+# Only a unit that runs our launcher is removed.
+remove_unit() {
+    if [ -e "$UNITS/$UNIT" ] && grep -qF "$PREFIX/launch.py" "$UNITS/$UNIT"; then
+        systemctl disable --now --quiet "$UNIT" || true
+        rm -f "$UNITS/$UNIT"
+        systemctl daemon-reload || true
+    fi
+}
+
 # Only a process that is our launcher is ended: process ids are used again.
 stop_process() {
     [ -e "$PREFIX/launch.pid" ] || return 0
     pid=$(cat "$PREFIX/launch.pid")
-    if ps -p "$pid" -o args= 2>/dev/null | grep -qF "$PREFIX/launch.py"; then
+    # Not by ps, which not every machine has.
+    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$PREFIX/launch.py"; then
         kill "$pid"
         for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
             kill -0 "$pid" 2>/dev/null || break
@@ -281,11 +310,7 @@ stop_process() {
 }
 
 uninstall() {
-    if [ -e "/etc/systemd/system/$UNIT" ] && grep -qF "$PREFIX/launch.py" "/etc/systemd/system/$UNIT"; then
-        systemctl disable --now --quiet "$UNIT" || true
-        rm -f "/etc/systemd/system/$UNIT"
-        systemctl daemon-reload || true
-    fi
+    remove_unit
     stop_process
     if [ -e "$PREFIX/.llmagentos" ]; then
         rm -rf "$PREFIX"
@@ -315,6 +340,8 @@ main() {
     esac
     case $SERVER in *[!A-Za-z0-9:/.\[\]-]*) die "$SERVER is no address of a server" ;; esac
     find_python
+    plain "$PYTHON"
+    check_ca
     read_token
     download
     install_version

@@ -35,7 +35,11 @@ class Prefix:
         self.root = root
         self.process: subprocess.Popen[bytes] | None = None
         self.version("one", GOOD)
-        (root / "current").symlink_to("versions/one")
+        self.link("one")
+
+    def link(self, name: str) -> None:
+        (self.root / "current").unlink(missing_ok=True)
+        (self.root / "current").symlink_to(f"versions/{name}")
 
     def version(self, name: str, script: str) -> None:
         program = self.root / "versions" / name / "bin" / "python"
@@ -133,6 +137,20 @@ def test_a_trial_in_whose_middle_the_launcher_was_killed_is_taken_back(prefix: P
     assert prefix.outcome()["state"] == "failed"
     prefix.healthy("one")
     assert prefix.current == "one"
+
+
+def test_what_the_agent_says_is_kept_over_a_start_and_bounded(prefix: Prefix) -> None:
+    (prefix.root / "agent.log").write_text("the last words\n")
+    talk = f"head -c {launch.LOG_BYTES + 10} /dev/zero >&2; " + GOOD.replace("exec sleep 60", "sleep 0.1; {rest}")
+    rest = 'while ! [ -e "$LLMAGENTOS_NODE_PREFIX/go" ]; do sleep 0.05; done; echo more >&2; exec sleep 60'
+    prefix.version("two", talk.replace("{rest}", rest))
+    prefix.link("two")
+    prefix.start()
+    wait(lambda: (prefix.root / "agent.log.1").exists())
+    wait(lambda: (prefix.root / "agent.log.1").stat().st_size > launch.LOG_BYTES)
+    wait(lambda: (prefix.root / "agent.log").stat().st_size == 0)
+    (prefix.root / "go").touch()
+    wait(lambda: (prefix.root / "agent.log").read_bytes() == b"more\n")
 
 
 def test_a_trial_of_a_version_that_is_not_there_is_no_trial(prefix: Prefix) -> None:
