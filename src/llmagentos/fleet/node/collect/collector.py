@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from pathlib import Path
 
@@ -25,6 +26,35 @@ from llmagentos.fleet.node.insist import passing
 LOOK_S = 1.0
 """How often log files and `collect.d` are looked at."""
 _log = log.get(__name__)
+
+
+class Pulse:
+    """When to measure: at once, then every so often at a moment of its own (`phase`, 0 to 1, of the interval).
+
+    So a thousand nodes that were started together, as after a power cut, do not send together ever after.
+    """
+
+    def __init__(self, phase: float) -> None:
+        self._phase = phase
+        self._next: float | None = None
+        self._every = 0.0
+
+    def due(self, now: float, every: float) -> bool:
+        """Whether to measure now; says so once for each time."""
+        if self._next is not None and every != self._every:  # from now on more or less often
+            self._next += every - self._every
+        self._every = every
+        if self._next is None:
+            self._next = now + every * self._phase
+            return True
+        if now < self._next:
+            return False
+        self._next += every * (1 + (now - self._next) // every)
+        return True
+
+    def left(self, now: float) -> float:
+        """Seconds to the next time."""
+        return max(0.0, (self._next or 0.0) - now)
 
 
 class Collector:
@@ -54,21 +84,19 @@ class Collector:
             self._files.close()
 
     async def _collect(self) -> None:
-        measured = 0.0
+        pulse = Pulse(random.random())  # noqa: S311 - no secret
         while True:
             wanted = await asyncio.to_thread(self._wanted.read)
             self._probes.want(wanted.probes)
             self._journal.want(wanted.logs)
             await asyncio.to_thread(self._files.want, wanted.logs)
             samples = []
-            if time.monotonic() - measured >= wanted.every:
-                measured = time.monotonic()
+            if pulse.due(time.monotonic(), wanted.every):
                 values = await asyncio.to_thread(readings.read) | self._probes.values() | self._own()
                 samples.append(Sample(time.time(), dict(list(values.items())[: telemetry.MAX_SERIES])))
             entries = self._journal.take(MAX_LINES)
             await self._keep(samples, entries)
-            left = wanted.every - (time.monotonic() - measured)
-            await asyncio.sleep(min(LOOK_S, max(0.0, left)))
+            await asyncio.sleep(min(LOOK_S, pulse.left(time.monotonic())))
 
     def _own(self) -> dict[str, float]:
         return {
