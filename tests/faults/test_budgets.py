@@ -13,7 +13,9 @@ from integration.agents.conftest import ModuleProcess, house, shop, talker  # no
 from llmagentos.api import budgets, runs
 from llmagentos.api.budgets import BudgetSpec, Limit
 from llmagentos.api.client import ApiClient
+from llmagentos.api.llm import CallInfo
 from llmagentos.core.errors import LLMAgentOSError
+from support.crashing import charged
 from support.server import ServerProcess
 from support.talker import Talker
 
@@ -94,10 +96,13 @@ def test_budgets_are_the_sum_of_the_calls(house: ServerProcess, shop: ModuleProc
             assert {(await runs.get(client, run.id)).answer for run in found} == {ANSWER}
             counts = [await counted(client, run.id) for run in found]
             node = await spent(client)
+            listed = await client.get("/api/v1/models/calls?limit=1000", list[CallInfo])
         tokens = sum(run.tokens_in + run.tokens_out for run in found)
         wanted = {"tokens": tokens, "calls": sum(count[0] for count in counts)}
         wanted["tool_calls"] = sum(count[1] for count in counts)
         assert {name: node.spent[name] for name in wanted} == wanted, f"seed {SEED}"
+        sums = charged(listed, node.path)
+        assert {name: node.spent.get(name, 0) for name in sums} == sums, f"seed {SEED}"
         assert len(found) == KILLS * AT_ONCE
         assert sum(count[2] for count in counts) > len(found), "no kill hit a run"
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from llmagentos.api import budgets, runs
 from llmagentos.api.budgets import Budget, BudgetSpec, Limit
 from llmagentos.api.client import ApiClient
+from llmagentos.api.llm import CallInfo
 from llmagentos.core.errors import LLMAgentOSError
 from support.crash_engine import TOKENS, answer_to
 from support.server import ServerProcess, environment, free_port
@@ -33,6 +34,11 @@ name: clerk
 team: shop
 model: crash
 tools: [{service: till.look}, {service: till.pay}]
+"""
+PRICES = """
+budgets:
+  prices:
+    crash: [{since: 2026-01-01, input: 0.7, output: 2.1}]
 """
 MODULE = """
 import sys, time
@@ -105,9 +111,8 @@ class Range:
         self._directory = directory
         self._port = free_port()
         url = f"http://127.0.0.1:{self._port}/v1"
-        self.server = ServerProcess(
-            directory, f"models:\n  crash: {{engine: openai, url: '{url}', aliases: [default]}}\n", database=database
-        )
+        config = f"models:\n  crash: {{engine: openai, url: '{url}', aliases: [default]}}\n{PRICES}"
+        self.server = ServerProcess(directory, config, database=database)
         self._notes = directory / "notes"
         self._notes.touch()
         self._calls = directory / "calls"
@@ -117,6 +122,7 @@ class Range:
         self._module: subprocess.Popen[bytes] | None = None
         self._engine: subprocess.Popen[bytes] | None = None
         self.report = Report(Counter())
+        self._listed = Counter[str]()
 
     def start(self) -> None:
         """Start all three, with the agents."""
@@ -230,6 +236,8 @@ class Range:
         self.report.claims += count["claimed"]
         replies = [event.data for event in events if isinstance(event.data, runs.ModelReplied)]
         tokens = sum(reply.tokens_in + reply.tokens_out for reply in replies)
+        listed = await client.get(f"/api/v1/models/calls?limit=1000&run={run.id}", list[CallInfo])
+        self._listed.update(charged(listed, "org/shop"))
         return Counter({"tokens": tokens, "calls": len(replies), "tool_calls": len(called)})
 
     def _judge_call(
@@ -257,8 +265,18 @@ class Range:
         spent, made = (await _spent(client)).spent, len(self._calls.read_text().splitlines())
         self.report.cut_off = spent["calls"] - used["calls"]
         fits = used["calls"] <= spent["calls"] <= made and spent["tokens"] == spent["calls"] * TOKENS
+        counted = {name: spent.get(name, 0) for name in ("tokens", "money", "calls")}
+        if counted != {name: self._listed[name] for name in counted}:
+            self.report.wrong.append(f"the budget has {spent}, the calls that are listed {dict(self._listed)}")
         if not fits or spent["tool_calls"] != used["tool_calls"] or used["tokens"] != used["calls"] * TOKENS:
             self.report.wrong.append(f"the budget has {spent}, the runs' logs {dict(used)}, the engine {made} calls")
+
+
+def charged(calls: Sequence[CallInfo], budget: str) -> Counter[str]:
+    """What was counted in a node of the budgets for the calls that are listed."""
+    found = [call for call in calls if call.budget is not None and f"{call.budget}/".startswith(f"{budget}/")]
+    tokens, money = sum(call.charged for call in found), sum(call.money for call in found)
+    return Counter({"tokens": tokens, "money": money, "calls": len(found)})
 
 
 async def _spent(client: ApiClient) -> Budget:

@@ -394,3 +394,9 @@ class CallInfo(msgspec.Struct, frozen=True):
     ttft_s: float | None = None
     run_id: str | None = None
     error: str | None = None
+    budget: str | None = None
+    """The node of the budgets in which it counts, as one call; None when it does not."""
+    charged: int = 0
+    """Tokens that were counted: what it took, or all that it held when the server did not live to see its end."""
+    money: int = 0
+    """Billionths of the currency that were counted."""

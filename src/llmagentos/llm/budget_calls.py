@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from llmagentos.api.llm import Usage
+from msgspec.structs import replace
+
+from llmagentos.api.llm import CallInfo, Usage
 from llmagentos.core import metrics
 from llmagentos.core.errors import Conflict
 from llmagentos.kernel.budgets import Path
@@ -26,6 +29,8 @@ class Measured(Protocol):
     def model(self) -> str: ...
     @property
     def spent(self) -> Usage: ...
+    def record(self, error: BaseException | None) -> CallInfo: ...
+    def charged(self, error: BaseException | None, budget: str, tokens: int, money: int) -> CallInfo: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +71,15 @@ class Hold:
     succeeded: bool = False
     earlier: CallRecord | None = None
     """The same call as an earlier process made it, still open."""
+    about: CallInfo | None = None
+    """What is listed of it should nobody live to see its end."""
 
     def record(self, now: float, amounts: Amounts, state: str) -> CallRecord:
         """What storage keeps of it."""
         held = cast("dict[str, int]", dict(amounts))
         step = None if self.step is None else self.step.name
-        return CallRecord(self.id, "/".join(self.path), self.run, step, held, state, now)
+        about = self.about if state == OPEN else None
+        return CallRecord(self.id, "/".join(self.path), self.run, step, held, state, now, about)
 
 
 @dataclass(slots=True)
@@ -84,6 +92,29 @@ class KnownRun:
     """Calls that the host now made."""
     fence: int = 0
     ended: bool = False
+
+
+class Unseen:
+    """Calls of processes that died before they saw their end, and what is listed of them."""
+
+    def __init__(self) -> None:
+        self._about: dict[str, CallInfo] = {}
+
+    def found(self, calls: Iterable[CallRecord]) -> None:
+        """Storage has these."""
+        self._about |= {call.id: call.about for call in calls if call.state == OPEN and call.about is not None}
+
+    def seen(self, call_id: str) -> None:
+        """It was made again, and ended."""
+        self._about.pop(call_id, None)
+
+    def cut_off(self, call_id: str, path: Path, amounts: Amounts) -> list[CallInfo]:
+        """Nobody makes it again: all that it held counts."""
+        if (about := self._about.pop(call_id, None)) is None:
+            return []
+        tokens, money = amounts.get("tokens", 0), amounts.get("money", 0)
+        told = "the server ended during the call: what it held is counted"
+        return [replace(about, status="cut_off", error=told, budget="/".join(path), charged=tokens, money=money)]
 
 
 class PausedByBudget(Conflict):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from llmagentos.api.llm import CallInfo
 from llmagentos.core import metrics
 from llmagentos.kernel.budgets import Path
 from llmagentos.llm.budget_calls import run_of
@@ -30,6 +31,11 @@ class Journal:
     def call(self, record: CallRecord) -> None:
         """A call holds or has taken something."""
         self._pending.calls[record.id] = record
+        self._noted += 1
+
+    def logged(self, calls: Iterable[CallInfo]) -> None:
+        """Calls that have ended, with what was counted for them: stored together with it."""
+        self._pending.logged.extend(calls)
         self._noted += 1
 
     def gone(self, call_id: str) -> None:

@@ -30,6 +30,7 @@ from llmagentos.llm.budget_calls import (
     PausedByBudget,
     Place,
     Step,
+    Unseen,
     count,
     whole,
 )
@@ -71,6 +72,7 @@ class Budgeting:
         self._runs: dict[str, KnownRun] = {}
         self._waits = Waits(clock)
         self._paused: set[str] = set()
+        self._unseen = Unseen()
         self.journal = Journal(records.store, lambda path: tree.stored(path)["windows"])
         self.path_of: Callable[[str], Awaitable[Path]] = _nowhere
         """Where a run stands in the tree; asked once."""
@@ -92,6 +94,7 @@ class Budgeting:
                 "settled": [[c.id, c.path.split("/")] for c in calls if c.state == SETTLED],
             }
         )
+        self._unseen.found(calls)
         for node in spending:
             if node.run is not None:
                 self._runs.setdefault(node.run, KnownRun(tuple(node.path.split("/"))))
@@ -110,8 +113,9 @@ class Budgeting:
         await self.journal.commit()
 
     def _settle_in_full(self, call: CallRecord) -> None:
-        path = tuple(call.path.split("/"))
-        self._told(self._tree.settle(call.id, cast("Amounts", call.amounts)))
+        path, amounts = tuple(call.path.split("/")), cast("Amounts", call.amounts)
+        self._told(self._tree.settle(call.id, amounts))
+        self.journal.logged(self._unseen.cut_off(call.id, path, amounts))
         self.journal.gone(call.id)
         self.journal.spent(path)
 
@@ -129,11 +133,15 @@ class Budgeting:
         """
         place = Place(caller) if run is None else Place(await self._path(run), await self.step_of(run))
         hold = await self._reserve(measured, place, run, demand)
+        failed: BaseException | None = None
         try:
             yield hold
             hold.succeeded = True
+        except BaseException as error:
+            failed = error
+            raise
         finally:
-            await self._finish(hold, measured)
+            await self._finish(hold, measured, failed)
 
     async def _reserve(self, measured: Measured, place: Place, run: str | None, demand: Demand) -> Hold:
         left = {resource: self._tree.headroom(place.path, resource) for resource in ("tokens", "money", "calls")}
@@ -145,7 +153,8 @@ class Budgeting:
         earlier = self._again(run, place.step)
         call_id = measured.id if earlier is None else earlier.id
         capped = most_out if demand.generates and (demand.most_out is not None or limited) else None
-        hold = Hold(call_id, place.path, run, place.step, capped, earlier=earlier)
+        about = measured.record(None)
+        hold = Hold(call_id, place.path, run, place.step, capped, earlier=earlier, about=about)
         await self._held(call_id, place.path, run, amounts)
         if run is not None:
             self._runs[run].inflight.add(call_id)
@@ -175,13 +184,15 @@ class Budgeting:
         known.earlier = [call for call in known.earlier if call.step == step.name or call.state == OPEN]
         return next((call for call in known.earlier if call.step == step.name), None)
 
-    async def _finish(self, hold: Hold, measured: Measured) -> None:
+    async def _finish(self, hold: Hold, measured: Measured, failed: BaseException | None) -> None:
         self._landed(hold)
         usage = measured.spent
         if hold.started and (hold.succeeded or usage.prompt_tokens or usage.completion_tokens):
             cost = self._prices.cost(measured.model, usage.prompt_tokens, usage.completion_tokens, self._clock.time())
             tokens = usage.prompt_tokens + usage.completion_tokens
-            self._settle(hold, whole({"tokens": tokens, "money": cost, "calls": 1}))
+            self._unseen.seen(hold.id)
+            if self._settle(hold, whole({"tokens": tokens, "money": cost, "calls": 1})):
+                self.journal.logged([measured.charged(failed, "/".join(hold.path), tokens, cost)])
         elif hold.earlier is not None and hold.run is not None:
             self._runs[hold.run].earlier.insert(0, hold.earlier)  # its first time may have taken all of it
         else:
@@ -189,9 +200,9 @@ class Budgeting:
         self._close_ended()
         await self.journal.commit()
 
-    def _settle(self, hold: Hold, used: Amounts) -> None:
+    def _settle(self, hold: Hold, used: Amounts) -> bool:
         if not self._tree.holds(hold.id):
-            return  # made again by the run's next host, and settled before
+            return False  # made again by the run's next host, and settled before
         self._told(self._tree.settle(hold.id, used))
         count(used)
         if hold.run is not None and hold.succeeded:
@@ -202,6 +213,7 @@ class Budgeting:
         else:
             self.journal.gone(hold.id)
         self.journal.spent(hold.path)
+        return True
 
     def _let_go(self, hold: Hold) -> None:
         if self._tree.release(hold.id):
@@ -277,11 +289,13 @@ class Budgeting:
         for path, run in sorted(ended, reverse=True):
             if any(other != run and known.path[: len(path)] == path for other, known in self._runs.items()):
                 continue
-            spent = any("runs" not in held.amounts for held in self._tree.open(path))
+            left = [held for held in self._tree.open(path) if "runs" not in held.amounts]
+            for held in left:
+                self.journal.logged(self._unseen.cut_off(held.call_id, path, held.amounts))
             self._told(self._tree.close(path))
             del self._runs[run]
             self.journal.closed(run, path)
-            if spent:
+            if left:
                 self.journal.spent(path[:-1])
 
     async def _path(self, run: str) -> Path:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from llmagentos.api.llm import CallInfo, Usage, Waits
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
@@ -77,7 +79,8 @@ class Meter:
         async with self._flushing:
             while self._ended:
                 batch = [self._ended[i] for i in range(min(_BATCH, len(self._ended)))]
-                await self._store(batch)
+                if left := [call for call in batch if call.budget is None]:  # others were stored with what they cost
+                    await self._store(left)
                 for call in batch:
                     if self._ended and self._ended[0] is call:  # the oldest may have been dropped meanwhile
                         self._ended.popleft()
@@ -123,6 +126,7 @@ class Measurement:
         self._suspensions = 0
         self._suspended_s = 0.0
         self._usage: Usage | None = None
+        self._record: CallInfo | None = None
         self._span = tracing.begin(
             f"{operation} {model}",
             kind=tracing.CLIENT,
@@ -195,10 +199,23 @@ class Measurement:
             round(self._queue_s + self._suspended_s, 4), None if self._ttft_s is None else round(self._ttft_s, 4)
         )
 
+    def charged(self, error: BaseException | None, budget: str, tokens: int, money: int) -> CallInfo:
+        """It is over, and so much was counted: its record, which whoever counted it stores with that."""
+        self._record = replace(self.record(error), budget=budget, charged=tokens, money=money)
+        return self._record
+
     def end(self, error: BaseException | None) -> None:
         """It is over; with `error` it failed or was cancelled."""
-        duration = self._clock.monotonic() - self._begun
-        call = CallInfo(
+        call = self._record or self.record(error)
+        if call.tokens_out != self._pieces:  # a piece may be several tokens, or a part of one
+            self._meter.generated(self.model, call.tokens_out - self._pieces)
+        self._observe(call, _error_type(error))
+        self._meter.ended(call)
+        _log.debug("call", model=self.model, status=call.status, tokens=call.tokens_out, s=round(call.duration_s, 4))
+
+    def record(self, error: BaseException | None) -> CallInfo:
+        """What is known of it now."""
+        return CallInfo(
             self.id,
             self._at,
             self.model,
@@ -209,16 +226,11 @@ class Measurement:
             self.spent.prompt_tokens,
             self.spent.completion_tokens,
             self._queue_s + self._suspended_s,
-            duration,
+            self._clock.monotonic() - self._begun,
             self._ttft_s,
             self.run_id,
             error.message if isinstance(error, LLMAgentOSError) else None,
         )
-        if call.tokens_out != self._pieces:  # a piece may be several tokens, or a part of one
-            self._meter.generated(self.model, call.tokens_out - self._pieces)
-        self._observe(call, _error_type(error))
-        self._meter.ended(call)
-        _log.debug("call", model=self.model, status=call.status, tokens=call.tokens_out, s=round(duration, 4))
 
     def _observe(self, call: CallInfo, error_type: str) -> None:
         labels = (self._operation, self._engine, self.model)

@@ -15,7 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmagentos.api.budgets import BudgetSpec
+from llmagentos.api.llm import CallInfo
 from llmagentos.core.clock import Clock
+from llmagentos.storage.calls import log_calls
 from llmagentos.storage.database import METADATA, Database
 
 BUDGETS = Table(
@@ -46,6 +48,7 @@ CALLS = Table(
     Column("amounts", Text, nullable=False),  # held while open, taken once settled
     Column("state", String(8), nullable=False),  # open, settled, failed
     Column("at", Float, nullable=False),
+    Column("about", Text),  # of an open call of a model: what is listed of it when nobody lives to see its end
 )
 
 
@@ -79,6 +82,7 @@ class CallRecord:
     amounts: Mapping[str, int]
     state: str
     at: float
+    about: CallInfo | None = None
 
 
 @dataclass(slots=True)
@@ -88,13 +92,20 @@ class Changes:
     calls: dict[str, CallRecord | None] = field(default_factory=dict)
     spending: dict[str, SpendingRecord | None] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    logged: list[CallInfo] = field(default_factory=list)
+    """Calls that ended, for the list of all calls: what was counted for them is in `spending`."""
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.spending or self.closed)
+        return bool(self.calls or self.spending or self.closed or self.logged)
 
     def before(self, later: Changes) -> Changes:
         """Both, as if made one after the other."""
-        return Changes(self.calls | later.calls, self.spending | later.spending, self.closed | later.closed)
+        return Changes(
+            self.calls | later.calls,
+            self.spending | later.spending,
+            self.closed | later.closed,
+            self.logged + later.logged,
+        )
 
 
 class BudgetRecords:
@@ -140,7 +151,16 @@ class BudgetRecords:
         async with self._database.read() as connection:
             rows = (await connection.execute(select(CALLS).order_by(CALLS.c.at, CALLS.c.id))).all()
         return [
-            CallRecord(row.id, row.path, row.run, row.step, msgspec.json.decode(row.amounts), row.state, row.at)
+            CallRecord(
+                row.id,
+                row.path,
+                row.run,
+                row.step,
+                msgspec.json.decode(row.amounts),
+                row.state,
+                row.at,
+                None if row.about is None else msgspec.json.decode(row.about, type=CallInfo),
+            )
             for row in rows
         ]
 
@@ -152,6 +172,7 @@ class BudgetRecords:
         async with self._database.write() as connection:
             await _put(connection, self._upserts[CALLS], calls)
             await _put(connection, self._upserts[SPENDING], spending)
+            await log_calls(connection, changes.logged)
             if gone := [id_ for id_, record in changes.calls.items() if record is None]:
                 await connection.execute(delete(CALLS).where(CALLS.c.id.in_(gone)))
             if empty := [path for path, record in changes.spending.items() if record is None]:
@@ -190,6 +211,7 @@ def _call(record: CallRecord) -> dict[str, Any]:
         "amounts": _json(record.amounts),
         "state": record.state,
         "at": record.at,
+        "about": None if record.about is None else _json(record.about),
     }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Float, Integer, String, Table, delete, select
+from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmagentos.api.llm import CallInfo
 from llmagentos.core.clock import Clock
@@ -30,7 +31,16 @@ LLM_CALLS = Table(
     Column("ttft_s", Float),
     Column("duration_s", Float, nullable=False),
     Column("error", String(500)),
+    Column("budget", String(1000)),
+    Column("charged", BigInteger, nullable=False),
+    Column("money", BigInteger, nullable=False),
 )
+
+
+_INSERTS = {
+    "sqlite": sqlite.insert(LLM_CALLS).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(LLM_CALLS).on_conflict_do_nothing(),
+}
 
 
 class CallRecords:
@@ -43,10 +53,8 @@ class CallRecords:
 
     async def add(self, calls: Sequence[CallInfo]) -> None:
         """Store calls that have ended. What is stored already stays as it is: a batch may come twice."""
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        rows = [_row(call) for call in calls]
         async with self._database.write() as connection:
-            await connection.execute(insert(LLM_CALLS).on_conflict_do_nothing(), rows)
+            await log_calls(connection, calls)
 
     async def newest(self, limit: int, *, run_id: str | None = None) -> list[CallInfo]:
         """The last `limit` calls (of a run), newest first."""
@@ -65,8 +73,14 @@ class CallRecords:
         return done.rowcount
 
 
+async def log_calls(connection: AsyncConnection, calls: Sequence[CallInfo]) -> None:
+    """Store calls that have ended; one that is stored already stays as it is."""
+    if calls:
+        await connection.execute(_INSERTS[connection.dialect.name], [_row(call) for call in calls])
+
+
 def _row(call: CallInfo) -> dict[str, Any]:
     # Cut to the columns' widths, and without NUL, which PostgreSQL's text cannot hold.
-    cut = {"model": 64, "engine": 32, "caller": 300, "run_id": 64, "error": 500}
+    cut = {"model": 64, "engine": 32, "caller": 300, "run_id": 64, "error": 500, "budget": 1000}
     row = msgspec.structs.asdict(call)
     return row | {name: row[name].replace("\0", "")[:width] for name, width in cut.items() if row[name] is not None}

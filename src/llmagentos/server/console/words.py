@@ -64,6 +64,7 @@ def states(t: Translate) -> Mapping[str, State]:
         "failed": State("bad", t("failed")),
         "killed": State("warn", t("killed")),
         "cancelled": State("warn", t("cancelled")),
+        "cut_off": State("warn", t("cut off")),
         "cancelling": State("busy", t("being cancelled")),
         "interrupted": State("bad", t("interrupted")),
         "unreachable": State("bad", t("unreachable")),

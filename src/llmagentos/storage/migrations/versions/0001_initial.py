@@ -52,6 +52,7 @@ def upgrade() -> None:
     sa.Column('amounts', sa.Text(), nullable=False),
     sa.Column('state', sa.String(length=8), nullable=False),
     sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('about', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_budget_calls'))
     )
     with op.batch_alter_table('budget_calls', schema=None) as batch_op:
@@ -238,6 +239,9 @@ def upgrade() -> None:
     sa.Column('ttft_s', sa.Float(), nullable=True),
     sa.Column('duration_s', sa.Float(), nullable=False),
     sa.Column('error', sa.String(length=500), nullable=True),
+    sa.Column('budget', sa.String(length=1000), nullable=True),
+    sa.Column('charged', sa.BigInteger(), nullable=False),
+    sa.Column('money', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_llm_calls'))
     )
     with op.batch_alter_table('llm_calls', schema=None) as batch_op:
