@@ -28,9 +28,9 @@ import uvloop
 
 from llmagentos.api.client import ApiClient
 from llmagentos.api.control import NewProgram, Program, begin
+from llmagentos.api.hosting import LeaseRequest, lease
 from llmagentos.api.http import HttpClient
 from llmagentos.api.llm import ModelQueue
-from llmagentos.api.runs import LeaseRequest, lease
 from llmagentos.core.config import load
 from llmagentos.core.discovery import read
 from llmagentos.core.state import StateDirectory

@@ -52,8 +52,8 @@ def event(choices: list[dict[str, object]], **more: object) -> bytes:
 
 def scripted_answer() -> bytes:
     """A whole streamed response of 8 tokens."""
-    deltas = [{"role": "assistant"}, *({"content": f"token{n} "} for n in range(TOKENS)), {}]
-    chunks = [
+    deltas: list[dict[str, str]] = [{"role": "assistant"}, *({"content": f"token{n} "} for n in range(TOKENS)), {}]
+    chunks: list[dict[str, object]] = [
         {"id": "x", "choices": [{"index": 0, "delta": d, "finish_reason": None if d else "stop"}]} for d in deltas
     ]
     chunks.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": TOKENS, "total_tokens": 13}})

@@ -36,8 +36,15 @@ async def fill(database: Path) -> None:
         log = [RunEvent(1, at, asked), RunEvent(2, at, Claimed("h", 1) if number % 2 else Killed("me"))]
         summary = runlog.summary(run, runlog.fold(log))
         shown = {"summary": msgspec.json.encode(summary).decode(), "priority": nice, "tokens": number}
-        row = {"id": run, "agent": "support", "host": "module:none", "state": summary.state.value, "seq": 2}
-        rows.append(row | shown | {"fence": 1, "holder": "h", "created": at, "ended": summary.ended})
+        row: dict[str, object] = {
+            "id": run,
+            "agent": "support",
+            "host": "module:none",
+            "state": summary.state.value,
+            "seq": 2,
+        }
+        row |= {"created": at, "created_by": summary.created_by, "ended": summary.ended}
+        rows.append(row | shown | {"fence": 1, "holder": "h"})
         events += [
             {"run": run, "seq": event.seq, "at": at, "data": msgspec.json.encode(event.data).decode()} for event in log
         ]

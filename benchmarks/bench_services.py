@@ -207,13 +207,14 @@ class Rsgi:
 def server_granian() -> None:
     import socket
 
+    from granian.constants import Interfaces
     from granian.server.embed import Server
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["GRANIAN_BENCH_PORT"] = str(port)
-    server = Server(Rsgi(), address="127.0.0.1", port=port, interface="rsgi")
+    server = Server(Rsgi(), address="127.0.0.1", port=port, interface=Interfaces.RSGI)
 
     async def serve() -> None:
         await server.serve()

@@ -197,7 +197,7 @@ def main() -> int:
             subprocess.run([BIN / "llmctl", "down"], cwd=work, env=environ, capture_output=True)
     equal = sum(same(real, ours) for _, real, ours in rows)
     passed = sum(real.code == 0 for _, real, _ in rows)
-    seconds = [sum(each[way].seconds for each in rows) for way in (1, 2)]
+    seconds = [sum(verdict.seconds for verdict in way) for way in ([row[1] for row in rows], [row[2] for row in rows])]
     sys.stdout.write(f"{table(rows)}\n\n{len(rows)} targets: {equal} the same ({passed} pass both ways or alone). ")
     sys.stdout.write(f"ansible-playbook {seconds[0]:.0f} s, llmctl run {seconds[1]:.0f} s.\n")
     return 0 if equal == len(rows) else 1

@@ -8,6 +8,7 @@ import io
 import tarfile
 import time
 from collections import Counter
+from functools import partial
 
 from llmagentos.api import jobs, nodes
 from llmagentos.api.client import ApiClient
@@ -51,7 +52,7 @@ class SimulatedNode:
     async def _beat(self) -> None:
         while True:
             said = Heartbeat(load=[0.1, 0.1, 0.1], time=time.time())
-            answer = await insist(lambda said=said: nodes.beat(self.client, said), what="beat")
+            answer = await insist(partial(nodes.beat, self.client, said), what="beat")
             await asyncio.sleep(spread(answer.interval_s))
 
     def _events(self, first: int) -> list[JobEvent]:
