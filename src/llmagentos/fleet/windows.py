@@ -26,12 +26,22 @@ class Windows:
     """The windows of the configuration, by name. Raises `InvalidInput` for one that cannot be."""
 
     def __init__(self, windows: Mapping[str, Window]) -> None:
-        self._windows = dict(windows)
-        for window in self._windows.values():
+        self._windows: dict[str, Window] = {}
+        self.become(windows)
+
+    def become(self, windows: Mapping[str, Window]) -> bool:
+        """Other windows from now on; whether they differ. Raises `InvalidInput`, then they stay as they were."""
+        for window in windows.values():
             cron.check(window.cron, window.zone)
+        changed = self._windows != windows
+        for name in self._windows.keys() - windows.keys():
+            del self._windows[name]
+        self._windows.update(windows)
+        return changed
 
     @property
     def names(self) -> Collection[str]:
+        """Their names, now and after every change."""
         return self._windows.keys()
 
     def opening(self, name: str, now: float) -> Opening:

@@ -219,6 +219,20 @@ async def test_a_window_holds_a_job_until_it_opens(start_server, join, submit):
         assert (await jobs.cancel(admin, closed.summary.id)).summary.state == "cancelled"
 
 
+async def test_windows_change_without_a_restart(start_server, join, submit):
+    leap = "windows:\n  leap: {cron: '0 0 29 2 *', duration: 1h}\n"
+    server = start_server(leap)
+    async with server.client() as admin, join(server, "n1") as node:
+        closed = await submit(admin, window="leap")
+        await state(admin, closed.summary.id, "waiting")
+        server.file.write_text("windows:\n  leap: {cron: 'never', duration: 1h}\n")
+        with pytest.raises(InvalidInput, match="no maintenance window 'other'"):
+            await submit(admin, window="other")
+        server.file.write_text(leap.replace("0 0 29 2 *", "* * * * *") + "  other: {cron: '* * * * *', duration: 2m}\n")
+        assert (await node.claimed(wait=20)).job == closed.summary.id
+        assert (await submit(admin, window="other")).spec.window == "other"
+
+
 async def test_secrets_reach_the_node_and_nobody_else(server, join, submit):
     async with server.client() as admin, join(server, "n1") as node:
         made = await submit(admin, extra_vars={"user": "ann", "password": "hunter2"}, secrets=["password"])

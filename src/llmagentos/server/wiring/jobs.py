@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import Schedule
+from llmagentos.core.config import find
 from llmagentos.fleet.job_driver import JobDriver
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.fleet.plays import Plays
@@ -21,6 +23,7 @@ from llmagentos.server.routes import templates as template_routes
 from llmagentos.server.routes.job_pages import JobSources
 from llmagentos.server.routes.schedule_pages import ScheduleSources
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.server.wiring.live_windows import follow
 from llmagentos.server.wiring.nodes import Machines
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.certificates import CertificateRecords
@@ -91,6 +94,8 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     return Work(jobs, schedules, templates)
 
 
+    if (file := find()) is not None:
+        parts.background.append(partial(follow, file, windows.become))
 def job_sources(work: Work) -> JobSources:
     """What the console's pages of jobs and templates do."""
     jobs, templates = work.jobs, work.templates
