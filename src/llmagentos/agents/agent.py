@@ -11,11 +11,11 @@ import msgspec
 from llmagentos.agents.host import AgentHost
 from llmagentos.agents.memory_tools import ApiMemory, with_memory
 from llmagentos.agents.output import schema_of, typed
-from llmagentos.agents.remote import ApiBackend, ApiModels
+from llmagentos.agents.remote import ApiBackend, ApiModels, ApiTools
 from llmagentos.agents.tools import Services, Tool, Toolset, function_tool, resolve
 from llmagentos.api.agents import AgentSpec, Limits, MemoryUse, Priority, ToolsBy, ToolUse
 from llmagentos.api.client import ApiClient
-from llmagentos.api.hosting import HostedAgent
+from llmagentos.api.hosting import Claim, HostedAgent
 from llmagentos.api.runs import Run
 from llmagentos.core.config.guardrails import Guardrails
 from llmagentos.core.errors import ConfigError, Conflict
@@ -44,11 +44,13 @@ class Agent:
 
         agent = Agent("sums", instructions="You do sums.", tools=[add, "catalogue.find_product"])
 
-    `tools` are functions (marked with `@tool` or not) and names of service methods (`"service.method"`, or
-    `ToolUse` with examples). `ground` is one of either that is called first with the request; the agent
-    then answers only from what it returns. `priority` is whose calls to models go first: -20 (first) to 19
-    (last), "realtime", "interactive" or "batch". `output` is the form of its answers: a pydantic model, a msgspec
-    Struct, a dataclass, a TypedDict or a JSON Schema. Raises `ConfigError` for what can never work.
+    `tools` are functions (marked with `@tool` or not), names of service methods (`"service.method"`), and
+    `ToolUse` for what an agent in YAML has too: `ToolUse(mcp="files")`, `ToolUse(agent="support")`,
+    `ToolUse(playbook="restart.yml", bundle=...)`, `ToolUse(a2a="weather")`. `ground` is a function or a method
+    that is called first with the request; the agent then answers only from what it returns. `priority` is whose
+    calls to models go first: -20 (first) to 19 (last), "realtime", "interactive" or "batch". `output` is the form of
+    its answers: a pydantic model, a msgspec Struct, a dataclass, a TypedDict or a JSON Schema. Raises `ConfigError`
+    for what can never work.
     """
 
     def __init__(
@@ -147,8 +149,12 @@ async def host_in(module: Module, agents: Sequence[Agent]) -> None:
     """Carry on runs of `agents` while `module` runs."""
     by_name = {agent.name: agent for agent in agents}
 
-    async def tools_of(spec: AgentSpec) -> Toolset:
-        found = await resolve(spec, by_name[spec.name].functions, module.caller)
+    at_the_server = ApiTools(lambda: module.api)
+
+    async def tools_of(claim: Claim) -> Toolset:
+        spec = claim.agent
+        sources = await at_the_server.sources(claim)
+        found = await resolve(spec, by_name[spec.name].functions, module.caller, sources)
         return with_memory(found, spec, ApiMemory(lambda: module.api))
 
     hosted = [HostedAgent(agent.spec, sorted(agent.functions)) for agent in agents]

@@ -20,7 +20,6 @@ from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.slots import Slots
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
-from llmagentos.api.agents import AgentSpec
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import Data, Failed, RunEvent
 from llmagentos.core import log, metrics, tracing
@@ -45,7 +44,8 @@ class Backend(Protocol):
     async def release(self, run: str, fence: int) -> None: ...
 
 
-ToolsOf = Callable[[AgentSpec], Awaitable[Toolset]]
+ToolsOf = Callable[[Claim], Awaitable[Toolset]]
+"""The tools of a claimed run."""
 
 
 class AgentHost:
@@ -141,7 +141,7 @@ class _Carried:
         claim = self._claim
         state = replace(fold(claim.events), attached=claim.attached)
         try:
-            tools = permitted(await tools_of(claim.agent), claim.caller, claim.denied)
+            tools = permitted(await tools_of(claim), claim.caller, claim.denied)
         except LLMAgentOSError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])

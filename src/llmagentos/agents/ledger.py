@@ -309,9 +309,7 @@ class Ledger:
                 if own and own == await self.around.vaults.redacted(run, state.request, data):
                     return missed
                 after = state.seq if not own else after
-            if state.ended_at is not None:
-                raise RunEnded(f"the run {run} has ended", run=run)
-            self._leases.check(run, fence)
+            await self.held(run, fence)
             if after != state.seq:
                 raise Conflict(f"the log is at event {state.seq}, not {after}", run=run)
             return [*missed, *(await self._write(run, state, data))[1]]
@@ -319,6 +317,14 @@ class Ledger:
     async def _require_permit(self, run: str, tool: str) -> None:
         if self.deny and permits.denied(tool, permits.patterns(self.deny, caller := await caller_of(self._load, run))):
             raise Forbidden(f"the tool {tool!r} is denied to {caller}", hint="`tools.deny` in llmagentos.yaml")
+
+    async def held(self, run: str, fence: int) -> Log:
+        """The run's state, for who holds its lease. Raises `LeaseLost` or `RunEnded`."""
+        state = await self._load(run)
+        if state.ended_at is not None:
+            raise RunEnded(f"the run {run} has ended", run=run)
+        self._leases.check(run, fence)
+        return state
 
     def renew(self, run: str, fence: int) -> float:
         """Keep the lease: how long it lasts now, in seconds. Raises `LeaseLost`."""

@@ -31,7 +31,7 @@ from llmagentos.api.runs import (
 )
 from llmagentos.core.config.guardrails import Guardrails
 from llmagentos.core.errors import InvalidInput
-from llmagentos.security.redaction import Vault, each_text
+from llmagentos.security.redaction import Vault, each_text, in_json
 
 Change = Callable[[str], str]
 
@@ -49,7 +49,7 @@ def changed(data: Data, change: Change) -> Data:
             turns = [Turn(change(turn.input), change(turn.answer)) for turn in data.history]
             return replace(data, summary=change(data.summary), history=turns, input=change(data.input))
         case ModelReplied():
-            return replace(data, text=_in_json(data.text, change), calls=[_call(call, change) for call in data.calls])
+            return replace(data, text=in_json(data.text, change), calls=[_call(call, change) for call in data.calls])
         case ToolCalled() | ApprovalRequested():
             return replace(data, arguments=each_text(data.arguments, change))
         case ToolRefused():
@@ -68,7 +68,7 @@ def changed(data: Data, change: Change) -> Data:
 def _answer(data: Answered, change: Change) -> Answered:
     return replace(
         data,
-        text=_in_json(data.text, change) if data.output is not None else change(data.text),
+        text=in_json(data.text, change) if data.output is not None else change(data.text),
         sources=each_text(data.sources, change),
         output=each_text(data.output, change),
         replaced=None if data.replaced is None else change(data.replaced),
@@ -76,19 +76,7 @@ def _answer(data: Answered, change: Change) -> Answered:
 
 
 def _call(call: ToolRequest, change: Change) -> ToolRequest:
-    return ToolRequest(call.name, _in_json(call.arguments, change))
-
-
-def _in_json(text: str, change: Change) -> str:
-    """`change` applied to the texts in an object or a list of JSON, so that it stays one; else to the whole."""
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError):
-            return change(text)
-        new = each_text(value, change)
-        return text if new == value else msgspec.json.encode(new).decode()
-    return change(text)
+    return ToolRequest(call.name, in_json(call.arguments, change))
 
 
 class Redacting:
@@ -127,7 +115,7 @@ class Redacting:
         if not self._kinds:
             return reply
         calls = tuple(_call(call, self._vault.restore) for call in reply.calls)
-        return replace(reply, text=_in_json(reply.text, self._vault.restore), calls=calls)
+        return replace(reply, text=in_json(reply.text, self._vault.restore), calls=calls)
 
     def arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a tool gets. Raises `ValueForgotten` rather than to hand a placeholder to the world."""
@@ -150,4 +138,4 @@ class Redacting:
         """What the operator wrote in the instructions stays: it is in no log, and meant for the model."""
         cover = partial(self._vault.cover, unknown=message.role != "system")
         calls = tuple((call_id, _call(call, cover)) for call_id, call in message.calls)
-        return replace(message, content=_in_json(message.content, cover), calls=calls)
+        return replace(message, content=in_json(message.content, cover), calls=calls)

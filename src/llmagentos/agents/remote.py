@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, TypeVar, cast
 
 from llmagentos.agents.model import Prompt, Reply
+from llmagentos.agents.slots import lent
+from llmagentos.agents.tools import CalledBy, Source, Tool
 from llmagentos.agents.wire import EMBEDDING_MODEL, chat_request, reply
 from llmagentos.api import hosting
+from llmagentos.api.agents import TOOL_KINDS, ToolUse
 from llmagentos.api.client import ApiClient
-from llmagentos.api.hosting import Append, Claim, ClaimRequest, HostedAgent, LeaseRequest
+from llmagentos.api.hosting import (
+    Append,
+    Claim,
+    ClaimRequest,
+    HostedAgent,
+    LeaseRequest,
+    ToolCall,
+    ToolOffer,
+    ToolsRequest,
+)
+from llmagentos.api.http import ConnectFailed, ConnectionLost
 from llmagentos.api.llm import (
     PURPOSE_HEADER,
     RUN_HEADER,
@@ -21,10 +36,20 @@ from llmagentos.api.llm import (
     Embeddings,
 )
 from llmagentos.api.runs import Data, RunEvent
-from llmagentos.core import tracing
+from llmagentos.core import log, tracing
+from llmagentos.core.lifecycle import Backoff
+
+T = TypeVar("T")
 
 _GRACE_S = 5.0
 """The gateway ends a call at its deadline; only when it does not, this side does, so much later."""
+
+_WAITS = ("agent", "playbook")
+"""Kinds of tools that wait for something else here: meanwhile the run's place is for others."""
+_AWAY_S = 60.0
+"""For so long a run that was just taken waits for a server that is away."""
+
+_log = log.get(__name__)
 
 
 class ApiBackend:
@@ -76,6 +101,53 @@ class ApiModels:
             "/v1/embeddings", request, Embeddings, timeout=timeout + _GRACE_S, headers=_headers(run, timeout)
         )
         return [cast("list[float]", vector.embedding) for vector in found.data]
+
+
+class ApiTools:
+    """Tools that only the server has: it calls them for the run, as the log says that it may."""
+
+    def __init__(self, api: Callable[[], ApiClient]) -> None:
+        self._api = api
+
+    async def sources(self, claim: Claim) -> Mapping[str, Source]:
+        """What the server has for a run. Raises `Forbidden` for what the module was not granted."""
+        if all(use.kind == "service" for use in claim.agent.tools):
+            return {}
+        asked = ToolsRequest(claim.fence)
+        async with asyncio.timeout(_AWAY_S):
+            offers = await _again(lambda: hosting.tools(self._api(), claim.run, asked), safe=True)
+
+        async def source(use: ToolUse) -> list[Tool]:
+            place = claim.agent.tools.index(use)
+            return [self._tool(claim, use, offer) for offer in offers if offer.entry == place]
+
+        return dict.fromkeys(TOOL_KINDS, source)
+
+    def _tool(self, claim: Claim, use: ToolUse, offer: ToolOffer) -> Tool:
+        safe = offer.idempotent if use.idempotent is None else use.idempotent
+
+        async def invoke(arguments: Mapping[str, Any], timeout: float, by: CalledBy) -> Any:
+            asked = ToolCall(claim.fence, by.call_id, dict(arguments), timeout)
+            with lent() if use.kind in _WAITS else nullcontext():
+                return await _again(lambda: hosting.call_tool(self._api(), claim.run, asked), safe=safe)
+
+        return Tool(offer.name, offer.doc, offer.parameters, offer.idempotent, invoke, tuple(use.examples))
+
+
+async def _again(ask: Callable[[], Awaitable[T]], *, safe: bool) -> T:
+    """`ask()`, again while the server is away, until who waits gives up.
+
+    What never reached the server is repeated; what was lost on the way only when that is `safe`.
+    """
+    backoff = Backoff(first=0.2, most=2.0)
+    while True:
+        try:
+            return await ask()
+        except (ConnectFailed, ConnectionLost) as error:
+            if not safe and not isinstance(error, ConnectFailed):
+                raise
+            _log.warning("the server is away", reason=error.message)
+        await asyncio.sleep(backoff.died(0.0))
 
 
 def _headers(run: str, timeout: float) -> dict[str, str]:

@@ -73,9 +73,14 @@ class PlaybookTools:
             with lent():
                 return await self._run(call)
 
-        name = use.name or re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:64]
+        name = called(use)
         doc = use.doc or f"Run the playbook {path.name}" + (f" on {', '.join(use.nodes)}." if use.nodes else ".")
         return [Tool(name, doc, _parameters(use), True, invoke, tuple(use.examples))]
+
+
+def called(use: ToolUse) -> str:
+    """What the model calls the playbook."""
+    return use.name or re.sub(r"[^A-Za-z0-9_-]", "-", PurePosixPath(str(use.playbook)).stem)[:64]
 
 
 def _parameters(use: ToolUse) -> dict[str, Any]:

@@ -230,10 +230,7 @@ async def _offered(entry: ToolUse, services: Services, sources: Mapping[str, Sou
         return [await service_tool(services, entry.service, entry.examples, entry)]
     source = sources.get(entry.kind)
     if source is None:
-        raise ConfigError(
-            f"agents of a module cannot use the tool {entry.source}",
-            hint="define the agent in YAML, with `llmctl apply`: the server carries it out",
-        )
+        raise ConfigError(f"nobody here offers the tool {entry.source}")
     return [tool.under(entry) for tool in await source(entry)]
 
 

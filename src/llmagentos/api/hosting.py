@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,11 @@ from msgspec import Meta
 from llmagentos.api.agents import AgentName, AgentSpec
 from llmagentos.api.client import ApiClient
 from llmagentos.api.runs import Data, RunEvent
+
+_CONNECT_S = 90.0
+"""MCP servers may have to be started first."""
+_GRACE_S = 5.0
+"""The server ends a call at its deadline; only when it does not, this side does, so much later."""
 
 
 class HostedAgent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -68,6 +73,38 @@ class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: bool = False
 
 
+class ToolsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who holds the run's lease asks which tools the server has for it."""
+
+    fence: int
+
+
+class ToolOffer(msgspec.Struct, frozen=True):
+    """A tool that the server calls for a run's host; `entry` is its place in the definition's `tools`."""
+
+    entry: int
+    name: str
+    doc: str
+    parameters: dict[str, Any]
+    idempotent: bool
+
+
+class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Make the call with this id, which the run's log has as begun, within `timeout` seconds."""
+
+    fence: int
+    call_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    arguments: dict[str, Any]
+    """As the log has them; in place of placeholders what stands behind those."""
+    timeout: Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class ToolResult(msgspec.Struct, frozen=True):
+    """What the tool returned."""
+
+    result: Any = None
+
+
 class LeaseGranted(msgspec.Struct, frozen=True):
     """The lease lasts this much longer, in seconds."""
 
@@ -87,3 +124,14 @@ async def append(client: ApiClient, run: str, request: Append) -> list[RunEvent]
 async def lease(client: ApiClient, run: str, request: LeaseRequest) -> LeaseGranted:
     """Renew or give up the lease. Raises `Conflict` when it is lost."""
     return await client.put(f"/api/v1/runs/{run}/lease", request, LeaseGranted)
+
+
+async def tools(client: ApiClient, run: str, request: ToolsRequest) -> list[ToolOffer]:
+    """What the server calls for the run. Raises `Forbidden` for what the module was not granted, `Conflict`."""
+    return await client.post(f"/api/v1/runs/{run}/tools", request, list[ToolOffer], timeout=_CONNECT_S)
+
+
+async def call_tool(client: ApiClient, run: str, request: ToolCall) -> Any:
+    """The result of a call that the run's log has as begun. Raises what the tool raises, `Forbidden` or `Conflict`."""
+    path = f"/api/v1/runs/{run}/tools/call"
+    return (await client.post(path, request, ToolResult, timeout=request.timeout + _GRACE_S)).result

@@ -23,6 +23,14 @@ class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "`viewer:*: [shop.*]`. A run that another run asked for counts as that one's caller's"
         ),
     ] = {}
+    modules: Annotated[
+        dict[Pattern, list[Pattern]],
+        Meta(
+            description="What the agents of a module with a token of its own may use of the server's, by the module's "
+            "name, e.g. `shop: [mcp:files, agent:*, playbook:restart-web.yml]`; without it nothing. Both may have "
+            "wildcards"
+        ),
+    ] = {}
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER
 from llmagentos.api.agents import AgentInfo, AgentSpec, Applied, ToolInfo
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
-from llmagentos.security.identity import Permission
+from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.storage.agents import AgentRecord, AgentRecords
 
@@ -18,8 +18,8 @@ Check = Callable[[AgentSpec], Awaitable[list[str]]]
 
 
 _ONE = "/api/v1/agents/{name}"
-ToolsNow = Callable[[AgentSpec, Sequence[str], str], Awaitable[list[ToolInfo]]]
-"""What an agent with these functions, carried out by that host, may call now."""
+ToolsNow = Callable[[AgentSpec, Sequence[str], Identity | None], Awaitable[list[ToolInfo]]]
+"""What an agent with these functions may call now; of the server's own, or of the module that came as who is named."""
 
 
 def endpoints(
@@ -71,7 +71,9 @@ def _looking(records: AgentRecords, hosted: Hosted, tools_now: ToolsNow) -> list
 
     async def tools(call: Call) -> list[ToolInfo]:
         record = await found(records, call.path["name"])
-        return await tools_now(record.spec, record.functions, record.host)
+        kind, _, subject = record.updated_by.partition(":")
+        by = Identity(Kind(kind), subject) if record.host != SERVER else None
+        return await tools_now(record.spec, record.functions, by)
 
     read = Permission.AGENTS_READ
     return [

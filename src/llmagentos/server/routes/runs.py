@@ -15,6 +15,7 @@ from llmagentos.api.agents import AgentSpec
 from llmagentos.api.hosting import Append, ClaimRequest, Claims, LeaseGranted, LeaseRequest
 from llmagentos.api.runs import (
     Attachment,
+    Data,
     NewRun,
     Run,
     RunDelta,
@@ -46,16 +47,25 @@ Attach = Callable[[str, AgentSpec, Sequence[Attachment]], Awaitable[list[Attachm
 Waits = Callable[[], Mapping[str, Waiting]]
 """What every run waits for whose next call to a model waits."""
 Renewed = Callable[[str], Awaitable[None]]
+RequirePermits = Callable[[str, Sequence[Data]], Awaitable[None]]
+"""Raises `Forbidden` for events that a host may not add to the run."""
 
 
 def endpoints(
-    ledger: Ledger, agents: AgentRecords, hosted: Hosted, waits: Waits, renewed: Renewed, attach: Attach
+    ledger: Ledger,
+    agents: AgentRecords,
+    hosted: Hosted,
+    waits: Waits,
+    renewed: Renewed,
+    attach: Attach,
+    require: RequirePermits,
 ) -> list[Endpoint]:
     """`ledger` holds the runs, `agents` the definitions, `hosted` is told which modules ask for runs.
 
-    `waits` says what runs wait for, `renewed` is told of runs whose host lives, `attach` checks files.
+    `waits` says what runs wait for, `renewed` is told of runs whose host lives, `attach` checks files,
+    `require` what hosts in modules do.
     """
-    return [*_for_people(ledger, agents, waits, attach), *_logs(ledger), *_for_hosts(ledger, hosted, renewed)]
+    return [*_for_people(ledger, agents, waits, attach), *_logs(ledger), *_for_hosts(ledger, hosted, renewed, require)]
 
 
 def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits, attach: Attach) -> list[Endpoint]:
@@ -135,7 +145,7 @@ def _logs(ledger: Ledger) -> list[Endpoint]:
     ]
 
 
-def _for_hosts(ledger: Ledger, hosted: Hosted, renewed: Renewed) -> list[Endpoint]:
+def _for_hosts(ledger: Ledger, hosted: Hosted, renewed: Renewed, require: RequirePermits) -> list[Endpoint]:
     async def claim(call: Call) -> Claims:
         request: ClaimRequest = call.body
         host = module_host(request.module)
@@ -148,6 +158,7 @@ def _for_hosts(ledger: Ledger, hosted: Hosted, renewed: Renewed) -> list[Endpoin
     async def append(call: Call) -> list[RunEvent]:
         request: Append = call.body
         await _require_host(ledger, call)
+        await require(call.path["id"], request.events)
         return await ledger.append(call.path["id"], request.fence, request.after, request.events)
 
     async def lease(call: Call) -> LeaseGranted:

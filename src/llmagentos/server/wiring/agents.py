@@ -17,15 +17,17 @@ from llmagentos.agents.hosted import Hosted
 from llmagentos.agents.ledger import SERVER, Ledger
 from llmagentos.agents.memory_tools import with_memory
 from llmagentos.agents.programs import Programs
+from llmagentos.agents.run_tools import Grants, RunTools, require_grant
 from llmagentos.agents.tool_agents import AgentTools, Runs
-from llmagentos.agents.tools import Services, Source, Toolset, described, resolve
-from llmagentos.api.agents import AgentSpec, ToolInfo, ToolsBy
+from llmagentos.agents.tools import Services, Source, Tool, Toolset, described, resolve
+from llmagentos.api.agents import AgentSpec, ToolInfo, ToolsBy, ToolUse
+from llmagentos.api.hosting import Claim
 from llmagentos.core import log
 from llmagentos.core.errors import CallerError, InvalidInput, nearest
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.security.identity import Identity, Kind
-from llmagentos.server.routes import agents, runs
+from llmagentos.server.routes import agents, run_tools, runs
 from llmagentos.server.routes import control as routes
 from llmagentos.server.wiring import approvals, conversations, memory
 from llmagentos.server.wiring.foundation import Foundation, Parts
@@ -69,11 +71,11 @@ def wire(
             return record.spec if record is not None else None
         return replace(record.spec, tools_by=_tools_by(gateway, record.spec.model))
 
-    async def tools_of(spec: AgentSpec) -> Toolset:
-        return with_memory(await resolve(spec, {}, services, sources), spec, memories.of_runs)
+    async def tools_of(claim: Claim) -> Toolset:
+        return with_memory(await resolve(claim.agent, {}, services, sources), claim.agent, memories.of_runs)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
-    ledger.deny = base.config.tools.deny
+    ledger.deny, grants = base.config.tools.deny, base.config.tools.modules
     attach = conversations.wire(base, parts, gateway, ledger)
     memories = memory.wire(base, parts, gateway, HOST, ledger, records)
     hosted = Hosted(records, base.clock)
@@ -95,21 +97,34 @@ def wire(
 
     async def check(spec: AgentSpec) -> list[str]:
         await _require_model(gateway, spec)
-        tools = await tools_now(spec, [], SERVER)
+        tools = await tools_now(spec, [], None)
         return [f"{tool.source}: {tool.error}" for tool in tools if tool.error is not None]
 
-    async def tools_now(spec: AgentSpec, functions: Sequence[str], host: str) -> list[ToolInfo]:
-        # For a module nothing is asked of other systems: its agents cannot use them, and it is not to choose whom.
-        return await described(spec, functions, services, sources if host == SERVER else {})
+    async def tools_now(spec: AgentSpec, functions: Sequence[str], by: Identity | None) -> list[ToolInfo]:
+        return await described(spec, functions, services, sources if by is None else _granted(by, sources, grants))
 
     parts.start.append(begin)
     waiting = approvals.wire(base, parts, ledger)
     parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
     parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
-    parts.endpoints += runs.endpoints(ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach)
+    lent = RunTools(ledger, spec_of, sources, grants)
+    parts.endpoints += runs.endpoints(
+        ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach, lent.require
+    )
+    parts.endpoints += run_tools.endpoints(ledger, lent)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
     return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs, waiting, memories)
+
+
+def _granted(by: Identity, sources: dict[str, Source], grants: Grants) -> dict[str, Source]:
+    """`sources` for the agents of `by`: for a module nothing is asked of systems that it is not to use."""
+
+    async def asked(use: ToolUse) -> Sequence[Tool]:
+        require_grant(grants, by, use.source)
+        return await sources[use.kind](use)
+
+    return dict.fromkeys(sources, asked)
 
 
 def _tools_by(gateway: Gateway, model: str) -> ToolsBy:
