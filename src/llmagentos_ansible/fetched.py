@@ -9,6 +9,9 @@ told to the node agent:
     fetched.jsonl    {"path", "source", "digest", "size"} for each: `path` relative to the playbook's directory, or
                      absolute
 
+In a job whose nodes use each other's, all of them are told, and each puts the file where its own copy of the task
+says: a node cannot have another one write anything else.
+
 Files for absolute paths are kept below outside/, and found there by whatever looks for a file of the controller's
 (`copy`, `template`, lookups): nothing but the job's own directory is written to on the node.
 """
@@ -19,17 +22,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from ansible._internal._datatag._tags import TrustedAsTemplate
+from ansible._internal._templating._engine import TemplateEngine
+from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import fetch
 from ansible.utils.path import unfrackpath
 
 from llmagentos.api.job_files import MAX_FILE_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_PATH
+from llmagentos.fleet.playbooks.destinations import Destination
 
+_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.S)
 _PIECE = 1024 * 1024
 _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_PATH}}}")
 
@@ -42,6 +51,8 @@ class Fetched:
         self._outside = directory / "outside"
         self._store = directory / "fetched"
         self._list = directory / "fetched.jsonl"
+        self.tell_nodes: Callable[[dict[str, Any]], None] | None = None
+        """Tells the other nodes of a file, where these use it."""
 
     def install(self) -> None:
         """From now on, for all tasks of this process and its forks."""
@@ -100,6 +111,8 @@ class Fetched:
             os.write(descriptor, line)  # in one call: lines of two processes do not mix
         finally:
             os.close(descriptor)
+        if self.tell_nodes is not None:
+            self.tell_nodes({"path": path, "digest": digest})
 
     def _so_far(self) -> tuple[int, int]:
         try:
@@ -120,6 +133,36 @@ class Fetched:
                 copy.write(piece)
         beside.replace(self._store / digest.hexdigest())
         return digest.hexdigest()
+
+    # --- of other nodes --------------------------------------------------------------------------------
+
+    def place(self, share: Mapping[str, Any], process: Any) -> None:
+        """Put a file of another node where the task of `process` says. Raises `AnsibleError` when it does not."""
+        path, host = str(share["path"]), process._host.name
+        base = os.path.relpath(process._loader.get_basedir(), self._root)
+        asked = path.removeprefix(f"{base}/") if not path.startswith("/") else path
+        if not self._destination(process).allows(asked, host):
+            raise AnsibleError(f"Another node has fetched {path!r}, which this task of {host} does not say.")
+        target = Path(f"{self._outside if path.startswith('/') else self._root}/{path}")
+        try:
+            content = (self._store / share["digest"]).read_bytes()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.parent.resolve().is_relative_to(self._root.parent):
+                raise AnsibleError(f"{path!r} leads out of the playbook's directory")
+            beside = target.with_name(f".{os.getpid()}.fetched")
+            beside.write_bytes(content)
+            beside.replace(target)
+        except OSError as error:
+            raise AnsibleError(f"{path!r}, which was fetched from {host}, did not come here: {error}") from error
+
+    def _destination(self, process: Any) -> Destination:
+        """Where the task may have its file: as it is written, with what variables say."""
+        task, base = process._task, f"{process._loader.get_basedir()}/"
+        engine = TemplateEngine(loader=process._loader, variables=process._task_vars)
+        dest, src = (_filled(task.args.get(name), engine) for name in ("dest", "src"))
+        flat = task.args.get("flat")
+        known = None if isinstance(flat, str) and "{{" in flat else boolean(flat or False, strict=False)
+        return Destination(dest.removeprefix(base), src, known)
 
     # --- absolute paths of the controller ------------------------------------------------------------
 
@@ -143,6 +186,20 @@ class Fetched:
             return self._elsewhere(source) or own(loader, paths, dirname, source, is_role)
 
         return path_dwim_relative_stack
+
+
+def _filled(value: Any, engine: TemplateEngine) -> str:
+    """The text with those of its templates that can be evaluated here: not the item of a loop."""
+    if not isinstance(value, str) or not TrustedAsTemplate.is_tagged_on(value):
+        return str(value or "")
+
+    def filled(match: re.Match[str]) -> str:
+        try:
+            return str(engine.template(TrustedAsTemplate().tag(match[0])))
+        except AnsibleError:
+            return match[0]
+
+    return _TEMPLATE.sub(filled, str(value))
 
 
 def _too_large(action: Any, source: str) -> str | None:

@@ -32,6 +32,7 @@ from llmagentos_ansible.exchange import Heard, Peers, Shares
 LOCALHOST = frozenset({"localhost", "127.0.0.1", "::1"})
 # The variables that this reads are templates of the playbook, which may not travel: everybody reads them himself.
 _EVERYBODY = frozenset({"include_vars"})
+_BUNDLE = "//bundle.llmagentos//"  # stands for the playbook's directory, wherever a node has it
 _display = Display()
 
 Key = tuple[str, int]
@@ -67,6 +68,8 @@ class Lockstep:
         self.shares = Shares(directory / "shares.jsonl")
         self.peers_path = directory / "peers.jsonl"
         self.gone: dict[str, str] = {}
+        self.place: Callable[[Mapping[str, Any], Any], None] | None = None
+        """Takes a file that another node fetched for a task."""
         self._peers = Peers(self.peers_path)
         self._root = f"{directory / 'bundle'}/"
         self._heard: deque[Heard] = deque()
@@ -149,12 +152,19 @@ class Lockstep:
         if not _current("lockstep_speaks", True):
             return True
         text = wire.encode_result(sent)
+        if _action(process._task) == "fetch":  # its `dest` is there on every node, in the directory of each
+            text = text.replace(self._root, _BUNDLE)
         share = {"kind": "result", "host": key[0], "n": key[1], "task": process.lockstep_task, "result": text}
         try:
             self.shares.tell(share)
         except ValueError as error:
             self.shares.tell(share | {"result": wire.encode_result(_shortened(sent, str(error)))})
         return True
+
+    def tell_of_file(self, told: Mapping[str, Any]) -> None:
+        """Tell the others of a file that the task at hand fetched."""
+        host, number = worker.current_worker.lockstep_key
+        self.shares.tell({"kind": "file", "host": host, "n": number, **told})
 
     def _tell_of_inventory(self, told: Mapping[str, Any]) -> None:
         host, number = worker.current_worker.lockstep_key
@@ -188,15 +198,22 @@ class Lockstep:
         if process is None:
             return self._counts.get(key[0], 0) >= key[1]  # over already, or yet to begin
         owner = self.members.owner(key[0], process._task_vars)
-        if heard.node != owner:
+        if kind == "file":
+            self._take_file(process, heard, owner)
+        elif heard.node != owner:
             return True  # not its business
-        if kind == "ask":
+        elif kind == "ask":
             self._assist(process, heard)
         elif kind == "inventory":
             dynamic.heed(heard.share)
         else:
             self._finish(process, heard.share)
         return True
+
+    def _take_file(self, process: Any, heard: Heard, owner: str | None) -> None:
+        allowed = heard.node == owner or (process._task.delegate_to and heard.node in self.members.hosts)
+        if self.place is not None and allowed and heard.node != self.members.me and _action(process._task) == "fetch":
+            self.place(heard.share, process)
 
     def _finish(self, process: Any, share: Mapping[str, Any]) -> None:
         if share["task"] != process.lockstep_task:
@@ -206,7 +223,10 @@ class Lockstep:
                 "role or collection that is installed, differs between the nodes."
             )
         kept = getattr(process, "lockstep_kept", None)
-        self._deliver(process, kept[-1] if kept else wire.wired(process, str(share["result"])))
+        text = str(share["result"])
+        if _action(process._task) == "fetch":
+            text = text.replace(_BUNDLE, self._root)
+        self._deliver(process, kept[-1] if kept else wire.wired(process, text))
 
     def _deliver(self, process: Any, result: Any) -> None:
         del self._waiting[process.lockstep_key]

@@ -118,10 +118,9 @@ def _run(
     from ansible.parsing.vault import VaultSecret, VaultSecretsContext
     from ansible.utils.display import Display
 
-    from llmagentos_ansible import delegation, inline, prompted, shortcuts
+    from llmagentos_ansible import inline, prompted, shortcuts
     from llmagentos_ansible.execution import Executor
     from llmagentos_ansible.fetched import Fetched
-    from llmagentos_ansible.lockstep import Lockstep, Members
     from llmagentos_ansible.preload import preload
 
     if passwords := _passwords(directory):
@@ -141,16 +140,11 @@ def _run(
 
     Executor(*modules).install()
     shortcuts.install()
-    Fetched(directory).install()
+    (fetched := Fetched(directory)).install()
     prompted.install(spec.extra_vars.get(ANSWERS) or {})
     forked = inline.install()
     if spec.lockstep is not None:
-        members = Members(spec.lockstep["me"], spec.lockstep["lead"], frozenset(spec.lockstep["hosts"]))
-        log.mine = members.mine
-        Display().vvv(f"in step with the other nodes: {', '.join(spec.lockstep['reasons'])}")
-        lockstep = Lockstep(directory, members)
-        lockstep.install(forked, inline.execute)
-        delegation.install(lockstep)
+        _go_in_step(directory, spec.lockstep, log, forked, fetched)
     try:
         code = int(Command(_arguments(directory, spec)).run() or 0)
         return code if spec.lockstep is None else _own(code, log.recap)
@@ -158,6 +152,23 @@ def _run(
         Display().error(error)
         log.error(_told(error, directory))
         return int(getattr(error, "_exit_code", 1))
+
+
+def _go_in_step(directory: Path, told: Mapping[str, Any], log: events.Log, forked: Any, fetched: Any) -> None:
+    """Go from task to task with the other nodes; `forked` starts a worker in a process of its own."""
+    from ansible.utils.display import Display
+
+    from llmagentos_ansible import delegation, inline
+    from llmagentos_ansible.lockstep import Lockstep, Members
+
+    members = Members(told["me"], told["lead"], frozenset(told["hosts"]))
+    log.mine = members.mine
+    Display().vvv(f"in step with the other nodes: {', '.join(told['reasons'])}")
+    lockstep = Lockstep(directory, members)
+    lockstep.install(forked, inline.execute)
+    delegation.install(lockstep)
+    if told.get("files"):
+        fetched.tell_nodes, lockstep.place = lockstep.tell_of_file, fetched.place
 
 
 def _passwords(directory: Path) -> list[dict[str, str]]:

@@ -65,7 +65,14 @@ class Runners:
             "home": str(self.root / "home" / host),
             "inventory": inventory({each: "local" if each == host else "llmagentos_elsewhere" for each in HOSTS}),
             "extra_vars": variables,
-            "lockstep": {"me": host, "lead": HOSTS[0], "hosts": HOSTS, "forks": len(HOSTS), "reasons": []},
+            "lockstep": {
+                "me": host,
+                "lead": HOSTS[0],
+                "hosts": HOSTS,
+                "forks": len(HOSTS),
+                "files": True,
+                "reasons": [],
+            },
         }
         (directory / "spec.json").write_text(json.dumps(spec))
         with (directory / "output.log").open("wb") as output:
@@ -83,6 +90,8 @@ class Runners:
         for host in HOSTS:
             ended = self.processes[host].poll() is not None
             for line in self._shared(host):
+                if (share := json.loads(line))["kind"] == "file":
+                    self._bring(host, share["digest"])
                 self._number += 1
                 new.append(json.dumps({"id": self._number, "from": host, "share": json.loads(line)}))
             if ended and host not in self._gone:
@@ -97,6 +106,14 @@ class Runners:
         lines = path.read_bytes()[self._told[host] :].split(b"\n")[:-1] if path.exists() else []
         self._told[host] += sum(len(line) + 1 for line in lines)
         return lines
+
+    def _bring(self, host: str, digest: str) -> None:
+        """A fetched file, before the others hear of it."""
+        for other in HOSTS:
+            target = self.root / other / "fetched" / digest
+            target.parent.mkdir(exist_ok=True)
+            if other != host:
+                target.write_bytes((self.root / host / "fetched" / digest).read_bytes())
 
     def tell(self, line: Mapping[str, Any]) -> None:
         """Put a line of somebody's into everybody's file."""

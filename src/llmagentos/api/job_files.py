@@ -65,6 +65,11 @@ async def content(client: ApiClient, job: int, file: int) -> bytes:
     return await client.download(f"{_JOBS}/{job}/files/{file}", timeout=TIMEOUT_S)
 
 
+async def of_other_node(client: ApiClient, job: int, fence: int, digest: str) -> bytes:
+    """A node's: the bytes of a file that another node of the job it holds has fetched. Raises `NotFound`."""
+    return await client.download(f"{_QUEUE}/{job}/files/{digest}?fence={fence}", timeout=TIMEOUT_S)
+
+
 async def send(client: ApiClient, job: int, fence: int, fetched: Fetched, content: bytes) -> None:
     """A node's: keep a file for the job it holds. Raises `Conflict` on an old fence, `TooLarge`."""
     query = urlencode({"fence": fence, "path": fetched.path, "source": fetched.source})

@@ -35,6 +35,8 @@ class Span(msgspec.Struct, frozen=True, omit_defaults=True):
     """Hosts that execute a task at the same time."""
     limit: str | None = None
     """The job's own limit, as a pattern."""
+    files: bool = False
+    """Files that one node fetches are used by the others."""
     reasons: list[str] = []
     """Why, as file:line: what."""
 

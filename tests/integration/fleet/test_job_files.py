@@ -135,3 +135,51 @@ def test_a_node_sends_what_its_tasks_fetch(server: ServerProcess, node: NodeProc
             assert not list((node.state / "jobs").glob("*/fetched*"))
 
     asyncio.run(main())
+
+
+BETWEEN = """\
+- hosts: web1
+  gather_facts: false
+  tasks:
+    - copy: {content: "token 你好\\n", dest: "{{ out }}/token"}
+    - fetch: {src: "{{ out }}/token", dest: /tmp/llmagentos-tokens/, flat: true}
+- hosts: web2
+  gather_facts: false
+  tasks:
+    - copy: {src: /tmp/llmagentos-tokens/token, dest: "{{ out }}/joined"}
+"""
+
+
+def test_what_one_node_fetches_another_one_uses(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        directory = tmp_path / "web2"
+        directory.mkdir()
+        other = await NodeProcess(directory, server, "web2").join()
+        try:
+            async with server.client() as client:
+                number = await submit(client, {"site.yml": BETWEEN}, extra_vars={"out": str(tmp_path)})
+                job = await ended(client, number)
+                assert job.summary.state == "succeeded", job.hosts
+                assert (tmp_path / "joined").read_text() == "token 你好\n"
+                assert not Path("/tmp/llmagentos-tokens").exists()
+                assert [each.path for each in await job_files.listing(client, number)] == [
+                    "/tmp/llmagentos-tokens/token"
+                ]
+                for state in (node.state, other.state):
+                    assert not list((state / "jobs").glob("*/bundle"))
+        finally:
+            other.stop()
+
+    asyncio.run(main())
+
+
+async def test_nodes_that_do_not_use_each_others_files_do_not_get_them(server: ServerProcess, join, submit) -> None:
+    async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
+        await submit(admin, "- hosts: all\n  tasks:\n    - fetch: {src: /etc/issue, dest: fetched}\n")
+        first, second = await one.claimed(), await two.claimed()
+        await send(one, first, "fetched/n1/etc/issue", b"secret")
+        with pytest.raises(NotFound):
+            digest = sha256(b"secret").hexdigest()
+            await job_files.of_other_node(two.client, second.job, second.fence, digest)
+        await one.work(first)
+        await two.work(second)

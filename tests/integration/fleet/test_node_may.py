@@ -44,6 +44,7 @@ SELF = {
     ("POST", f"{QUEUE}/{{id}}/shares"),
     ("GET", f"{QUEUE}/{{id}}/shares"),
     ("PUT", f"{QUEUE}/{{id}}/files/{{digest}}"),
+    ("GET", f"{QUEUE}/{{id}}/files/{{digest}}"),
 }
 """All that a node may ask. A new one has to be thought about here, and in the tests of others' queues below."""
 WITHOUT = {"/login", "/static/{path:path}", "/install.sh"}
@@ -124,6 +125,7 @@ async def test_others_queues_cannot_be_reached(server, join, submit, http):
                 ("POST", f"{QUEUE}/{number}/shares", {"fence": fence}),
                 ("GET", f"{QUEUE}/{number}/shares?fence={fence}", None),
                 ("PUT", f"{QUEUE}/{number}/files/{sha256(b'{}').hexdigest()}?fence={fence}&path=x&source=x", None),
+                ("GET", f"{QUEUE}/{number}/files/{sha256(b'{}').hexdigest()}?fence={fence}", None),
                 ("GET", f"/api/v1/nodes/self/bundles/{sent.spec.bundle}", None),
             ]
             return [await status(client, server.url, method, path, one.token, body) for method, path, body in tries]

@@ -97,6 +97,34 @@ def test_what_a_node_says_of_others_does_not_count(tmp_path: Path) -> None:
     assert "evil" not in ran.files
 
 
+def test_a_node_cannot_have_others_write_what_the_task_does_not_say(tmp_path: Path) -> None:
+    """A file of another node goes where this node's own copy of the task says, or the run ends."""
+    out = tmp_path / "out"
+    out.mkdir()
+    play = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - fetch: {src: /etc/hosts, dest: fetched}
+"""
+    for path, node, told in (
+        ("site.yml", "c", "'site.yml', which this task of c does not say"),
+        ("fetched/b/etc/hosts", "c", "'fetched/b/etc/hosts', which this task of c does not say"),
+        ("fetched/c/etc/hosts", "b", ""),  # a node of its own that has nothing to say of this task
+    ):
+        root = tmp_path / node / path
+        runners = Runners(root, {"site.yml": play.encode()}, out)
+        (root / "a" / "fetched").mkdir()
+        (root / "a" / "fetched" / "0").write_text("forged")
+        share = {"kind": "file", "host": "c", "n": 1, "path": path, "digest": "0"}
+        with (root / "a" / "peers.jsonl").open("a") as peers:
+            peers.write(json.dumps({"id": 1, "from": node, "share": share}) + "\n")
+        ran = runners.to_the_end(out)
+        assert told in ran.errors.get("a", ""), ran.errors
+        assert (ran.codes["a"] != 0) == bool(told)
+        assert "forged" not in (root / "a" / "bundle" / "site.yml").read_text()
+
+
 def test_nodes_that_do_not_agree_do_not_go_on_together(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -14,6 +14,7 @@ from llmagentos.api.jobs import InventorySource, JobRequest, NodeJob
 from llmagentos.cli.pack import pack
 from llmagentos.core.errors import CallerError, Conflict
 from llmagentos.fleet.node.exchange import Exchange
+from llmagentos.fleet.node.fetched import FetchedFiles
 from llmagentos.fleet.node.jobdir import JobDirectory
 from support.server import ServerProcess, StartServer, eventually
 
@@ -92,7 +93,7 @@ def test_the_node_agent_goes_on_where_another_one_stopped(
             (tmp_path / "play").mkdir()
             (a, for_a), (b, for_b) = await begun(server, stack, join, tmp_path / "play")
             directory.shares.write_bytes(b'{"word":"one"}\n{"word":"tw')
-            running = asyncio.create_task(Exchange(a, for_a, directory).run())
+            running = asyncio.create_task(Exchange(a, for_a, directory, FetchedFiles(a, for_a, directory)).run())
             await told(b, for_b, "three")
             await eventually(lambda: directory.peers.exists() and directory.peers.read_bytes().count(b"\n") == 2)
             running.cancel()
@@ -103,7 +104,7 @@ def test_the_node_agent_goes_on_where_another_one_stopped(
                 peers.write(b'{"id":3,"fr')
             server.kill()
             server.start()
-            running = asyncio.create_task(Exchange(a, for_a, directory).run())
+            running = asyncio.create_task(Exchange(a, for_a, directory, FetchedFiles(a, for_a, directory)).run())
             await eventually(lambda: directory.peers.read_bytes().count(b"\n") == 3, within=20)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -19,6 +19,7 @@ from llmagentos.api import plays
 from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import NodeJob
 from llmagentos.api.plays import Shared
+from llmagentos.fleet.node.fetched import FetchedFiles
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import JobDirectory
 
@@ -29,7 +30,8 @@ POLL_S = 0.01
 class Exchange:
     """What one job tells the other nodes and hears from them."""
 
-    def __init__(self, client: ApiClient, job: NodeJob, directory: JobDirectory) -> None:
+    def __init__(self, client: ApiClient, job: NodeJob, directory: JobDirectory, files: FetchedFiles) -> None:
+        self._files = files
         self._client = client
         self._job = job
         self._shares = directory.shares
@@ -54,6 +56,7 @@ class Exchange:
                 await self._skip((await self._tell([])).next_seq)
             while batch := await asyncio.to_thread(self._read):
                 lines, end = batch
+                await self._files.send()  # before the others hear of them
                 kept = await self._tell([msgspec.json.decode(line) for line in lines])
                 assert self._next_seq is not None
                 self._next_seq, self._offset = kept.next_seq, end
@@ -108,6 +111,9 @@ class Exchange:
                 what="hear of the other nodes",
             )
             new = {node: why for node, why in heard.gone.items() if node not in gone}
+            for shared in heard.shares:
+                if shared.share.get("kind") == "file" and shared.node != job.host:
+                    await self._files.bring(str(shared.share.get("digest")))
             if heard.shares or new:
                 await asyncio.to_thread(_write, self._peers, heard, new)
             after = heard.shares[-1].id if heard.shares else after

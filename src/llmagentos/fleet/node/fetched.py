@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from pathlib import Path
 
 import msgspec
@@ -13,9 +15,11 @@ from llmagentos.api.job_files import Fetched
 from llmagentos.api.jobs import NodeJob
 from llmagentos.core import log
 from llmagentos.core.errors import CallerError, Conflict, NotFound
+from llmagentos.core.files import write_whole
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import JobDirectory
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _log = log.get(__name__)
 
 
@@ -50,6 +54,21 @@ class FetchedFiles:
         except (CallerError, OSError) as error:
             _log.error("fetched file not kept", path=fetched.path, error=str(error))
             self.refused = self.refused or f"{fetched.path} was fetched, but it is not kept: {error}"
+
+    async def bring(self, digest: str) -> None:
+        """Put a file of another node beside this node's own. What cannot be had the playbook will miss."""
+        job, path = self._job, self._store / digest
+        if not _DIGEST.fullmatch(digest) or await asyncio.to_thread(path.exists):
+            return
+        get = lambda: job_files.of_other_node(self._client, job.job, job.fence, digest)  # noqa: E731
+        try:
+            content = await insist(get, what="get another node's file")
+            if hashlib.sha256(content).hexdigest() == digest:
+                await asyncio.to_thread(write_whole, path, content)
+        except Conflict:
+            raise
+        except (CallerError, OSError) as error:
+            _log.error("another node's file did not come", digest=digest, error=str(error))
 
     def _new(self) -> list[bytes]:
         return whole_lines(self._list, self._offset)

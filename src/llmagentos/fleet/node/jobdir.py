@@ -140,6 +140,8 @@ class JobDirectory:
         write_whole(self.root / "reported", b"")
         for name in _SECRET_FILES:
             (self.root / name).unlink(missing_ok=True)
+        if (self.root / "fetched").exists():
+            shutil.rmtree(self.bundle, ignore_errors=True)  # they lie in it, and those of other nodes
         for name in _SECRET_DIRECTORIES:
             shutil.rmtree(self.root / name, ignore_errors=True)
 

@@ -35,7 +35,14 @@ def runner_spec(job: NodeJob, *, home: str, variables: Mapping[str, Any]) -> dic
         "start_at_task": job.start_at_task,
         "lockstep": None
         if span is None
-        else {"me": job.host, "lead": span.lead, "hosts": span.nodes, "forks": span.forks, "reasons": span.reasons},
+        else {
+            "me": job.host,
+            "lead": span.lead,
+            "hosts": span.nodes,
+            "forks": span.forks,
+            "files": span.files,
+            "reasons": span.reasons,
+        },
     }
 
 

@@ -58,7 +58,7 @@ class Work:
         self._runner = Runner(directory, warm) if job.kind == "playbook" else Runner(directory, program=FOREIGN)
         self._tail = EventTail(directory.events, job.next_seq)
         self._fetched = FetchedFiles(client, job, directory)
-        self._exchange = Exchange(client, job, directory) if job.inventory.span is not None else None
+        self._exchange = Exchange(client, job, directory, self._fetched) if job.inventory.span is not None else None
         self._cancel = job.cancel
         self._over = False
 

@@ -9,7 +9,6 @@ from llmagentos.api.plays import Span
 from llmagentos.core.errors import InvalidInput
 from llmagentos.fleet.playbooks import fetches, spanning
 from llmagentos.fleet.playbooks.check import Play, Reader
-from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
 from llmagentos.fleet.playbooks.spanning import Found, Needs
 
@@ -37,14 +36,11 @@ def of(
     taking_part = [host for host in builder.hosts if host in helpers or host in hosts]
     if len(taking_part) < 2:
         return None
-    if reader.fetches and fetches.read_again(files, spec.extra_vars):
-        fail(
-            *reader.fetches[0],
-            "what is fetched from one node seems to be used on another, which does not get it",
-            hint="`slurp` reads a file into a variable, which `copy` with `content` writes on other nodes",
-        )
+    used = fetches.read_again(files, spec.extra_vars)
     reasons = wants.found if len(hosts) > 1 or helpers - set(hosts) else []
     if len(hosts) > 1:
+        file, line = reader.fetches[0] if reader.fetches else (plays[0].file, plays[0].line)
+        reasons = [*reasons, *([Found(file, line, "what is fetched is used again")] if used else [])]
         reasons = [*reasons, *_loose(reader, plays)]
         if spec.forks is not None and spec.forks < len(hosts):
             reasons = [Found(plays[0].file, plays[0].line, f"--forks {spec.forks}"), *reasons]
@@ -62,6 +58,7 @@ def of(
         lead=hosts[0],
         forks=spec.forks or len(taking_part),
         limit=spec.limit,
+        files=used,
         reasons=[str(found) for found in reasons[:MAX_REASONS]] or ["it was asked for"],
     )
 

@@ -19,9 +19,15 @@ from llmagentos.storage.job_files import JobFiles
 
 
 def endpoints(
-    files: JobFiles, check: Callable[[str, int, int], None], known: Callable[[int], Awaitable[Job]]
+    files: JobFiles,
+    check: Callable[[str, int, int], None],
+    known: Callable[[int], Awaitable[Job]],
+    used: Callable[[int], Awaitable[bool]],
 ) -> list[Endpoint]:
-    """`check` raises unless the node holds the job with the fencing token, `known` unless there is the job."""
+    """`check` raises unless the node holds the job with the fencing token, `known` unless there is the job.
+
+    `used` says whether the job's nodes use each other's files.
+    """
 
     async def keep(call: Call) -> None:
         node, job = node_name(call.identity), job_number(call)
@@ -36,6 +42,14 @@ def endpoints(
             raise InvalidInput("the content's SHA-256 is another one", hint="was the upload cut short?")
         await files.put(job, node, fetched, call.body)
 
+    async def of_other_node(call: Call) -> Response:
+        job = job_number(call)
+        check(node_name(call.identity), job, int(call.number("fence", 0, most=2**53)))
+        content = await files.of_digest(job, call.path["digest"]) if await used(job) else None
+        if content is None:
+            raise NotFound("no node of this job has fetched such a file for the others")
+        return Response(content, media_type="application/octet-stream")
+
     return [
         Endpoint(
             "PUT",
@@ -45,6 +59,13 @@ def endpoints(
             body=bytes,
             summary="Keep a file that a claimed job fetched from the calling node",
             max_body=MAX_FILE_BYTES,
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/nodes/self/queue/{id}/files/{digest}",
+            Permission.NODE_WORK,
+            of_other_node,
+            summary="A file that another node of a claimed job fetched, when its plays use such",
         ),
         *_people(files, known),
     ]

@@ -81,11 +81,15 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         await plays.prune()
         await files.prune()
 
+    async def used(job: int) -> bool:
+        span = (await records.inventory(job)).span
+        return span is not None and span.files
+
     limits = base.config.server.limits
     parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes)
     parts.endpoints += job_queue.endpoints(jobs.queues, jobs.bundle_content)
     parts.endpoints += job_shares.endpoints(plays, jobs.queues.check)
-    parts.endpoints += job_files.endpoints(files, jobs.queues.check, jobs.show)
+    parts.endpoints += job_files.endpoints(files, jobs.queues.check, jobs.show, used)
     parts.start.append(jobs.start)
     parts.endpoints += schedule_routes.endpoints(schedules)
     parts.endpoints += template_routes.endpoints(templates)

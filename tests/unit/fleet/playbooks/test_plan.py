@@ -231,7 +231,7 @@ def test_any_bytes_as_a_bundle(content):
 
 def test_what_a_play_asks_for_has_to_be_answered() -> None:
     asks = "- hosts: web1\n  vars_prompt:\n    - {name: who}\n    - {name: env, default: prod}\n"
-    with pytest.raises(InvalidInput, match="site.yml:3: vars_prompt asks for 'who', which has no default") as caught:
+    with pytest.raises(InvalidInput, match="vars_prompt asks for 'who', which has no default") as caught:
         planned(asks)
     assert caught.value.hint == "-e who=VALUE"
     assert planned(asks.replace("{name: who}", "{name: who, default: ''}")).hosts == ["web1"]

@@ -110,11 +110,6 @@ def test_nodes_that_tasks_are_delegated_to_take_part(target: str, helpers: list[
         (PLAIN, "hosts: web\n  serial: 1\n  strategy: debug", "site.yml:3: strategy: debug cannot be had"),
         (PLAIN, "hosts: web\n  serial: 1\n  order: shuffle", "site.yml:3: order: shuffle"),
         (
-            "    - fetch: {src: /etc/hosts, dest: fetched}\n    - copy: {src: fetched/w1/etc/hosts, dest: /tmp/x}\n",
-            "hosts: web",
-            "site.yml:3: what is fetched from one node",
-        ),
-        (
             "    - {command: \"{{ lookup('password', 'x') }}\", throttle: 1}\n",
             "hosts: web",
             "site.yml:3: the lookup `password`",
@@ -124,6 +119,18 @@ def test_nodes_that_tasks_are_delegated_to_take_part(target: str, helpers: list[
 def test_what_cannot_be_done_is_refused_with_its_place(tasks: str, play: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         span(tasks, play=play)
+
+
+def test_nodes_go_in_step_where_others_use_what_one_fetches() -> None:
+    alone = "    - fetch: {src: /etc/issue, dest: fetched}\n"
+    assert span(alone) is None
+    found = span(alone + "    - copy: {src: fetched/w1/etc/issue, dest: /tmp/x}\n")
+    assert found is not None
+    assert found.files
+    assert found.reasons == ["site.yml:3: what is fetched is used again"]
+    other = span(alone + "    - {command: uptime, throttle: 1}\n")
+    assert other is not None
+    assert not other.files
 
 
 def test_a_password_that_one_host_makes_is_fine() -> None:
