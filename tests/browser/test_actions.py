@@ -79,3 +79,16 @@ def test_a_schedule_of_a_template(entered: Page, console: ServerProcess, scene: 
     page.get_by_role("link", name="weekly").click()
     page.get_by_role("button", name="Delete").click()
     expect(page.locator("#schedules")).to_contain_text("No schedules yet")
+
+
+def test_a_job_says_who_did_what(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page = entered
+    page.goto(f"{console.url}/jobs/{scene.job}")
+    changes = page.locator("#changes")
+    expect(changes).to_contain_text("admin:admin")
+    expect(changes.locator("tr", has_text="web-1").first).to_contain_text("node:web-1")
+    page.goto(f"{console.url}/nodes?filter=mem%3E4GiB+and+state%3Dready")
+    expect(page.locator("#nodes")).to_contain_text("web-1")
+    page.get_by_label("Filter").fill("web")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("alert")).to_contain_text("there is no fact 'web'")

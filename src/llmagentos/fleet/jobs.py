@@ -318,9 +318,13 @@ class Jobs:
         """Stored events after the id `after`."""
         return await self._records.log.after(job, after=after, limit=limit)
 
-    async def last_events(self, job: int, *, limit: int) -> list[JobRecord]:
-        """The newest events, oldest first."""
-        return await self._records.log.last(job, limit=limit)
+    async def last_events(self, job: int, *, limit: int, node: str | None = None) -> list[JobRecord]:
+        """The newest events (of one node), oldest first."""
+        return await self._records.log.last(job, limit=limit, node=node)
+
+    async def last_changes(self, job: int, *, limit: int, node: str | None, hosts: bool) -> list[JobChange]:
+        """The newest changes, newest first: of `node`, of all nodes with `hosts`, else of the job as a whole."""
+        return await self._records.changes.last(job, limit=limit, node=node, hosts=hosts)
 
     async def history(self, job: int, *, after: int, limit: int) -> list[JobChange]:
         """Who changed what and when, after the change `after`, oldest first. Raises `NotFound`."""

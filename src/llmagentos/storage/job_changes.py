@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -193,7 +193,23 @@ class JobChanges:
         query = select(HISTORY).where(HISTORY.c.job == job, HISTORY.c.id > after).order_by(HISTORY.c.id).limit(limit)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [JobChange(**{name: value for name, value in row.items() if name != "job"}) for row in rows]
+        return [_change(row) for row in rows]
+
+    async def last(self, job: int, *, limit: int, node: str | None, hosts: bool) -> list[JobChange]:
+        """The newest changes, newest first: of `node`, of all nodes with `hosts`, and of the job as a whole."""
+        wanted = HISTORY.c.job == job
+        if node is not None:
+            wanted &= (HISTORY.c.node == node) | (HISTORY.c.what != "host")
+        elif not hosts:
+            wanted &= HISTORY.c.what != "host"
+        query = select(HISTORY).where(wanted).order_by(HISTORY.c.id.desc()).limit(limit)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [_change(row) for row in rows]
+
+
+def _change(row: RowMapping) -> JobChange:
+    return JobChange(**{name: value for name, value in row.items() if name != "job"})
 
 
 def concluded(row: JobRow, begun: float | None, found: Conclusion, now: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, true
 
 from llmagentos.api.jobs import JobEvent, JobRecord
 from llmagentos.storage.database import Database
@@ -26,12 +26,14 @@ class JobEvents:
         """Events after the id `after`: at most `limit`, and fewer when they are large."""
         return await self._page(job, EVENTS.c.id.asc(), lambda last: EVENTS.c.id > (last or after), limit)
 
-    async def last(self, job: int, *, limit: int) -> list[JobRecord]:
-        """The newest events, oldest first: at most `limit`, and fewer when they are large."""
-        newest = await self._page(
-            job, EVENTS.c.id.desc(), lambda last: EVENTS.c.id < last if last is not None else EVENTS.c.id > 0, limit
-        )
-        return newest[::-1]
+    async def last(self, job: int, *, limit: int, node: str | None = None) -> list[JobRecord]:
+        """The newest events (of one node), oldest first: at most `limit`, and fewer when they are large."""
+        of_node = EVENTS.c.node == node if node is not None else true()
+
+        def beyond(last: int | None) -> ColumnElement[bool]:
+            return (EVENTS.c.id < last if last is not None else EVENTS.c.id > 0) & of_node
+
+        return (await self._page(job, EVENTS.c.id.desc(), beyond, limit))[::-1]
 
     async def _page(
         self, job: int, order: ColumnElement[int], beyond: Callable[[int | None], ColumnElement[bool]], limit: int

@@ -9,7 +9,7 @@ from typing import Protocol
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.approvals import Approval
 from llmagentos.api.budgets import Budgets
-from llmagentos.api.jobs import Job, JobRecord, JobSummary
+from llmagentos.api.jobs import JobSummary
 from llmagentos.api.llm import ModelInfo
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.api.registry import Instance
@@ -35,12 +35,6 @@ class Answering(Protocol):
     async def __call__(self, approval: str, identity: Identity, reason: str | None) -> object: ...
 
 
-class JobEvents(Protocol):
-    """The newest events of a job, oldest first."""
-
-    async def __call__(self, job: int, *, limit: int) -> list[JobRecord]: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where pages get what they show, and the few things that they do. Asking for what is not raises `NotFound`."""
@@ -61,8 +55,6 @@ class Sources:
     pause: Callable[[str, Identity], Awaitable[object]]
     resume: Callable[[str, Identity], Awaitable[object]]
     jobs: Jobs
-    job: Callable[[int], Awaitable[Job]]
-    job_events: JobEvents
     budgets: Callable[[], Budgets]
     nodes: Callable[[], Awaitable[list[NodeSummary]]]
     node: Callable[[str], Awaitable[Node]]

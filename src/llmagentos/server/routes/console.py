@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
-from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
+from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
 from llmagentos.core.events import Hub
 from llmagentos.fleet.job_news import JobNews
 from llmagentos.security.identity import Identity, Permission
@@ -54,7 +54,6 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         *_control(sources),
         *approval_pages.endpoints(sources, pages),
         _budgets(sources, pages),
-        *_jobs(sources, pages),
         Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
     ]
 
@@ -217,30 +216,6 @@ def _budgets(sources: Sources, pages: Pages) -> Endpoint:
     return _page("/budgets", Permission.BUDGETS_READ, show)
 
 
-def _jobs(sources: Sources, pages: Pages) -> list[Endpoint]:
-    async def listing(call: Call) -> Response:
-        found = await sources.jobs(limit=MAX_ROWS + 1)
-        return pages.page(
-            call.request,
-            call.identity,
-            "jobs.html",
-            section="jobs",
-            topics="topic=jobs",
-            jobs=jobs.rows(found[:MAX_ROWS], translation(call.request)),
-            more=len(found) > MAX_ROWS,
-        )
-
-    async def show(call: Call) -> Response:
-        number = _number(call.path["id"])
-        job, events = await asyncio.gather(sources.job(number), sources.job_events(number, limit=jobs.MAX_EVENTS))
-        topics = "" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes"
-        shown = jobs.page(job, events, translation(call.request))
-        return pages.page(call.request, call.identity, "job.html", section="jobs", topics=topics, **shown)
-
-    read = Permission.JOBS_READ
-    return [_page("/jobs", read, listing), _page("/jobs/{id}", read, show)]
-
-
 def _feed(hub: Hub, authenticator: Authenticator) -> Handler:
     async def follow(call: Call) -> Response:
         topics = call.request.query_params.getlist("topic")
@@ -284,12 +259,6 @@ def _done(item: Any) -> bool:
 
 def _form(body: bytes) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise NotFound(f"there is no job {text[:80]!r}", hint="`llmctl jobs` lists them")
-    return int(text)
 
 
 def _go(path: str) -> Response:

@@ -1,33 +1,59 @@
-"""The console's pages of job templates, and what can be done to jobs from theirs."""
+"""The console's pages of jobs and job templates, and what can be done from them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import parse_qs, quote
 
 from starlette.responses import RedirectResponse, Response
 
-from llmagentos.api.jobs import Job
+from llmagentos.api.job_control import JobChange
+from llmagentos.api.jobs import Job, JobRecord, JobSummary
 from llmagentos.api.templates import Launch, Template
-from llmagentos.core.errors import CallerError, Conflict
+from llmagentos.core.errors import CallerError, Conflict, NotFound
 from llmagentos.fleet.survey import from_text
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
-from llmagentos.server.console.views import templates
+from llmagentos.server.console.views import jobs, templates
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 from llmagentos.server.routes.jobs import job_number
 
+MAX_ROWS = 50
 MAX_FORM = 512 * 1024
 MAX_FIELDS = 700
 MAX_REASON = 2000
+
+
+class Listing(Protocol):
+    """Jobs, newest first; those before the number `before`."""
+
+    async def __call__(self, *, limit: int, before: int | None = None) -> list[JobSummary]: ...
+
+
+class JobEvents(Protocol):
+    """The newest events of a job (and one of its nodes), oldest first."""
+
+    async def __call__(self, job: int, *, limit: int, node: str | None = None) -> list[JobRecord]: ...
+
+
+class Changes(Protocol):
+    """The newest changes of a job, newest first: of one node, of all with `hosts`, else of the job as a whole."""
+
+    async def __call__(self, job: int, *, limit: int, node: str | None, hosts: bool) -> list[JobChange]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSources:
     """Where these pages get what they show, and what they do."""
 
+    listing: Listing
+    job: Callable[[int], Awaitable[Job]]
+    events: JobEvents
+    changes: Changes
     decide: Callable[[int, Identity, bool, str | None], Awaitable[Job]]
     cancel: Callable[[int, Identity], Awaitable[Job]]
     templates: Callable[[], Awaitable[list[Template]]]
@@ -37,7 +63,50 @@ class JobSources:
 
 def endpoints(sources: JobSources, pages: Pages) -> list[Endpoint]:
     """All of them."""
-    return [*_acts(sources), *_templates(sources, pages)]
+    return [*_jobs(sources, pages), *_acts(sources), *_templates(sources, pages)]
+
+
+def _jobs(sources: JobSources, pages: Pages) -> list[Endpoint]:
+    async def listing(call: Call) -> Response:
+        before = _number(call.query["before"]) if "before" in call.query else None
+        found = await sources.listing(limit=MAX_ROWS + 1, before=before)
+        return language_choice(call.request) or pages.page(
+            call.request,
+            call.identity,
+            "jobs.html",
+            section="jobs",
+            topics="topic=jobs" if before is None else "",
+            jobs=jobs.rows(found[:MAX_ROWS], translation(call.request)),
+            older=found[MAX_ROWS - 1].id if len(found) > MAX_ROWS else None,
+            newest=before is None,
+        )
+
+    async def show(call: Call) -> Response:
+        number, node = _number(call.path["id"]), call.query.get("node") or None
+        job = await sources.job(number)
+        few = len(job.hosts) <= jobs.FEW
+        events, changes = await asyncio.gather(
+            sources.events(number, limit=jobs.MAX_EVENTS, node=node),
+            sources.changes(number, limit=jobs.MAX_CHANGES, node=node, hosts=few),
+        )
+        chosen = jobs.Chosen(call.query.get("state", ""), node or "", call.query.get("page"))
+        return language_choice(call.request) or pages.page(
+            call.request,
+            call.identity,
+            "job.html",
+            section="jobs",
+            topics="" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
+            **jobs.page(job, events, translation(call.request), changes=changes, chosen=chosen),
+        )
+
+    read = Permission.JOBS_READ
+    return [Endpoint("GET", "/jobs", read, listing), Endpoint("GET", "/jobs/{id}", read, show)]
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise NotFound(f"there is no job {text[:80]!r}", hint="`llmctl jobs` lists them")
+    return int(text)
 
 
 def _acts(sources: JobSources) -> list[Endpoint]:

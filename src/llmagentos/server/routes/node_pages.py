@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -13,6 +14,7 @@ from llmagentos.api.jobs import JobSummary
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.core.errors import Conflict, InvalidInput
 from llmagentos.security.identity import Permission
+from llmagentos.server.console.paging import page as page_of
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.views import jobs, nodes
 from llmagentos.server.endpoint import Call, Endpoint, Handler
@@ -57,18 +59,22 @@ def _listing(pages: Pages, listing: Listing) -> Handler:
     async def show(call: Call) -> Response:
         expression = call.query.get("filter", "").strip()[:MAX_FILTER]
         error: InvalidInput | None = None
+        found: Sequence[NodeSummary]
         try:
             found = await listing(expression or None)
         except InvalidInput as raised:
-            error, found = raised, await listing(None)
+            error, found = raised, []
+        shown = page_of(found, call.query.get("page"), {"filter": expression})
         return language_choice(call.request) or pages.page(
             call.request,
             call.identity,
             "nodes.html",
             section="nodes",
-            topics="topic=nodes",
+            topics="topic=nodes" if error is None else "",
             status=error.status if error is not None else 200,
-            nodes=nodes.rows(found),
+            nodes=nodes.rows(shown.items),
+            shown=shown,
+            counts=Counter(node.state for node in found).most_common(),
             filter=expression,
             error=error,
             server=f"{call.request.url.scheme}://{call.request.url.netloc}",

@@ -17,7 +17,7 @@ from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes.telemetry import known_node
 
 LINES = 200
-EVERY_S = 15
+EVERY_S = 5
 
 
 def endpoints(telemetry: Telemetry, pages: Pages, nodes: Callable[[], Awaitable[list[str]]]) -> list[Endpoint]:

@@ -202,8 +202,6 @@ def _sources(
         pause=lambda run, identity: agents.control.pause(run, by=str(identity)),
         resume=lambda run, identity: agents.control.resume(run, by=str(identity)),
         jobs=fleet.jobs.listing,
-        job=fleet.jobs.show,
-        job_events=fleet.jobs.last_events,
         budgets=budgets.listing,
         nodes=all_nodes,
         node=one_node,

@@ -94,12 +94,12 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     parts.endpoints += schedule_routes.endpoints(schedules)
     parts.endpoints += template_routes.endpoints(templates)
     parts.background += [driver.run, schedules.run]
+    if (file := find()) is not None:
+        parts.background.append(partial(follow, file, windows.become))
     parts.prune.append(prune)
     return Work(jobs, schedules, templates)
 
 
-    if (file := find()) is not None:
-        parts.background.append(partial(follow, file, windows.become))
 def job_sources(work: Work) -> JobSources:
     """What the console's pages of jobs and templates do."""
     jobs, templates = work.jobs, work.templates
@@ -108,6 +108,10 @@ def job_sources(work: Work) -> JobSources:
         return await jobs.decide(job, str(who), approved=approved, reason=reason)
 
     return JobSources(
+        listing=jobs.listing,
+        job=jobs.show,
+        events=jobs.last_events,
+        changes=jobs.last_changes,
         decide=decide,
         cancel=lambda job, who: jobs.cancel(job, str(who)),
         templates=templates.listing,

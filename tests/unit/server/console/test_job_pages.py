@@ -20,7 +20,9 @@ from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.console.render import LANGUAGE_COOKIE, Pages
 from llmagentos.server.console.views import jobs as views
 from llmagentos.server.endpoint import Call
+from llmagentos.server.routes import schedule_pages
 from llmagentos.server.routes.job_pages import JobSources, endpoints
+from llmagentos.server.routes.schedule_pages import ScheduleSources
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 ADMIN, VIEWER = Identity(Kind.ADMIN, "ann"), Identity(Kind.VIEWER, "vic")
@@ -38,7 +40,7 @@ ASKED = [
 ]
 TEMPLATE = Template("deploy", 2, TemplateSpec(SPEC, HOSTILE, ASKED), 1.0, HOSTILE)
 SCHEDULES = [
-    Schedule("nightly", ScheduleSpec("30 2 * * *", zone=HOSTILE, job=SPEC), False, 1.0, HOSTILE, "x", [99.0], []),
+    Schedule("nightly", ScheduleSpec("0 2 * * *", zone="Asia/Tokyo", job=SPEC), False, 1.0, HOSTILE, "x", [99.0], []),
     Schedule("often", ScheduleSpec(None, 60.0, template=TemplateUse("deploy")), True, 1.0, "x", "x", [], [
         Fire(1.0, 1.0, None, HOSTILE)]),
 ]  # fmt: skip
@@ -69,24 +71,33 @@ def value(result: Any) -> Any:
 
 
 def ask(path: str, done: Done, *, method: str = "GET", who: Identity = ADMIN, form: Any = (), language: str = "en",
-        empty: bool = False) -> Any:  # fmt: skip
-    acts = {name: done.act(name) for name in ("decide", "cancel", "pause", "run_now", "launch")}
+        empty: bool = False, query: str = "") -> Any:  # fmt: skip
+    acts = {name: done.act(name) for name in ("decide", "cancel", "launch")}
     sources = JobSources(
-        **acts, schedules=value([] if empty else SCHEDULES), schedule=value(SCHEDULES[0]),
+        **acts, listing=value([]), job=value(JOB), events=value([]), changes=value([]),
         templates=value([] if empty else [TEMPLATE]), template=value(TEMPLATE),
     )  # fmt: skip
-    found = {(each.method, each.path): each for each in endpoints(sources, Pages(ManualClock()))}
+    acts = {name: done.act(name) for name in ("add", "change", "delete", "pause", "run_now")}
+    times = ScheduleSources(
+        **acts, listing=value([] if empty else SCHEDULES), one=value(SCHEDULES[0]), templates=value([TEMPLATE]),
+        template=value(TEMPLATE), spec_of=value(SPEC),
+    )  # fmt: skip
+    pages = Pages(ManualClock())
+    every = [*endpoints(sources, pages), *schedule_pages.endpoints(times, pages)]
+    found = {(each.method, each.path): each for each in every}
     cookie = f"{LANGUAGE_COOKIE}={language}".encode()
-    asked = Request({"type": "http", "method": method, "path": path, "query_string": b"", "scheme": "http",
+    asked = Request({"type": "http", "method": method, "path": path, "query_string": query.encode(), "scheme": "http",
                      "headers": [(b"host", b"console"), (b"cookie", cookie)], "server": ("console", 80)})  # fmt: skip
     body = urlencode(form).encode()
-    call = Call(who, {"id": "7", "name": "deploy"}, {}, body, asked)
+    call = Call(who, {"id": "7", "name": "deploy"}, asked.query_params, body, asked)
     return asyncio.run(found[method, path].handler(call))
 
 
 @pytest.mark.parametrize("empty", [True, False])
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("path", ["/schedules", "/templates", "/templates/{name}"])
+@pytest.mark.parametrize(
+    "path", ["/schedules", "/schedules/{name}", "/new-schedule", "/templates", "/templates/{name}"]
+)
 def test_every_page_with_hostile_texts(path: str, language: str, empty: bool) -> None:
     html = bytes(ask(path, Done(), language=language, empty=empty).body).decode()
     assert "<script>alert" not in html
@@ -112,7 +123,7 @@ def test_a_bad_answer_is_shown_with_the_form_as_it_was_but_no_secret() -> None:
     answer = ask("/templates/{name}", done, method="POST", form=[("count", "9"), ("token", "hunter2")])
     html = bytes(answer.body).decode()
     assert answer.status_code == 400
-    assert 'role="alert"' in html and 'value="9"' in html and 'aria-invalid="true"' in html
+    assert 'id="field-count-error"' in html and 'value="9"' in html and 'aria-invalid="true"' in html
     assert "hunter2" not in html
     assert ask("/templates/{name}", Done(), method="POST", form=[("count", "x")]).status_code == 400
 
@@ -146,3 +157,50 @@ def test_a_jobs_page_says_what_it_waits_for_and_its_batches(t: Any) -> None:
     assert page["job"]["approval"] == "denied by ann: no"
     assert [(row["name"], row["job"]) for row in page["batches"]] == [("1", None), ("rollback", 9)]
     assert views.rows([summary], t)[0]["waits"] == "lock db (job 3)"
+
+
+def test_a_schedule_is_made_of_a_template() -> None:
+    done = Done()
+    form = [("name!", "weekly"), ("cron!", "0 4 * * 1"), ("zone!", "Asia/Shanghai"), ("jitter!", "5m"),
+            ("catch_up!", "last"), ("release", "v1"), ("count", "3"), ("colour", "blue")]  # fmt: skip
+    answer = ask("/new-schedule", done, method="POST", form=form, query="template=deploy")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/schedules/weekly")
+    ((what, name, spec, who),) = done.calls
+    assert (what, name, who) == ("add", "weekly", ADMIN)
+    parameters = {"release": "v1", "count": 3, "force": False, "colour": "blue"}
+    assert spec == ScheduleSpec(
+        "0 4 * * 1", zone="Asia/Shanghai", jitter_s=300.0, catch_up="last", template=TemplateUse("deploy", parameters)
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "wrong"),
+    [
+        ([("name!", "a b"), ("every!", "6h")], "name"),
+        ([("name!", "x")], "cron"),
+        ([("name!", "x"), ("cron!", "* * * * *"), ("every!", "6h")], "cron"),
+        ([("name!", "x"), ("cron!", "61 * * * *")], "cron"),
+        ([("name!", "x"), ("cron!", "* * * * *"), ("zone!", "Mars/Olympus")], "zone"),
+        ([("name!", "x"), ("every!", "soon")], "every"),
+        ([("name!", "x"), ("every!", "1s")], "every"),
+        ([("name!", "x"), ("every!", "6h"), ("jitter!", "2d")], "jitter"),
+        ([("name!", "x"), ("every!", "6h"), ("count", "many")], "field-count"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_stands_beside_its_field(form: Any, wrong: str) -> None:
+    done = Done()
+    answer = ask("/new-schedule", done, method="POST", form=form, query="template=deploy")
+    html = bytes(answer.body).decode()
+    assert answer.status_code == 400
+    assert f'id="{wrong}-error"' in html and html.count('aria-invalid="true"') == 1
+    assert done.calls == []
+
+
+def test_a_schedule_repeats_a_job_and_keeps_it_when_it_is_changed() -> None:
+    done = Done()
+    ask("/new-schedule", done, method="POST", form=[("name!", "x"), ("every!", "10m")], query="job=7")
+    ask("/schedules/{name}", done, method="POST", form=[("every!", "20m")])
+    assert [call[:3] for call in done.calls] == [
+        ("add", "x", ScheduleSpec(None, 600.0, job=SPEC)),
+        ("change", "nightly", ScheduleSpec(None, 1200.0, job=SPEC)),
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,7 +15,7 @@ from llmagentos.agents import log as runlog
 from llmagentos.api import budgets, jobs, nodes, registry, runs
 from llmagentos.api.agents import AgentInfo, AgentSpec
 from llmagentos.api.approvals import Approval
-from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, ReplicaInfo, WaitingCall
+from llmagentos.api.llm import ModelInfo, ReplicaInfo
 from llmagentos.api.runs import NewRun, RunEvent
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
@@ -28,9 +27,10 @@ from llmagentos.server.console.render import HEADERS, LANGUAGE_COOKIE, Pages
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes import console
+from unit.server.console import world
+from unit.server.console.world import HOSTILE, missing, value
 
 RENDER = Pages(ManualClock())
-HOSTILE = "<script>alert(1)</script>\"'&"
 ADMIN = Identity(Kind.ADMIN, HOSTILE, "t1")
 VIEWER = Identity(Kind.VIEWER, "vi", "t2")
 VOID = frozenset({"meta", "link", "input", "path", "rect", "circle", "br"})
@@ -90,24 +90,13 @@ EVENTS: list[RunEvent] = [
 ]
 
 
-def value(result: Any) -> Callable[..., Awaitable[Any]]:
-    async def answer(*_: Any, **__: Any) -> Any:
-        return result
-
-    return answer
-
-
-def missing(*_: Any, **__: Any) -> Any:
-    raise NotFound(f"there is no {HOSTILE}", hint=HOSTILE)
-
-
 def empty() -> Sources:
     return Sources(
-        instances=list, models=value([]), queues=lambda _: [], calls=value([]),
+        instances=list, models=value([]),
         agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing,
         run_events=missing, ask=missing, kill=missing, pause=missing,
         resume=missing, approvals=list, approve=missing, deny=missing, jobs=value([]),
-        job=missing, job_events=missing, nodes=value([]), node=missing, budgets=lambda: budgets.Budgets("EUR", []),
+        nodes=value([]), node=missing, budgets=lambda: budgets.Budgets("EUR", []),
     )  # fmt: skip
 
 
@@ -119,17 +108,6 @@ def full(**more: Any) -> Sources:
     service = registry.ServiceSpec("find", HOSTILE, [method])
     instance = registry.Instance("i1", HOSTILE, HOSTILE, HOSTILE, [service], [], "up", 1.0)
     job = jobs.JobSummary(7, HOSTILE, "running", 1.0, HOSTILE, [HOSTILE], ["check"], 2.0)
-    host = jobs.JobHost(HOSTILE, "running", message=HOSTILE)
-    happened: list[jobs.JobEvent] = [
-        jobs.PlayStarted(seq=1, at=1.0, name=HOSTILE),
-        jobs.TaskStarted(seq=2, at=1.0, name=HOSTILE),
-        jobs.TaskResult(
-            seq=3, at=1.0, host=HOSTILE, task=HOSTILE, status="failed", item=HOSTILE, is_item=True,
-            result={"msg": HOSTILE, "stdout": HOSTILE * 50, HOSTILE: HOSTILE}, diff=[jobs.Difference("", HOSTILE)],
-            duration_s=1.0, delegated_to=HOSTILE,
-        ),
-    ]  # fmt: skip
-    records = [jobs.JobRecord(i, HOSTILE, event) for i, event in enumerate(happened, 1)]
     unit = nodes.ModuleUnit(HOSTILE, "failed", message=HOSTILE)
     node = nodes.NodeSummary(HOSTILE, "away", 1.0, 2.0, HOSTILE, 2, 1, [0.1], 1, [unit], "0.1")
     facts = nodes.Facts(HOSTILE, HOSTILE, os=HOSTILE, addresses=[HOSTILE], user=HOSTILE)
@@ -138,9 +116,6 @@ def full(**more: Any) -> Sources:
         HOSTILE, "openai", "chat", "unreachable", [HOSTILE], 1, 1, 1, 10, HOSTILE, 1.5, 2**20, 5, HOSTILE, 1.0, 2.0,
         [replica],
     )  # fmt: skip
-    waiting = WaitingCall("c2", HOSTILE, HOSTILE, -5, 1.0, 1, "held", "r1")
-    queue = ModelQueue(HOSTILE, 1, 1, 1, [], [waiting])
-    call = CallInfo("c1", 1.0, HOSTILE, "openai", "chat", HOSTILE, "failed", 1, 1, 0.1, 0.1, None, "r1", HOSTILE)
     limits = [
         budgets.LimitUsage(resource, amount, period, hard, [1.0], 80, 10, ends)
         for resource, amount, period, hard, ends in (
@@ -151,13 +126,12 @@ def full(**more: Any) -> Sources:
     waits = budgets.BudgetWait("r1", f"org/{HOSTILE}", "tokens", "day", 1.0, None)
     asked = Approval("r1.call-1", "r1", HOSTILE, "call-1", HOSTILE, {HOSTILE: HOSTILE}, HOSTILE, HOSTILE, 1.0, 2.0)
     given: dict[str, Any] = {
-        "instances": lambda: [instance], "models": value([model]), "queues": lambda _: [queue],
-        "calls": value([call]), "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
+        "instances": lambda: [instance], "models": value([model]),
+        "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
         "run_counts": value({"running": 1}), "run": value(run),
         "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
         "resume": value(run), "approvals": lambda: [asked], "approve": value(run), "deny": value(run),
         "jobs": value([job]),
-        "job": value(jobs.Job(job, jobs.JobSpec("0" * 64, HOSTILE), [host])), "job_events": value(records),
         "budgets": lambda: budgets.Budgets("EUR", [spent], [waits]),
         "nodes": value([node]), "node": value(nodes.Node(node, facts, nodes.Heartbeat(), [])),
     }  # fmt: skip
@@ -174,6 +148,7 @@ def request(path: str, *, method: str = "GET", query: str = "", **headers: str) 
 
 def endpoints(sources: Sources) -> dict[tuple[str, str], Endpoint]:
     found = console.endpoints(sources, RENDER, Hub(), None)  # type: ignore[arg-type]  # only for the feed
+    found += world.endpoints(RENDER, full=bool(sources.instances()))
     return {(endpoint.method, endpoint.path): endpoint for endpoint in found}
 
 
@@ -182,7 +157,7 @@ def ask(
     **headers: str,
 ) -> Response:  # fmt: skip
     asked = request(path, method=method, query=query, **headers)
-    parameters = {"id": "7", "name": "x"}
+    parameters = {"id": "7", "name": "x", "agent": "x"}
     endpoint = endpoints(sources)[method, path]
     return asyncio.run(endpoint.handler(Call(who, parameters, asked.query_params, body, asked)))  # type: ignore[arg-type]
 

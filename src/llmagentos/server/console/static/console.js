@@ -5,7 +5,7 @@
 const root = document.documentElement;
 const language = root.lang || "en";
 
-// --- times: <time datetime="..." data-show="age|clock|day|full">, and <span data-since="epoch seconds"> ----------
+// --- times: <time datetime="..." data-show="age|full|clock|day|...">, and <span data-since="epoch seconds"> ----------
 
 const full = new Intl.DateTimeFormat(language, {
   year: "numeric", month: "short", day: "numeric",
@@ -17,6 +17,11 @@ const day = new Intl.DateTimeFormat(language, {
 });
 const clock = new Intl.DateTimeFormat(language, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
+});
+const minute = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const date = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
+const second = new Intl.DateTimeFormat(language, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "narrow" });
 
@@ -43,7 +48,9 @@ function whole(date) {
   return `${full.format(date)} ${zone.value}`;
 }
 
-const shown = { age, clock: (date) => clock.format(date), day: (date) => day.format(date), full: whole };
+const formats = { clock, day, minute, date, second };
+const shown = { age, full: whole };
+for (const [name, format] of Object.entries(formats)) shown[name] = (at) => format.format(at);
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;

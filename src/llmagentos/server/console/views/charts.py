@@ -14,6 +14,9 @@ from llmagentos.server.console.words import Translate
 RANGES = {"1h": 3600.0, "6h": 6 * 3600.0, "24h": 86_400.0, "7d": 7 * 86_400.0, "30d": 30 * 86_400.0}
 POINTS = 180
 WIDTH, HEIGHT = 600.0, 120.0
+TICKS = 4
+"""Spaces between times on the axis."""
+_DAY_S = 86_400.0
 MAX_LINES = 4
 GAP = 4.0
 """A line is broken where points are missing for so many times their usual distance."""
@@ -42,7 +45,9 @@ def page(series: Sequence[Series], since: float, until: float, chosen: str, t: T
     charts.append(_Chart(t("Disks"), _rates(by_name, "node_disk_{}_bytes_total", both), _speed))
     charts.append(_Chart("GPU", _labelled(by_name, "node_gpu_utilization_ratio", "gpu"), _percent, 1.0))
     drawn = [_drawn(chart, since, until) for chart in charts if any(points for _, points in chart.lines)]
-    return {"charts": drawn, "ranges": list(RANGES), "range": chosen, "since": since, "until": until}
+    ticks = [since + (until - since) * step / TICKS for step in range(TICKS + 1)]
+    show = "minute" if until - since <= _DAY_S else "date"
+    return {"charts": drawn, "ranges": list(RANGES), "range": chosen, "ticks": ticks, "tick": show}
 
 
 def _cpu(by_name: dict[str, list[Point]]) -> list[Line]:
@@ -114,7 +119,8 @@ def _drawn(chart: _Chart, since: float, until: float) -> dict[str, Any]:
         for label, points in chart.lines
         if points
     ]
-    return {"title": chart.title, "top": chart.show(top), "lines": lines, "most": chart.show(max(values))}
+    scale = [chart.show(top), chart.show(top / 2), chart.show(0.0)]
+    return {"title": chart.title, "scale": scale, "lines": lines, "most": chart.show(max(values))}
 
 
 def _path(points: list[Point], since: float, until: float, top: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from llmagentos.api.job_control import Batch, Waiting
+from llmagentos.api.job_control import Batch, JobChange, Waiting
 from llmagentos.api.jobs import (
     Job,
     JobHost,
@@ -22,11 +22,17 @@ from llmagentos.api.jobs import (
     TaskResult,
     TaskStarted,
 )
+from llmagentos.server.console.paging import page as page_of
 from llmagentos.server.console.views.block import Block, block, first_line, shown
 from llmagentos.server.console.views.diff import DiffLine, lines
 from llmagentos.server.console.words import Translate, compact
 
 MAX_EVENTS = 1000
+MAX_CHANGES = 100
+MAX_RESULTS = 40
+"""Of one task; what failed or changed comes first."""
+FEW = 20
+"""Changes of each node are shown for so many nodes."""
 RECAP = ("ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored")
 _USUAL = frozenset({"ok", "changed", "failed", "skipped"})
 _QUIET = frozenset({"ok", "changed", "skipped"})
@@ -52,6 +58,8 @@ class Task:
 
     name: str
     results: list[Result] = field(default_factory=list)
+    more: Counter[str] = field(default_factory=Counter)
+    """What else it came to on how many nodes, when those are too many to show."""
 
 
 @dataclass(slots=True)
@@ -60,6 +68,20 @@ class Play:
 
     name: str
     tasks: list[Task] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of a job is looked at: nodes in a state, or one node; and the page of the list."""
+
+    state: str = ""
+    node: str = ""
+    page: str | None = None
+
+
+_EVERYTHING = Chosen()
+_URGENT = {state: rank for rank, state in enumerate(("failed", "unreachable", "interrupted", "running", "cancelling"))}
+"""Nodes that are looked for come first."""
 
 
 def waits(waiting: Waiting | None, t: Translate) -> str:
@@ -95,31 +117,68 @@ def rows(jobs: Iterable[JobSummary], t: Translate) -> list[dict[str, Any]]:
     ]
 
 
-def page(job: Job, records: Sequence[JobRecord], t: Translate) -> dict[str, Any]:
-    """One job; `records` are its newest events."""
-    summary = job.summary
-    cut = bool(records) and records[0].id > 1
+def page(
+    job: Job,
+    records: Sequence[JobRecord],
+    t: Translate,
+    *,
+    changes: Iterable[JobChange] = (),
+    chosen: Chosen = _EVERYTHING,
+) -> dict[str, Any]:
+    """One job; `records` are its newest events, `changes` its newest changes."""
+    cut = len(records) >= MAX_EVENTS or (bool(records) and not chosen.node and records[0].id > 1)
     counted = _counted(records)
-    modes = {"check": t("check only"), "diff": t("with differences")}
-    found = [_row(host, counted.get(host.node, Counter()), host.node in job.waiting, t) for host in job.hosts]
+    away = set(job.waiting)
+    hosts = [host for host in job.hosts if chosen.state in ("", host.state) and chosen.node in ("", host.node)]
+    hosts.sort(key=lambda host: _URGENT.get(host.state, len(_URGENT)))
+    shown = page_of(hosts, chosen.page, {"state": chosen.state, "node": chosen.node})
+    found = [_row(host, counted.get(host.node, Counter()), host.node in away, t) for host in shown.items]
     return {
-        "job": {
-            "id": summary.id,
-            "name": summary.name,
-            "state": summary.state,
-            "finished": summary.ended is not None,
-            "created": summary.created,
-            "created_by": summary.created_by,
-            "started": summary.started,
-            "ended": summary.ended,
-            "modes": [modes.get(each, each) for each in summary.modes],
-            **_control(job, t),
-        },
+        "job": _head(job, t),
         "batches": [_batch(batch, t) for batch in job.batches],
         "rows": found,
+        "shown": shown,
+        "states_of_nodes": Counter(host.state for host in job.hosts).most_common(),
+        "chosen": chosen,
         "recap_columns": [name for name in RECAP if name in _USUAL or any(row["recap"][name] for row in found)],
         "plays": plays(records, t),
         "cut": len(records) if cut else 0,
+        "changes": [_change(change, t) for change in changes],
+    }
+
+
+def _head(job: Job, t: Translate) -> dict[str, Any]:
+    summary = job.summary
+    modes = {"check": t("check only"), "diff": t("with differences")}
+    return {
+        "id": summary.id,
+        "name": summary.name,
+        "state": summary.state,
+        "finished": summary.ended is not None,
+        "created": summary.created,
+        "created_by": summary.created_by,
+        "started": summary.started,
+        "ended": summary.ended,
+        "modes": [modes.get(each, each) for each in summary.modes],
+        **_control(job, t),
+    }
+
+
+def _change(change: JobChange, t: Translate) -> dict[str, Any]:
+    """Who changed what: a node, a batch, the approval, or else the job."""
+    about = {
+        "host": change.node or "",
+        "batch": t("Batch {number}", number=change.batch if change.batch is not None else ""),
+        "approval": t("Approval"),
+    }
+    return {
+        "at": change.at,
+        "by": change.by,
+        "about": about.get(change.what, t("Job")),
+        "attempt": change.attempt if change.attempt > 1 else None,
+        "before": change.before,
+        "after": change.after,
+        "message": change.message or "",
     }
 
 
@@ -186,7 +245,25 @@ def plays(records: Iterable[JobRecord], t: Translate) -> list[Play]:
     together = _Together(t)
     for record in records:
         together.add(record)
-    return [play for play in together.plays if play.tasks]
+    found = [play for play in together.plays if play.tasks]
+    for play in found:
+        for task in play.tasks:
+            _shorten(task)
+    return found
+
+
+def _shorten(task: Task) -> None:
+    """Leave what matters most, in its order."""
+    if len(task.results) <= MAX_RESULTS:
+        return
+    ranked = sorted(range(len(task.results)), key=lambda number: (_rank(task.results[number]), number))
+    kept = set(ranked[:MAX_RESULTS])
+    task.more = Counter(result.status for number, result in enumerate(task.results) if number not in kept)
+    task.results = [result for number, result in enumerate(task.results) if number in kept]
+
+
+def _rank(result: Result) -> int:
+    return 0 if result.status not in _QUIET else 1 if result.status == "changed" else 2
 
 
 class _Together:
