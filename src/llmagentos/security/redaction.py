@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 KINDS = ("keys", "email", "id_card", "bank_card", "phone")
 """What can be looked for. Where two overlap the one that stands first here counts, as it checks more."""
 
@@ -207,8 +209,10 @@ class Vault:
                 last = end
         return "".join([*parts, text[last:]]) if parts else text
 
-    def restore(self, text: str) -> str:
-        """`text` with the values back in their places; placeholders that are not known stay."""
+    def restore(self, text: str, *, in_json: bool = False) -> str:
+        """`text` with the values back in their places, in JSON as it has them; placeholders that are not known stay."""
+        if in_json:
+            return _PLACEHOLDER.sub(lambda match: _quoted(self._values.get(match[0], match[0])), text)
         return _PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
 
     def unknown(self, text: str) -> list[str]:
@@ -240,6 +244,22 @@ def unnumbered(text: str) -> str:
 def hide(text: str, kinds: Collection[str] = KINDS) -> str:
     """`text` with what of `kinds` stands in it gone for good: `<EMAIL>`."""
     return Vault(kinds, most=0).redact(text)
+
+
+def in_json(text: str, change: Callable[[str], str]) -> str:
+    """`change` applied to the texts in an object or a list of JSON, so that it stays one; else to the whole."""
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError):
+            return change(text)
+        new = each_text(value, change)
+        return text if new == value else msgspec.json.encode(new).decode()
+    return change(text)
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()[1:-1]
 
 
 def each_text(value: Any, change: Callable[[str], str]) -> Any:

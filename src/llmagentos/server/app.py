@@ -45,7 +45,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
     offered = tools.wire(base, parts)
     known = agents.wire(base, parts, gateway, meter, services.caller, offered.sources)
     limits = budgets.wire(base, parts, gateway, known)
-    llm.expose(base, parts, gateway, calls, known.ledger)
+    llm.expose(base, parts, gateway, calls, known.ledger, known.records)
     nodes = fleet.wire(base, parts)
     tools.connect(base, parts, offered, known, nodes)
     outward.wire(base, parts, known, services)

@@ -168,3 +168,13 @@ async def test_its_key_is_good_for_its_calls_alone(house: ServerProcess, friend:
             await control.end(admin, program.run, control.Exit(program.fence, 0))
             with pytest.raises((Unauthenticated, LLMAgentOSError)):
                 await inside.post("/v1/chat/completions", ask, dict)
+
+
+def test_its_prompts_are_redacted_and_its_answers_are_not(start_server: Any, talker: Talker) -> None:
+    talker.say = lambda request: f"to {request['messages'][-1]['content']} it is"
+    house: ServerProcess = start_server(f"{talker.config}guardrails: {{redact: [email]}}\n")
+    (house.directory / "script.py").write_text(SCRIPT.replace('"two"', '"ada@example.com"'))
+    done = house.llmctl("exec", "--agent", "researcher", "--", sys.executable, "script.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["to one it is", "to ada@example.com it is"]
+    assert [request["messages"][-1]["content"] for request in talker.requests] == ["one", "<EMAIL_1>"]

@@ -11,7 +11,7 @@ from llmagentos.api.completions import Completion, CompletionRequest
 from llmagentos.api.llm import ChatChunk
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.llm.completions import pieces, whole
-from llmagentos.llm.gateway import Gateway
+from llmagentos.llm.redacted import RedactedCalls
 from llmagentos.security.identity import Permission
 from llmagentos.server.connected import while_connected
 from llmagentos.server.endpoint import Call, Endpoint
@@ -19,7 +19,7 @@ from llmagentos.server.model_calls import DONE, ActsFor, EventStream, first_of, 
 from llmagentos.server.respond import openai_shape
 
 
-def endpoints(gateway: Gateway, acts_for: ActsFor) -> list[Endpoint]:
+def endpoints(gateway: RedactedCalls, acts_for: ActsFor) -> list[Endpoint]:
     """Go on with texts."""
 
     async def create(call: Call) -> Completion | EventStream:

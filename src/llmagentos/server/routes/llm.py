@@ -24,6 +24,7 @@ from llmagentos.api.llm import (
 )
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.llm.gateway import Gateway
+from llmagentos.llm.redacted import RedactedCalls
 from llmagentos.security.identity import Permission
 from llmagentos.server.connected import while_connected
 from llmagentos.server.endpoint import Call, Endpoint
@@ -35,16 +36,17 @@ _MAX_CALLS = 1000
 
 def endpoints(
     gateway: Gateway,
+    redacted: RedactedCalls,
     calls: Callable[[int, str | None], Awaitable[list[CallInfo]]],
     acts_for: ActsFor,
     *,
     started: float,
 ) -> list[Endpoint]:
     """`calls(limit, run)` gives the newest metered calls; `started` is the age of models in OpenAI's list."""
-    return [*_calling(gateway, acts_for), *_reading(gateway, calls, started)]
+    return [*_calling(redacted, acts_for), *_reading(gateway, calls, started)]
 
 
-def _calling(gateway: Gateway, acts_for: ActsFor) -> list[Endpoint]:
+def _calling(gateway: RedactedCalls, acts_for: ActsFor) -> list[Endpoint]:
     async def chat(call: Call) -> ChatCompletion | EventStream:
         request: ChatRequest = call.body
         headers = (await given(call, acts_for))._asdict()

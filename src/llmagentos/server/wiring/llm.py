@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from llmagentos.agents.following import run_topic
 from llmagentos.agents.hosted import require_own
 from llmagentos.agents.ledger import Ledger
 from llmagentos.api.llm import CallInfo
 from llmagentos.api.runs import RunDelta
+from llmagentos.core.config.guardrails import Guardrails
 from llmagentos.kernel.policy import POLICIES
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
 from llmagentos.llm.models import configured
+from llmagentos.llm.redacted import RailsOf, RedactedCalls
 from llmagentos.llm.responses.service import Responses
 from llmagentos.security.identity import Identity
 from llmagentos.server.routes import completions, llm, models, responses
 from llmagentos.server.wiring.foundation import Foundation, Parts
+from llmagentos.storage.agents import AgentRecords
 from llmagentos.storage.calls import CallRecords
 from llmagentos.storage.responses import ResponseRecords
+
+_KNOWN_RUNS = 10_000
 
 
 def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
@@ -43,8 +50,11 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
     return gateway, records, meter
 
 
-def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecords, ledger: Ledger) -> None:
+def expose(
+    base: Foundation, parts: Parts, gateway: Gateway, records: CallRecords, ledger: Ledger, agents: AgentRecords
+) -> None:
     """OpenAI's API. `ledger` knows whose run a call is made for, so it comes after the agents."""
+    redacted = RedactedCalls(gateway, base.config.guardrails, _rails(base.config.guardrails, ledger, agents))
 
     async def acts_for(identity: Identity, run_id: str) -> None:
         require_own(identity, await ledger.host_of_live(run_id))
@@ -52,10 +62,25 @@ def expose(base: Foundation, parts: Parts, gateway: Gateway, records: CallRecord
     async def calls(limit: int, run_id: str | None) -> list[CallInfo]:
         return await records.newest(limit, run_id=run_id)
 
-    parts.endpoints += llm.endpoints(gateway, calls, acts_for, started=base.started)
+    parts.endpoints += llm.endpoints(gateway, redacted, calls, acts_for, started=base.started)
     parts.endpoints += models.endpoints(gateway)
-    parts.endpoints += completions.endpoints(gateway, acts_for)
+    parts.endpoints += completions.endpoints(redacted, acts_for)
     retention = base.config.retention
     kept = ResponseRecords(base.database, base.clock, days=retention.responses_days, most=retention.responses_kept)
-    parts.endpoints += responses.endpoints(Responses(gateway.chat, kept, base.clock), acts_for)
+    parts.endpoints += responses.endpoints(Responses(redacted.chat, kept, base.clock), acts_for)
     parts.prune.append(kept.prune)
+
+
+def _rails(rails: Guardrails, ledger: Ledger, agents: AgentRecords) -> RailsOf:
+    """Programs have the guardrails of the agent as whose work they count, when it has any. Asked once a run."""
+    known: OrderedDict[str, Guardrails] = OrderedDict()
+
+    async def rails_of(run: str) -> Guardrails:
+        if run not in known:
+            record = await agents.current((await ledger.state(run)).request.agent)
+            known[run] = (record.spec.guardrails if record is not None else None) or rails
+            if len(known) > _KNOWN_RUNS:
+                known.popitem(last=False)
+        return known[run]
+
+    return rails_of
