@@ -27,6 +27,7 @@ from llmagentos.core import log
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_news import GONE
 from llmagentos.fleet.presence import Presence
 from llmagentos.kernel.clones import Seen, Verdict, judge
 from llmagentos.security import assertions
@@ -35,7 +36,7 @@ from llmagentos.security.certificates import Certificate, CertificateAuthority
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.storage.certificates import CertificateRecord, CertificateRecords
 from llmagentos.storage.nodes import NodeRecord, NodeRecords
-from llmagentos.storage.tokens import Scope, TokenRecords
+from llmagentos.storage.tokens import Scope, TokenRecord, TokenRecords
 
 RESERVED = frozenset({"self", "join", "all", "ungrouped", "localhost"})
 TOKEN_S = 3600.0
@@ -92,24 +93,40 @@ class Enrolment:
             )
         certificate = self._certify(request.csr, request.name)
         scope = await self._use(identity)
+        joined = await self._enter(known, request, scope)
         if known is not None:
             await self._end_tokens(request.name)
             await self._certificates.revoke(request.name)
-        facts = Facts(hostname=request.hostname, version=request.version)
-        if known is not None and known.revoked is not None:
-            await self._records.rejoin(request.name, facts, place=request.place)
-        else:
-            if known is not None:  # it joined, but the answer never arrived: nothing was ever heard from it
-                await self._records.remove(request.name)
-            if not await self._records.add(request.name, facts, place=request.place, labels=scope.labels):
-                raise Conflict(f"another machine just joined as {request.name!r}", hint="join under another name")
         await self._records.grant(request.name, scope.modules, by=str(identity), most=MAX_MODULES)
         await self._certificates.add(certificate)
-        token = await self._token(certificate, by=str(identity))
+        token, made = await self._token(certificate, by=str(identity))
+        standing = await self._records.find(request.name)
+        if standing is None or standing.joined != joined:  # another machine joined since, and ended what it found
+            await self._certificates.revoke(request.name, serial=certificate.serial)
+            await self._tokens.revoke(made.id)
+            self._forget_tokens()
+            raise _taken(request.name)
         self._presence.heard(request.name)
         self._hub.publish("nodes", request.name)
         _log.info("node joined", node=request.name, hostname=request.hostname, certificate=certificate.serial)
         return Joined(request.name, token, TOKEN_S, certificate.pem)
+
+    async def _enter(self, known: NodeRecord | None, request: Join, scope: Scope) -> float:
+        """The record of a node that joins; when it joined. Of several that try one gets through, or one after another.
+
+        Raises `Conflict`.
+        """
+        facts = Facts(hostname=request.hostname, version=request.version)
+        if known is not None and known.revoked is not None:
+            joined = await self._records.rejoin(request.name, facts, place=request.place)
+        # Else one that is known joined, but its answer never arrived: nothing was ever heard from it.
+        elif known is not None and not await self._records.remove(request.name, joined=known.joined):
+            joined = None
+        else:
+            joined = await self._records.add(request.name, facts, place=request.place, labels=scope.labels)
+        if joined is None:
+            raise _taken(request.name)
+        return joined
 
     async def _use(self, identity: Identity) -> Scope:
         if identity.kind is not Kind.JOIN:
@@ -122,11 +139,10 @@ class Enrolment:
     def _certify(self, csr: str, name: str) -> Certificate:
         return self._ca.certify(csr, name, days=self._days, now=self._clock.time())
 
-    async def _token(self, certificate: Certificate, *, by: str) -> str:
-        token, _ = await self._tokens.create(
+    async def _token(self, certificate: Certificate, *, by: str) -> tuple[str, TokenRecord]:
+        return await self._tokens.create(
             Kind.NODE, certificate.node, by=by, ttl=TOKEN_S, binding=certificate.thumbprint
         )
-        return token
 
     # --- proofs -------------------------------------------------------------------------------
 
@@ -161,7 +177,7 @@ class Enrolment:
         await self._require_first(record, assertion)
         await self._certificates.supersede(found.certificate)
         await self._tokens.revoke_subject(Kind.NODE, name, keep=1)  # what the node does right now still counts
-        made = await self._token(found.certificate, by=f"certificate:{assertion.serial}")
+        made, _ = await self._token(found.certificate, by=f"certificate:{assertion.serial}")
         return NodeToken(made, TOKEN_S)
 
     async def _require_first(self, record: NodeRecord, assertion: Assertion) -> None:
@@ -219,6 +235,7 @@ class Enrolment:
         await self._tokens.revoke_subject(Kind.NODE, name)
         await self._tokens.revoke_made_by(_by(name))
         self._forget_tokens()
+        self._hub.publish(f"queue:{name}", GONE)  # what was asked with those tokens and waits
 
     async def newest(self, name: str) -> CertificateRecord | None:
         """The certificate that a node got last."""
@@ -283,6 +300,10 @@ _AGAIN = "`llmctl node join` again with a new join token"
 def removed(name: str) -> Unauthenticated:
     """What a node that is no more is told."""
     return Unauthenticated(f"node {name!r} was removed", hint=_AGAIN)
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"another machine just joined as {name!r}", hint="join under another name")
 
 
 def _by(node: str) -> str:

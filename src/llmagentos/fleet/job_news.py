@@ -6,8 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from llmagentos.api.jobs import JobState
+from llmagentos.core.errors import Unauthenticated
 from llmagentos.core.events import Hub
 
 SMALL = 20
@@ -15,6 +17,18 @@ SMALL = 20
 PACE_S = 0.2
 WOKEN, SLICE_S = 25, 0.005
 """So many nodes are woken at once, and the next ones so much later: what others ask meanwhile is answered."""
+
+
+GONE: Final = "gone"
+"""On `queue:NODE`: the node's identity was ended. Who waits in its name is told nothing more."""
+
+
+def require_there(node: str, heard: object) -> None:
+    """Raises `Unauthenticated` when what was `heard` on `queue:NODE` is that the node is gone."""
+    if heard is GONE:
+        raise Unauthenticated(
+            f"the identity of node {node!r} was ended", hint="`llmctl node join` again with a new join token"
+        )
 
 
 @dataclass(frozen=True, slots=True)

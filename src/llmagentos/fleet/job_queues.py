@@ -32,6 +32,7 @@ from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import NotFound
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_news import require_there
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.kernel.leases import LeaseTable
@@ -91,7 +92,7 @@ class NodeQueues:
                     self._leases.restore(_key(host.job, node), node, host.fence)
 
     async def claim(self, node: str, *, wait: float) -> Claimed:
-        """The node's next job, waiting up to `wait` seconds for one."""
+        """The node's next job, waiting up to `wait` seconds for one. Raises `Unauthenticated` once it is revoked."""
         end = self._clock.monotonic() + wait
         with self._hub.subscribe(f"queue:{node}") as wakes:
             while True:
@@ -100,7 +101,7 @@ class NodeQueues:
                 if taken is not None or left <= 0:
                     return Claimed(taken, LEASE_S)
                 try:
-                    await wakes.next(left)
+                    require_there(node, await wakes.next(left))
                 except (TimeoutError, StopAsyncIteration):
                     return Claimed(None, LEASE_S)
 

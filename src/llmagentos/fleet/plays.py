@@ -9,6 +9,7 @@ from llmagentos.api.plays import Kept, Shared
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_news import require_there
 from llmagentos.storage.shares import ShareRecords
 
 
@@ -29,17 +30,20 @@ class Plays:
             self._hub.publish(f"shares:{job}", next_seq)
         return Kept(next_seq)
 
-    async def shared(self, job: int, *, after: int, gone: int, wait: float) -> Shared:
-        """Shares after `after`, waiting up to `wait` seconds for one, or for more than `gone` nodes to have ended."""
+    async def shared(self, node: str, job: int, *, after: int, gone: int, wait: float) -> Shared:
+        """Shares after `after`, waiting up to `wait` seconds for one, or for more than `gone` nodes to have ended.
+
+        Raises `Unauthenticated` once `node`, which asks, is revoked.
+        """
         end = self._clock.monotonic() + wait
-        with self._hub.subscribe(f"shares:{job}", "jobs") as wakes:
+        with self._hub.subscribe(f"shares:{job}", "jobs", f"queue:{node}") as wakes:
             while True:
                 found = await self._records.after(job, after)
                 left = end - self._clock.monotonic()
                 if found.shares or len(found.gone) > gone or left <= 0:
                     return found
                 try:
-                    await wakes.next(left)
+                    require_there(node, await wakes.next(left))
                 except (TimeoutError, StopAsyncIteration):
                     return found
 

@@ -91,9 +91,10 @@ class CertificateRecords:
         older = (CERTIFICATES.c.node == certificate.node) & (CERTIFICATES.c.issued < certificate.issued)
         await self._revoke(older)
 
-    async def revoke(self, node: str) -> None:
-        """None of the node's certificates counts any more."""
-        await self._revoke(CERTIFICATES.c.node == node)
+    async def revoke(self, node: str, *, serial: str | None = None) -> None:
+        """None of the node's certificates counts any more, or not the one with this number."""
+        mine = CERTIFICATES.c.node == node
+        await self._revoke(mine if serial is None else mine & (CERTIFICATES.c.serial == serial))
 
     async def _revoke(self, which: ColumnElement[bool]) -> None:
         good = CERTIFICATES.c.revoked.is_(None)

@@ -76,8 +76,8 @@ class NodeRecords:
         self._database = database
         self._clock = clock
 
-    async def add(self, name: str, facts: Facts, *, place: str, labels: dict[str, str]) -> bool:
-        """A new node that runs at `place`; False when there is one of this name."""
+    async def add(self, name: str, facts: Facts, *, place: str, labels: dict[str, str]) -> float | None:
+        """A new node that runs at `place`; when it joined, or None when there is one of this name."""
         now = self._clock.time()
         try:
             async with self._database.write() as connection:
@@ -96,8 +96,8 @@ class NodeRecords:
                     )
                 )
         except IntegrityError:
-            return False
-        return True
+            return None
+        return now
 
     async def set_facts(self, name: str, facts: Facts) -> bool:
         """Replace a node's facts; whether there is such a node."""
@@ -125,18 +125,21 @@ class NodeRecords:
         return [found.get(name) for name, _ in beats]
 
     async def not_open(self, names: Sequence[str]) -> set[str]:
-        """Those of `names` that take no new jobs."""
-        query = select(NODES.c.name).where(NODES.c.name.in_(names), NODES.c.availability != "open")
+        """Those of `names` that take no new jobs: as somebody wants it, or because they are revoked."""
+        closed = (NODES.c.availability != "open") | NODES.c.revoked.is_not(None)
+        query = select(NODES.c.name).where(NODES.c.name.in_(names), closed)
         async with self._database.read() as connection:
             return {row.name for row in await connection.execute(query)}
 
-    async def rejoin(self, name: str, facts: Facts, *, place: str) -> bool:
-        """A node that was revoked joined again: its labels, jobs and grants stay."""
+    async def rejoin(self, name: str, facts: Facts, *, place: str) -> float | None:
+        """A node that was revoked joined again, when: its labels, jobs and grants stay. None when it did already."""
         now = self._clock.time()
         content = msgspec.json.encode(facts).decode()
-        return await self._update(
-            name, joined=now, seen=now, facts=content, place=place, counter=0, revoked=None, trouble=None
-        )
+        values = {"joined": now, "seen": now, "facts": content, "place": place, "counter": 0}
+        revoked = (NODES.c.name == name) & NODES.c.revoked.is_not(None)
+        async with self._database.write() as connection:
+            done = await connection.execute(update(NODES).where(revoked).values(**values, revoked=None, trouble=None))
+        return now if done.rowcount == 1 else None
 
     async def set_labels(self, name: str, labels: dict[str, str]) -> bool:
         """Replace a node's labels; whether there is such a node."""
@@ -186,12 +189,16 @@ class NodeRecords:
         async with self._database.read() as connection:
             return [row.name for row in await connection.execute(select(NODES.c.name).order_by(NODES.c.name))]
 
-    async def remove(self, name: str) -> bool:
-        """Forget a node; whether there was one."""
+    async def remove(self, name: str, *, joined: float | None = None) -> bool:
+        """Forget a node, the one that `joined` then if that is said; whether there was one."""
+        mine = NODES.c.name == name
         async with self._database.write() as connection:
-            await connection.execute(delete(NODE_MODULES).where(NODE_MODULES.c.node == name))
-            await connection.execute(delete(NODE_GRANTS).where(NODE_GRANTS.c.node == name))
-            done = await connection.execute(delete(NODES).where(NODES.c.name == name))
+            done = await connection.execute(
+                delete(NODES).where(mine if joined is None else mine & (NODES.c.joined == joined))
+            )
+            if done.rowcount == 1:
+                await connection.execute(delete(NODE_MODULES).where(NODE_MODULES.c.node == name))
+                await connection.execute(delete(NODE_GRANTS).where(NODE_GRANTS.c.node == name))
         return done.rowcount == 1
 
     async def grant(self, node: str, patterns: Iterable[str], *, by: str, most: int) -> bool:

@@ -15,16 +15,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from llmagentos.api import nodes
+from llmagentos.api import jobs, nodes
 from llmagentos.api.client import ApiClient
 from llmagentos.api.nodes import Cloned, NodeRevoked, Superseded
 from llmagentos.api.tokens import NewToken, TokenInfo, TokenRequest
 from llmagentos.core import discovery
-from llmagentos.core.errors import Unauthenticated, Unavailable
+from llmagentos.core.errors import Conflict, Unauthenticated, Unavailable
 from llmagentos.fleet.node import keys
 from llmagentos.fleet.node.session import Session
 from llmagentos.fleet.node.state import Identity, NodeDirectory
-from support.node import Key, NodeProcess
+from support.node import Key, NodeProcess, join_request
 from support.server import ServerProcess, eventually
 
 pytestmark = pytest.mark.anyio
@@ -231,3 +231,59 @@ async def test_over_tls_a_stolen_token_is_worth_nothing(start_server, tmp_path: 
         async with ApiClient(server.url, server.token, tls=foreign) as client:
             with pytest.raises((Unavailable, ssl.SSLError)):
                 await nodes.listing(client)
+
+
+async def test_of_machines_that_join_again_at_once_one_wins(server):
+    """A revoked node, and one whose answer never arrived: the others' certificates never count."""
+    async with server.client() as admin:
+        made = await admin.post("/api/v1/tokens", TokenRequest("join", "rack", uses=20), NewToken)
+        async with server.client(made.token) as joining:
+            await nodes.join(joining, join_request("lost"))
+            await nodes.join(joining, join_request("old"))
+            await nodes.act(admin, "old", "revoke")
+            for name in ("lost", "old"):
+                answers = await asyncio.gather(
+                    *(nodes.join(joining, join_request(name)) for _ in range(6)), return_exceptions=True
+                )
+                won = [each for each in answers if isinstance(each, nodes.Joined)]
+                assert won, answers
+                assert all(isinstance(each, nodes.Joined | Conflict) for each in answers)
+                good = [each for each in won if await works(server, each.token)]
+                assert len(good) == 1, "the last one to win is the node"
+                shown = await nodes.show(admin, name)
+                assert shown.certificate is not None
+                assert shown.certificate.serial == serial(good[0].certificate)
+
+
+async def works(server: ServerProcess, token: str) -> bool:
+    async with server.client(token) as client:
+        try:
+            await nodes.beat(client, nodes.Heartbeat())
+        except Unauthenticated:
+            return False
+    return True
+
+
+def serial(pem: str) -> str:
+    return f"{x509.load_pem_x509_certificate(pem.encode()).serial_number:040x}"
+
+
+async def test_who_waits_in_the_name_of_a_revoked_node_is_told_nothing(server):
+    async with server.client() as admin:
+        for name in ("revoked", "removed"):
+            made = await admin.post("/api/v1/tokens", TokenRequest("join", name), NewToken)
+            async with server.client(made.token) as joining:
+                joined = await nodes.join(joining, join_request(name))
+            async with server.client(joined.token) as node, server.client(joined.token) as beating:
+                await nodes.beat(beating, nodes.Heartbeat())
+                waiting = asyncio.create_task(jobs.claim(node, wait=25))
+                await asyncio.sleep(0)
+                began = time.monotonic()
+                await nodes.beat(beating, nodes.Heartbeat())  # while the claim is on its way
+                if name == "revoked":
+                    await nodes.act(admin, name, "revoke")
+                else:
+                    await nodes.remove(admin, name)
+                with pytest.raises(Unauthenticated):
+                    await waiting
+                assert time.monotonic() - began < 20, "at once, not when its wait is over"

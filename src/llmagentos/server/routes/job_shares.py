@@ -22,10 +22,10 @@ def endpoints(plays: Plays, check: Callable[[str, int, int], None]) -> list[Endp
         return await plays.share(node, job, call.body.first_seq, call.body.shares)
 
     async def shared(call: Call) -> Shared:
-        job, after = job_number(call), int(call.number("after", 0, most=2**53))
-        check(node_name(call.identity), job, int(call.number("fence", 0, most=2**53)))
+        node, job, after = node_name(call.identity), job_number(call), int(call.number("after", 0, most=2**53))
+        check(node, job, int(call.number("fence", 0, most=2**53)))
         gone, wait = int(call.number("gone", 0, most=2**31)), call.number("wait", POLL_S, most=60)
-        return await plays.shared(job, after=after, gone=gone, wait=wait)
+        return await plays.shared(node, job, after=after, gone=gone, wait=wait)
 
     path = "/api/v1/nodes/self/queue/{id}/shares"
     return [
