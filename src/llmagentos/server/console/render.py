@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import NotFound
+from llmagentos.core.errors import LLMAgentOSError, NotFound
 from llmagentos.core.i18n import LANGUAGES, preferred, translate
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.console import words
+from llmagentos.server.console.spoken import told
 
 LANGUAGE_COOKIE = "llmagentos_lang"
 THEME_COOKIE = "llmagentos_theme"
@@ -65,6 +66,8 @@ class Pages:
         language = language_of(request)
         t = translation(request)
         partly = "HX-Request" in request.headers
+        if isinstance(error := context.get("error"), LLMAgentOSError):
+            context["error"] = told(error, t)
         content = self._environment.get_template(template).render(
             **context,
             layout="fragment.html" if partly else "base.html",

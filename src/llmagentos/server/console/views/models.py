@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, ReplicaInfo
+from llmagentos.server.console.spoken import spoken
 from llmagentos.server.console.words import Translate, duration, size
 
 
@@ -30,7 +31,7 @@ def rows(models: Iterable[ModelInfo], t: Translate) -> list[dict[str, Any]]:
             "since": model.since if model.state == "loading" else None,
             "unloads_at": model.unloads_at,
             "replicas": [replica(one, t) for one in model.replicas if len(model.replicas) > 1 or one.server],
-            "note": model.note,
+            "note": spoken(model.note, t) if model.note else None,
         }
         for model in models
     ]

@@ -16,6 +16,7 @@ from llmagentos.api.templates import Template
 from llmagentos.core import timespan
 from llmagentos.core.errors import CallerError, InvalidInput
 from llmagentos.fleet import cron
+from llmagentos.server.console.spoken import told
 from llmagentos.server.console.views import templates
 from llmagentos.server.console.words import Translate
 
@@ -100,7 +101,7 @@ def form(given: Given, t: Translate) -> dict[str, Any]:
         "job": given.job,
         "playbook": given.spec.playbook if given.spec is not None else "",
         "known": given.runs,
-        "error": error,
+        "error": told(error, t) if error is not None else None,
         "wrong": wrong,
         "placed": bool(wrong) and (wrong.endswith("!") or survey is not None),
         **{name: given.text(name) if given.fields else known.get(name, "") for name in ("name", *_FIELDS)},
