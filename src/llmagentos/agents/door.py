@@ -12,7 +12,7 @@ from llmagentos.agents.control import Control
 from llmagentos.agents.ledger import Ledger
 from llmagentos.agents.records import Agent
 from llmagentos.api.runs import MAX_INPUT, Run, RunDelta, RunEvent, RunState, RunSummary
-from llmagentos.core.errors import Forbidden, InvalidInput, NotFound
+from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from llmagentos.security.identity import Identity, Permission
 
 AgentOf = Callable[[str], Awaitable[Agent]]
@@ -41,7 +41,14 @@ class Door:
         if run is not None:
             with suppress(NotFound):  # else it is begun now
                 return await self.run(run, identity, agent=agent)
-        made = await self._ledger.create(await self.agent(agent), text, by=str(identity), session=session, run=run)
+        wanted = await self.agent(agent)
+        try:
+            made = await self._ledger.create(wanted, text, by=str(identity), session=session, run=run)
+        except Conflict:  # the same was asked at the same time, and is the run that the session works on
+            if run is not None:
+                with suppress(NotFound):
+                    return await self.run(run, identity, agent=agent)
+            raise
         return await self._ledger.get(made.id, viewer=str(identity))
 
     async def run(self, run: str, identity: Identity, *, agent: str | None = None) -> Run:

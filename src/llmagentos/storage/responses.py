@@ -1,7 +1,7 @@
 """Responses of models that may be read again or answered to: a row each, for who asked and nobody else.
 
 A row holds its own input and answer; what came before is the row of `previous`. Rows are kept for
-`retention.responses_days`, of one owner the newest `retention.responses_kept`.
+`retention.responses_days`, of one owner the newest `retention.responses_kept` and `retention.responses_bytes`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 import msgspec
-from sqlalchemy import Column, Float, Index, String, Table, Text, delete, func, select
+from sqlalchemy import Column, Float, Index, Integer, String, Table, Text, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmagentos.api.responses import Item, ModelResponse
 from llmagentos.core.clock import Clock
@@ -21,6 +22,10 @@ MOST_TURNS = 500
 MOST_BYTES = 32 * 1024 * 1024
 """Of all of them together: they are read into memory at once, and no model takes as much."""
 
+_SLACK = 8
+"""An owner's responses may be this part over the limits until the oldest are deleted."""
+_OWNERS = 10_000
+
 RESPONSES = Table(
     "llm_responses",
     METADATA,
@@ -29,6 +34,7 @@ RESPONSES = Table(
     Column("at", Float, nullable=False, index=True),
     Column("previous", String(64)),
     Column("record", Text, nullable=False),
+    Column("size", Integer, nullable=False),  # of the record, in bytes
     Index("ix_llm_responses_owner_at", "owner", "at"),
 )
 
@@ -47,23 +53,36 @@ _DECODER = msgspec.json.Decoder(StoredResponse)
 class ResponseRecords:
     """Queries over the responses. `owner` is an identity's text; what belongs to another one is not there."""
 
-    def __init__(self, database: Database, clock: Clock, *, days: float, most: int) -> None:
+    def __init__(self, database: Database, clock: Clock, *, days: float, most: int, most_bytes: int) -> None:
         self._database = database
         self._clock = clock
         self._days = days
         self._most = most
+        self._most_bytes = most_bytes
+        self._grown: dict[str, tuple[int, int]] = {}
+        """Responses and bytes that came since an owner's oldest were deleted."""
 
     async def add(self, owner: str, stored: StoredResponse) -> None:
-        """Store a response that has ended."""
+        """Store a response that has ended. The owner's oldest go when they are a little over the limits."""
+        record = msgspec.json.encode(stored)
         row = {
             "id": stored.response.id,
             "owner": owner,
             "at": self._clock.time(),
             "previous": stored.response.previous_response_id,
-            "record": msgspec.json.encode(stored).decode(),
+            "record": record.decode(),
+            "size": len(record),
         }
+        count, size = self._grown.pop(owner, (0, 0))
+        count, size = count + 1, size + len(record)
+        full = count >= self._most / _SLACK or size >= self._most_bytes / _SLACK
         async with self._database.write() as connection:
             await connection.execute(RESPONSES.insert(), row)
+            if full:
+                await self._tidy(connection, owner)
+        self._grown[owner] = (0, 0) if full else (count, size)
+        if len(self._grown) > _OWNERS:
+            del self._grown[next(iter(self._grown))]
 
     async def get(self, owner: str, response_id: str) -> StoredResponse | None:
         """One response."""
@@ -113,24 +132,28 @@ class ResponseRecords:
     async def prune(self) -> int:
         """Delete what is older than the retention, and of each owner what is over the limit; how many."""
         oldest = self._clock.time() - self._days * 86_400
-        count = func.count().label("count")
+        over = or_(func.count() > self._most, func.sum(RESPONSES.c.size) > self._most_bytes)
         async with self._database.read() as connection:
-            rows = await connection.execute(
-                select(RESPONSES.c.owner).group_by(RESPONSES.c.owner).having(count > self._most)
-            )
+            rows = await connection.execute(select(RESPONSES.c.owner).group_by(RESPONSES.c.owner).having(over))
             crowded = list(rows.scalars())
         async with self._database.write() as connection:
             done = await connection.execute(delete(RESPONSES).where(RESPONSES.c.at < oldest))
             total = done.rowcount
             for owner in crowded:
-                kept = (
-                    select(RESPONSES.c.id)
-                    .where(RESPONSES.c.owner == owner)
-                    .order_by(RESPONSES.c.at.desc(), RESPONSES.c.id)
-                    .limit(self._most)
-                )
-                done = await connection.execute(
-                    delete(RESPONSES).where(RESPONSES.c.owner == owner, RESPONSES.c.id.not_in(kept))
-                )
-                total += done.rowcount
+                total += await self._tidy(connection, owner)
         return total
+
+    async def _tidy(self, connection: AsyncConnection, owner: str) -> int:
+        """Delete what of the owner is over the limits, the oldest first; how many."""
+        newest = (RESPONSES.c.at.desc(), RESPONSES.c.id)
+        ranked = (
+            select(
+                RESPONSES.c.id,
+                func.row_number().over(order_by=newest).label("place"),
+                func.sum(RESPONSES.c.size).over(order_by=newest, rows=(None, 0)).label("bytes"),
+            )
+            .where(RESPONSES.c.owner == owner)
+            .subquery()
+        )
+        over = select(ranked.c.id).where(or_(ranked.c.place > self._most, ranked.c.bytes > self._most_bytes))
+        return (await connection.execute(delete(RESPONSES).where(RESPONSES.c.id.in_(over)))).rowcount

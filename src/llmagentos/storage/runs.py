@@ -84,6 +84,12 @@ class SessionTaken(Conflict):
     code = "session_busy"
 
 
+class RunExists(Conflict):
+    """A run with this id was created before."""
+
+    code = "run_exists"
+
+
 class RunMoved(Conflict):
     """The run's log is not where the writer believed it to be."""
 
@@ -112,10 +118,15 @@ class RunRecords:
         self._days = days
 
     async def create(self, summary: RunSummary, host: str, events: Sequence[RunEvent]) -> None:
-        """A new run with its first events. Raises `SessionTaken` while its session has one that has not ended."""
+        """A new run with its first events.
+
+        Raises `RunExists`, or `SessionTaken` while its session has one that has not ended.
+        """
         try:
             await self._create(summary, host, events)
         except IntegrityError:
+            if await self.row(summary.id) is not None:
+                raise RunExists(f"there is a run {summary.id!r} already") from None
             if summary.session is None:
                 raise
             raise SessionTaken(f"the session {summary.session!r} still works on its last request") from None

@@ -25,13 +25,14 @@ def test_who_asked_finds_it_until_it_is_pruned(database_url: str, monkeypatch: p
         database = Database(database_url)
         await database.create_all()
         clock = ManualClock(wall=1_000_000.0)
-        records = ResponseRecords(database, clock, days=1, most=3)
+        records = ResponseRecords(database, clock, days=1, most=100, most_bytes=10**6)
         await records.add("ann", stored(0))
         clock.advance(90_000)
         for number in range(1, 6):
             await records.add("ann", stored(number, number - 1))
             clock.advance(1)
         await records.add("bob", stored(9))
+        records = ResponseRecords(database, clock, days=1, most=3, most_bytes=10**6)
         assert [turn.response.id for turn in await records.chain("ann", "resp_3")] == [f"resp_{n}" for n in range(4)]
         assert await records.get("ann", "resp_3") == stored(3, 2)
         for owner, wanted in (("bob", "resp_3"), ("ann", "resp_9"), ("ann", "resp_x\0"), ("ann", "")):
@@ -53,6 +54,34 @@ def test_who_asked_finds_it_until_it_is_pruned(database_url: str, monkeypatch: p
         with pytest.raises(InvalidInput, match="more than 200 bytes"):
             await records.chain("eve", "resp_21")
         assert await records.get("eve", "resp_21") is not None
+        await database.aclose()
+
+    asyncio.run(main())
+
+
+def test_of_one_owner_only_so_many_bytes_are_kept(database_url: str) -> None:
+    """Also between two rounds of the retention, when somebody stores much at once."""
+
+    def large(number: int) -> StoredResponse:
+        return StoredResponse([{"role": "user", "content": "x" * 1000}], stored(number).response)
+
+    async def main() -> None:
+        database = Database(database_url)
+        await database.create_all()
+        clock = ManualClock(wall=1_000_000.0)
+        records = ResponseRecords(database, clock, days=1, most=1000, most_bytes=20_000)
+        await records.add("bob", large(1000))
+        for number in range(100):
+            await records.add("ann", large(number))
+            clock.advance(1)
+        left = [number for number in range(100) if await records.get("ann", f"resp_{number}") is not None]
+        assert left == list(range(100 - len(left), 100))
+        assert 10 <= len(left) <= 20
+        await records.prune()
+        records = ResponseRecords(database, clock, days=1, most=5, most_bytes=20_000)
+        await records.prune()
+        assert [n for n in range(100) if await records.get("ann", f"resp_{n}") is not None] == list(range(95, 100))
+        assert await records.get("bob", "resp_1000") is not None
         await database.aclose()
 
     asyncio.run(main())

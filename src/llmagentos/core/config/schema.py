@@ -347,6 +347,9 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     responses_kept: Annotated[
         PositiveInt, Meta(description="Responses (/v1/responses with store) of one caller that are kept, the newest")
     ] = 10_000
+    responses_bytes: Annotated[
+        int, Meta(ge=MIB, description="Bytes of these responses of one caller that are kept, the newest")
+    ] = 256 * MIB
     budgets_days: Annotated[Days, Meta(description="Spending of those without limits that spend nothing more")] = 400
     samples_days: Annotated[Days, Meta(description="What nodes measured, every value (15 s)")] = 1
     five_minutes_days: Annotated[Days, Meta(description="The same in steps of five minutes")] = 14

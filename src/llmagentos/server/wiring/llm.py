@@ -66,7 +66,13 @@ def expose(
     parts.endpoints += models.endpoints(gateway)
     parts.endpoints += completions.endpoints(redacted, acts_for)
     retention = base.config.retention
-    kept = ResponseRecords(base.database, base.clock, days=retention.responses_days, most=retention.responses_kept)
+    kept = ResponseRecords(
+        base.database,
+        base.clock,
+        days=retention.responses_days,
+        most=retention.responses_kept,
+        most_bytes=retention.responses_bytes,
+    )
     parts.endpoints += responses.endpoints(Responses(redacted.chat, kept, base.clock), acts_for)
     parts.prune.append(kept.prune)
 

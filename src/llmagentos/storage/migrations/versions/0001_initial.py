@@ -254,6 +254,7 @@ def upgrade() -> None:
     sa.Column('at', sa.Float(), nullable=False),
     sa.Column('previous', sa.String(length=64), nullable=True),
     sa.Column('record', sa.Text(), nullable=False),
+    sa.Column('size', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_llm_responses'))
     )
     with op.batch_alter_table('llm_responses', schema=None) as batch_op:
