@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -84,27 +85,39 @@ async def status(client: HttpClient, url: str, method: str, path: str, token: st
     return done.status
 
 
+def _template(path: str) -> str:
+    """The route of a concrete path."""
+    for method_and_path in SELF:
+        pattern = re.sub(r"\{[^}]*\}", "[^/]+", method_and_path[1])
+        if re.fullmatch(pattern, path.partition("?")[0]):
+            return method_and_path[1]
+    return path
+
+
 def test_what_a_node_may_is_this_and_no_more(app: Any) -> None:
     work = {(e.method, e.path) for e in app.state.endpoints if e.allow is Permission.NODE_WORK}
     assert work <= SELF, "a route for nodes that these tests do not know"
     assert all("/self/" in path for _, path in work), "a node names itself by its token, never by a path"
 
 
-async def test_every_other_route_refuses_a_node(server, join, submit, served, http):
+async def test_every_other_route_refuses_a_node(server, join, submit, app, served, http):
     async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
         sent = await submit(admin, limit="n2")
         values = {"name": "n2", "id": str(sent.summary.id), "digest": sent.spec.bundle, "pattern": "*"}
         client, token = http, one.token
+        api = {(endpoint.method, endpoint.path) for endpoint in app.state.endpoints}
         asked, answered = 0, []
         for method, path in dict.fromkeys(served):
             if (method, path) in SELF or path in WITHOUT:
                 continue
             asked += 1
             code = await status(client, server.url, method, concrete(path, values), token)
-            if code not in (401, 403, 404, 405):
+            # What there is must not be told either: who may not ask is refused before anything is looked up.
+            if code not in ({403} if (method, path) in api else {403, 404, 405}):
                 answered.append((method, path, code))
         assert answered == []
         assert asked > 60
+        assert {"/mcp", "/v1/responses", "/v1/chat/completions", "/a2a/{name}", "/metrics/nodes"} <= {p for _, p in api}
         assert (await two.claimed()).job == sent.summary.id, "nothing happened to it"
 
 
@@ -114,6 +127,7 @@ async def test_others_queues_cannot_be_reached(server, join, submit, http):
         sent = await submit(admin, limit="n2")
         number = sent.summary.id
         client = http
+        wheel = await nodes.upgrade(admin, "n2", None)
 
         async def attempts(fence: int) -> list[int]:
             finish = {"fence": fence, "status": "succeeded", "exit_code": 0}
@@ -122,15 +136,20 @@ async def test_others_queues_cannot_be_reached(server, join, submit, http):
                 ("PUT", f"{QUEUE}/{number}/lease", {"fence": fence}),
                 ("POST", f"{QUEUE}/{number}/events", events),
                 ("POST", f"{QUEUE}/{number}/finish", finish),
-                ("POST", f"{QUEUE}/{number}/shares", {"fence": fence}),
+                ("POST", f"{QUEUE}/{number}/shares", {"fence": fence, "first_seq": 1, "shares": [{"a": 1}]}),
                 ("GET", f"{QUEUE}/{number}/shares?fence={fence}", None),
                 ("PUT", f"{QUEUE}/{number}/files/{sha256(b'{}').hexdigest()}?fence={fence}&path=x&source=x", None),
                 ("GET", f"{QUEUE}/{number}/files/{sha256(b'{}').hexdigest()}?fence={fence}", None),
                 ("GET", f"/api/v1/nodes/self/bundles/{sent.spec.bundle}", None),
+                ("GET", f"/api/v1/nodes/self/wheels/{wheel.digest}", None),
+                ("POST", "/api/v1/nodes/self/modules/of-n2/token", None),
             ]
+            named = {(method, path) for method, path in SELF if "{" in path}
+            assert {(method, _template(path)) for method, path, _ in tries} == named, "each that names something"
             return [await status(client, server.url, method, path, one.token, body) for method, path, body in tries]
 
-        refused = {400, 403, 404, 405, 409}
+        await nodes.allow(admin, "n2", "of-n2")
+        refused = {403, 404, 409}
         assert set(await attempts(0)) <= refused
         job = await two.claimed()
         for fence in (job.fence, job.fence - 1, job.fence + 1, 0):
