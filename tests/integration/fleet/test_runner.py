@@ -311,3 +311,27 @@ def test_programs_of_tasks_do_not_get_the_runners_settings(tmp_path: Path) -> No
     - assert: {that: [forked.stdout == "0", own_way.stdout == "0"]}
 """
     assert Run(tmp_path, play).exit.code == 0
+
+
+def test_where_a_task_failed_and_what_was_included_for_which_item(tmp_path: Path) -> None:
+    play = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - include_tasks: tasks/more.yml
+      loop: [one, two]
+    - ping:
+      ignore_unreachable: true
+      vars: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
+    - command: /bin/false
+"""
+    run = Run(tmp_path, play, {"tasks/more.yml": "- fail: {msg: x}\n  ignore_errors: true\n"})
+    assert run.exit.code == 2
+    assert run.logged().splitlines() == [
+        "included: tasks/more.yml for web1 => (item=one)",
+        "included: tasks/more.yml for web1 => (item=two)",
+        *["Origin: tasks/more.yml:1"] * 2,
+        "Origin: site.yml:6",
+        "...ignoring",
+        "Origin: site.yml:9",
+    ]

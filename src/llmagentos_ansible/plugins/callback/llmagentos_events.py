@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -58,20 +59,26 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_include(self, included_file: Any) -> None:
         hosts = ", ".join(host.name for host in included_file._hosts if self._log.mine(host.name))
         if hosts:
-            self._log.say("info", f"included: {included_file._filename} for {hosts}")
+            label = self._get_item_label(included_file._vars)
+            item = f" => (item={label})" if label else ""
+            self._log.say("info", f"included: {_inside(included_file._filename)} for {hosts}{item}")
 
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
         if not isinstance(result.task, TaskInclude):
             self._result(result, _changed(result))
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
+        self._place(result)
         self._result(result, "ignored" if ignore_errors else "failed")
 
     def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
         self._result(result, "skipped")
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
+        self._place(result)
         self._result(result, "unreachable")
+        if result.task.ignore_unreachable and self._log.mine(result.host.get_name()):
+            self._log.say("info", "...ignoring")
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
         if not isinstance(result.task, TaskInclude):
@@ -125,11 +132,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if item:
             self._begun = time.monotonic()
 
+    def _place(self, result: CallbackTaskResult) -> None:
+        """Where the task that failed stands."""
+        if (path := result.task.get_path()) and self._log.mine(result.host.get_name()):
+            self._log.say("info", f"Origin: {_inside(path)}")
+
     def _warnings(self, found: dict[str, Any]) -> None:
         for text in found.get("warnings") or ():
             self._log.say("warning", str(text))
         for entry in found.get("deprecations") or ():
             self._log.say("deprecated", str(entry.get("msg", entry) if isinstance(entry, dict) else entry))
+
+
+def _inside(path: str) -> str:
+    """The path as whoever wrote the playbook knows it: relative to its directory, which this process runs in."""
+    return str(path).removeprefix(f"{Path.cwd()}/")
 
 
 def _changed(result: CallbackTaskResult) -> str:
@@ -139,6 +156,8 @@ def _changed(result: CallbackTaskResult) -> str:
 def _shown(found: dict[str, Any], action: str) -> dict[str, Any]:
     """The result as people want to see it; `debug` shows its text or variable alone."""
     shown = {k: v for k, v in found.items() if k not in _NOT_SHOWN and not k.startswith("_ansible_")}
+    if action in constants._ACTION_SET_FACT and "ansible_facts" in found:
+        shown["ansible_facts"] = found["ansible_facts"]
     if action in constants._ACTION_DEBUG:
         hidden = {"changed", "failed", "skipped", "skip_reason", "ansible_loop_var", "ansible_index_var"}
         return {"msg": shown["msg"]} if "msg" in shown else {k: v for k, v in shown.items() if k not in hidden}
