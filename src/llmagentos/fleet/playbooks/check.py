@@ -33,6 +33,8 @@ from llmagentos.fleet.playbooks.prompts import Prompt, prompts
 from llmagentos.fleet.playbooks.vocabulary import Vocabulary, own_modules
 
 MAX_IMPORTS = 20
+_LINES = {0x85: " ", 0x2028: " ", 0x2029: " "}
+"""Line ends for YAML, but not for editors: lines are told as people see them."""
 _ENCRYPTED = b"$ANSIBLE_VAULT;"
 _MAKES_FILES = re.compile(rb"\b(?:playbook_dir|role_path|fetch)\b")  # where what is copied later may come to be
 MAX_SHOWN = 80
@@ -45,6 +47,7 @@ _VARIABLE = re.compile(
     r"\{\{\s*(?P<name>\w+)\s*(?:\|\s*default\(\s*(?P<quote>['\"])(?P<default>[^'\"]*)(?P=quote)[^)]*\)\s*)?\}\}"
 )
 _TASK_FILES = frozenset({"include_tasks", "import_tasks"})
+_ROLE_NAME = re.compile(r"\b(?:name|role)=(\S+)")
 _ROLE_TASKS = frozenset({"include_role", "import_role"})
 
 
@@ -127,7 +130,7 @@ class Reader:
             fail(path, 1, f"over {MAX_YAML_BYTES} bytes of YAML in one playbook are too many")
         if content.startswith(_ENCRYPTED):
             return None
-        return compose(path, decode(path, content))
+        return compose(path, decode(path, content).translate(_LINES))
 
     def _import(self, path: str, node: Node, depth: int) -> list[Play]:
         name = scalar(node)
@@ -236,7 +239,7 @@ class Reader:
             fail(place.file, line_of(content), f"{name} takes text or a mapping, not a list")
         if name.rpartition(".")[2] == "fetch":
             self.fetches.append((place.file, line_of(key_node)))
-        self._included(place, name, content, handler)
+        self._included(place, name, content, node, handler)
         self._arguments(place, name, content, node)
 
     def _arguments(self, place: _Place, name: str, content: Node, node: MappingNode) -> None:
@@ -290,15 +293,21 @@ class Reader:
 
     # --- included files and roles ---------------------------------------------------------------
 
-    def _included(self, place: _Place, name: str, content: Node, handler: bool) -> None:
+    def _included(self, place: _Place, name: str, content: Node, node: MappingNode, handler: bool) -> None:
         short = name.rpartition(".")[2]
         if short in _TASK_FILES:
             named = scalar(get(content, "file") if isinstance(content, MappingNode) else content)
             self._task_file(place, short, named, content, handler)
-        elif short in _ROLE_TASKS and isinstance(content, MappingNode):
-            role = scalar(get(content, "name")) or scalar(get(content, "role"))
+        elif short in _ROLE_TASKS:
+            if isinstance(content, MappingNode):
+                role = scalar(get(content, "name")) or scalar(get(content, "role"))
+            else:
+                given = _ROLE_NAME.search(scalar(content) or "")
+                role = given[1] if given else None
             if role is not None:
                 self._role(place, role, line_of(content))
+            elif not self._defaults and get(node, "args") is None:
+                fail(place.file, line_of(content), f"{name} needs the name of a role", hint="name: ROLE")
 
     def _task_file(self, place: _Place, module: str, named: str | None, node: Node, handler: bool) -> None:
         words = (named or "").split()
@@ -335,9 +344,9 @@ class Reader:
             entry = scalar(each)
             if isinstance(each, MappingNode):
                 entry = scalar(get(each, "role")) or scalar(get(each, "name"))
-            if not entry:
-                fail(place.file, line_of(each), f"expected a role's name, found {kind(each)}")
             with self._findings.going_on():
+                if not entry:
+                    fail(place.file, line_of(each), f"expected a role's name, found {kind(each)}")
                 self._role(place, entry, line_of(each))
 
     def _role(self, place: _Place, name: str, line: int) -> None:

@@ -21,6 +21,10 @@ MAX_TEXT = 8 * 1024 * 1024
 """Values and characters in one document, each use of an alias counted: a few lines of YAML can stand for billions."""
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+_TAGS = frozenset({"!vault", "!vault-encrypted", "!unsafe"})
+
+
 class PlaybookError(InvalidInput):
     """A playbook or an inventory is not right; the message begins with file:line."""
 
@@ -71,6 +75,7 @@ def compose(file: str, text: str) -> Node | None:
         fail(file, 1, f"not YAML: {error}")
     if root is not None:
         _bound(file, root)
+        _merge(file, root)
     return root
 
 
@@ -107,6 +112,52 @@ def _bound(file: str, root: Node) -> None:
             waiting += [(child, depth + 1) for child in node.value]
         elif isinstance(node, MappingNode):
             waiting += [(child, depth + 1) for pair in node.value for child in pair]
+
+
+def _merge(file: str, root: Node) -> None:
+    """Bring `<<` in, as Ansible does: what it stands for counts where the mapping itself says nothing.
+
+    Raises `PlaybookError` for what no mapping can be merged from, for keys that are no text, and for unknown tags.
+    """
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.tag.startswith(("!", "tag:yaml.org,2002:python/")) and node.tag not in _TAGS:
+            fail(file, line_of(node), f"the tag {node.tag[:80]} is not known", hint="!vault and !unsafe are")
+        if isinstance(node, MappingNode):
+            if any(key.tag == _MERGE for key, _ in node.value):
+                node.value = _merged(file, node, 0)
+            waiting += [value for _, value in node.value]
+            for key, _ in node.value:
+                if not isinstance(key, ScalarNode):
+                    hint = 'a value that begins with {{ needs quotes: "{{ name }}"'
+                    fail(file, line_of(key), f"a key has to be text, not {kind(key)}", hint=hint)
+        elif isinstance(node, SequenceNode):
+            waiting += node.value
+
+
+def _merged(file: str, node: MappingNode, depth: int) -> list[tuple[Node, Node]]:
+    if depth > MAX_DEPTH:
+        fail(file, line_of(node), f"merged deeper than {MAX_DEPTH} levels")
+    found: dict[str, tuple[Node, Node]] = {}
+    own: list[tuple[Node, Node]] = []
+    for key, value in node.value:
+        if key.tag != _MERGE:
+            own.append((key, value))
+            continue
+        sources = value.value if isinstance(value, SequenceNode) else [value]
+        for source in sources:
+            if not isinstance(source, MappingNode):
+                fail(file, line_of(key), f"<< merges mappings, not {kind(source)}")
+            for each in _merged(file, source, depth + 1):
+                found.setdefault(str(each[0].value), each)
+    for key, _ in own:
+        found.pop(str(key.value), None)
+    return [*found.values(), *own]
 
 
 def items(node: MappingNode) -> Iterator[tuple[str, Node, Node]]:

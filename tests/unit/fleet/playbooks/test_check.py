@@ -86,6 +86,14 @@ def test_a_good_playbook_yields_its_plays():
             "- hosts: all\n  vars_prompt:\n    - name: x\n      privat: no\n",
             "site.yml:4: vars_prompt has no key 'privat': the nearest is 'private'",
         ),
+        (
+            "- hosts: all\n  tasks:\n    - debug:\n        msg: {{ x }}\n",
+            "site.yml:4: a key has to be text, not a mapping",
+        ),
+        ("- hosts: all\n  vars: {a: !include b.yml}\n", "site.yml:2: the tag !include is not known"),
+        ("- hosts: all\n  <<: [1]\n", "site.yml:2: << merges mappings, not '1'"),
+        ("- hosts: all\n  name: \"a\u2028b\"\n  task: []\n", "site.yml:3: a play has no keyword 'task'"),
+        ("- hosts: all\n  tasks:\n    - import_role: {}\n", "site.yml:3: import_role needs the name of a role"),
         ("- hosts: all\n  tasks: 1\n", "site.yml:2: tasks has to be a list of tasks, found '1'"),
         ("- hosts: all\n  tasks:\n    - ping\n", "site.yml:3: expected a task, found 'ping'"),
         ("- hosts: all\n  tasks:\n    - name: x\n", "site.yml:3: this task names no task module"),
@@ -194,3 +202,27 @@ def test_files_that_include_each_other_end():
 )
 def test_hosts_from_extra_variables(hosts, given, expected):
     assert plays(f"- hosts: {hosts}\n", extra_vars=given)[0].hosts == expected
+
+
+MERGED = """\
+- hosts: all
+  vars:
+    common: &common {become: true, when: x is defined}
+  tasks:
+    - &base
+      <<: *common
+      name: Base
+      copy: {src: a, dest: /b}
+    - <<: [*base, {no_log: true}]
+      copy: {content: a, dest: /c}
+    - <<: *common
+      include_role: name=here
+"""
+
+
+def test_what_is_merged_counts_as_if_it_stood_there() -> None:
+    assert plays(MERGED, a="") == plays("- hosts: all\n  name: all\n")
+    with pytest.raises(PlaybookError, match="site.yml:5: two task modules"):
+        plays("- hosts: all\n  tasks:\n    - &a {ping: }\n    - <<: *a\n      copy: {content: a, dest: /b}\n")
+    with pytest.raises(PlaybookError, match="main.yml:1: unknown task module 'pingg'"):
+        plays(MERGED, roles__here__tasks__main="- pingg:\n")
