@@ -106,6 +106,7 @@ def test_a_run_appears_and_is_followed_without_reloading(
     expect(page.locator("#timeline")).to_contain_text("tokens 128 / 7")
     expect(page.get_by_role("button", name="Stop run")).to_have_count(0)
     expect(page.locator("#connection")).to_have_attribute("data-state", "done")
+    expect(page.locator("#announcer")).to_contain_text("succeeded: The kettle costs 39.90 euros")
     assert page.evaluate("window.unreloaded") is True
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import jinja2
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -23,7 +24,16 @@ from llmagentos.server.console.spoken import told
 
 LANGUAGE_COOKIE = "llmagentos_lang"
 THEME_COOKIE = "llmagentos_theme"
-STYLESHEETS = ("theme.css", "layout.css", "components.css", "tables.css", "forms.css", "timeline.css", "charts.css")
+STYLESHEETS = (
+    "theme.css",
+    "layout.css",
+    "components.css",
+    "tables.css",
+    "forms.css",
+    "timeline.css",
+    "charts.css",
+    "pages.css",
+)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -100,7 +110,7 @@ def environment() -> jinja2.Environment:
     )
     made.globals.update(static=static_url, stylesheets=STYLESHEETS)
     made.filters.update(
-        iso=iso, utc=utc, duration=words.duration, bytes=words.size, number=words.number, json=words.pretty
+        iso=iso, utc=utc, duration=words.duration, ticks=ticks, bytes=words.size, number=words.number, json=words.pretty
     )
     return made
 
@@ -145,6 +155,15 @@ def _theme(request: Request) -> str:
 
 def _may(identity: Identity | None) -> Callable[[str], bool]:
     return lambda permission: identity is not None and identity.may(Permission(permission))
+
+
+def ticks(text: str) -> Markup:
+    """`text` with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one has no other
+        return escape(text)
+    made = [Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)]
+    return Markup("").join(made)
 
 
 def iso(at: float) -> str:

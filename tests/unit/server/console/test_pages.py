@@ -37,18 +37,25 @@ VOID = frozenset({"meta", "link", "input", "path", "rect", "circle", "br"})
 
 
 class Checker(HTMLParser):
-    """Complains of what is not closed, of ids used twice, and of anything that runs or styles inline."""
+    """Complains of what is not closed, of ids used twice, of fields without a label, and of what runs inline."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.ids: list[str] = []
         self.wrong: list[str] = []
+        self.fields: list[str] = []
+        self.labels: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = dict(attrs)
         self.ids += [names["id"] or ""] if "id" in names else []
         self.wrong += [f"{tag} {name}" for name in names if name.startswith("on") or name == "style"]
+        if tag == "label":
+            self.labels.add(names.get("for") or "")
+        named = "aria-label" in names or "hidden" in names or names.get("type") == "hidden" or "label" in self.open
+        if tag in ("input", "select", "textarea") and not named:
+            self.fields.append(names.get("id") or f"{tag} {attrs}")
         if tag == "script" and not (names.get("src") or "").startswith("/static/"):
             self.wrong.append(f"script {attrs}")
         if tag not in VOID:
@@ -68,6 +75,7 @@ def check(html: str) -> None:
     checker = Checker()
     checker.feed(html)
     assert checker.wrong == []
+    assert set(checker.fields) <= checker.labels
     assert checker.open == []
     assert sorted(set(checker.ids)) == sorted(checker.ids)
     assert "<script>alert" not in html

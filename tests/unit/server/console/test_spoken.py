@@ -12,6 +12,7 @@ from llmagentos.core.errors import InvalidInput, LLMAgentOSError
 from llmagentos.core.i18n import translate
 from llmagentos.fleet import cron, filters, survey
 from llmagentos.llm.residence import require_idle, residence_of
+from llmagentos.server.console.render import ticks
 from llmagentos.server.console.spoken import spoken, told
 
 ENGLISH, CHINESE = partial(translate, "en"), partial(translate, "zh-CN")
@@ -48,3 +49,8 @@ def test_values_stay_as_they_are() -> None:
     assert spoken("there is no run 'a\nb'", CHINESE) == "没有运行 'a\nb'"
     assert spoken("fatal: [web-1]: FAILED!", CHINESE) == "fatal: [web-1]: FAILED!"
     assert told(InvalidInput("x", hint="did you mean 'y'?"), CHINESE).hint == "您是指 'y' 吗？"
+
+
+def test_commands_in_hints_are_code() -> None:
+    assert ticks("use `llmctl ps <x>` & see") == "use <code>llmctl ps &lt;x&gt;</code> &amp; see"
+    assert ticks("a lone ` tick <b>") == "a lone ` tick &lt;b&gt;"
