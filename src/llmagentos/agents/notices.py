@@ -1,6 +1,6 @@
-"""Tells a webhook of tool calls that wait for a person: at least once each, again until it answers 2xx.
+"""Tells a webhook of tool calls and jobs that wait for a person: at least once each, again until it answers 2xx.
 
-That it took notice is an event of the run's log, so a restart does not forget whom it still has to tell. It may
+That it took notice is stored with what waits, so a restart does not forget whom it still has to tell. It may
 hear of a call twice (the server died between its answer and the event): `Idempotency-Key` is the same then.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
 from llmagentos.api.approvals import Approval
-from llmagentos.api.runs import ApprovalNotified, Data
 from llmagentos.core import log, metrics
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, LLMAgentOSError
@@ -31,10 +29,8 @@ Post = Callable[[bytes, str], Awaitable[int]]
 """`await post(body, key)` -> the HTTP status; `key` is the same whenever the same thing is told."""
 
 
-class Note(Protocol):
-    """Adds an event to a run's log."""
-
-    async def __call__(self, run: str, data: Data, /) -> object: ...
+Note = Callable[[Approval, int], Awaitable[object]]
+"""`await note(approval, attempts)` stores that the webhook took notice. Raises `Conflict` when that does not wait."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag="approval_requested", tag_field="type"):
@@ -111,7 +107,7 @@ class Notices:
     async def _told(self, approval: Approval, tries: _Tries) -> None:
         metrics.APPROVAL_NOTICES.labels("ok").inc()
         try:
-            await self._note(approval.run, ApprovalNotified(approval.call_id, tries.count))
+            await self._note(approval, tries.count)
         except Conflict as error:  # it was answered meanwhile
             _log.debug("notice not noted", approval=approval.id, reason=error.message)
         except Exception as error:  # as storage may fail: the webhook hears of it once more, and the loop goes on

@@ -1,8 +1,9 @@
-"""Approvals on the wire: tool calls that wait for a person, and the client's calls."""
+"""Approvals on the wire: tool calls and jobs that wait for a person, and the client's calls."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -10,12 +11,18 @@ from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
 
+_JOB = re.compile(r"job-([1-9][0-9]{0,14})")
+
 
 class Approval(msgspec.Struct, frozen=True):
-    """A tool call that waits for a person. Times are seconds since the epoch, UTC."""
+    """A tool call, or a job, that waits for a person. Times are seconds since the epoch, UTC.
+
+    A job has no `run`, `agent` and `call_id`; its `tool` is the playbook, its `arguments` are the variables, and its
+    `request` is what it is limited to.
+    """
 
     id: str
-    """`RUN.CALL`."""
+    """`RUN.CALL`, or `job-NUMBER`."""
     run: str
     agent: str
     call_id: str
@@ -30,6 +37,21 @@ class Approval(msgspec.Struct, frozen=True):
     """When it is denied, if nobody has answered."""
     notified: bool = False
     """Whether the webhook took notice."""
+    kind: Literal["call", "job"] = "call"
+    job: int | None = None
+    approvers: list[str] = []
+    """Who may answer, when the job says so."""
+
+
+def job_approval(job: int) -> str:
+    """The id of what is asked about a job."""
+    return f"job-{job}"
+
+
+def job_of(approval: str) -> int | None:
+    """The job whose approval has this id; None for that of a tool call."""
+    found = _JOB.fullmatch(approval)
+    return int(found[1]) if found is not None else None
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,7 +61,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A call that was answered."""
+    """A call or a job that was answered."""
 
     approval: Approval
     approved: bool
@@ -48,7 +70,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 async def listing(client: ApiClient) -> list[Approval]:
-    """The calls that wait, the oldest first."""
+    """What waits, the oldest first."""
     return await client.get("/api/v1/approvals", list[Approval])
 
 

@@ -68,10 +68,12 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody's word before a job begins."""
 
-    state: Literal["waiting", "approved", "denied"] = "waiting"
+    state: Literal["waiting", "approved", "denied", "expired"] = "waiting"
     by: str | None = None
     at: float | None = None
     reason: str | None = None
+    notified: bool = False
+    """Whether the webhook took notice."""
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from llmagentos.cli.output import ago, duration, emit_json, json_option, note, s
 from llmagentos.core.i18n import tr
 
 
-@click.command(help=tr("List the tool calls that wait for a person."))
+@click.command(help=tr("List the tool calls and jobs that wait for a person."))
 @json_option
 def approvals(as_json: bool) -> None:
     """The oldest first."""
@@ -26,16 +26,26 @@ def approvals(as_json: bool) -> None:
         return
     now = time.time()
     table(
-        [tr("Approval"), tr("Agent"), tr("Tool"), tr("Arguments"), tr("Asked by"), tr("Since"), tr("Expires in")],
+        [
+            tr("Approval"),
+            tr("Kind"),
+            tr("Agent"),
+            tr("Tool or playbook"),
+            tr("Arguments"),
+            tr("Asked by"),
+            tr("Since"),
+            tr("Expires in"),
+        ],
         (_row(each, now) for each in found),
-        empty=tr("No tool call waits for a person."),
+        empty=tr("Nothing waits for a person."),
     )
 
 
 def _row(each: Approval, now: float) -> list[object]:
     arguments = msgspec.json.encode(each.arguments).decode()
     left = duration(max(0.0, each.expires - now))
-    return [each.id, each.agent, each.tool, short(arguments, 60), each.requested_by, ago(each.asked), left]
+    kind = tr("job") if each.kind == "job" else tr("call")
+    return [each.id, kind, each.agent or "-", each.tool, short(arguments, 60), each.requested_by, ago(each.asked), left]
 
 
 async def _listing() -> list[Approval]:
@@ -43,19 +53,19 @@ async def _listing() -> list[Approval]:
         return await api.listing(client)
 
 
-@click.command(help=tr("Agree to tool calls: each is made at once."))
+@click.command(help=tr("Agree to tool calls and jobs: each is made, or begins, at once."))
 @click.argument("approval", nargs=-1, required=True)
 @click.option("--reason", help=tr("Why, for others to read."))
 def approve(approval: tuple[str, ...], reason: str | None) -> None:
-    """Ids as `llmctl approvals` lists them; the run's id is enough when only one of its calls waits."""
+    """Ids as `llmctl approvals` lists them; a run's id is enough when only one of its calls waits."""
     _each(approval, reason, api.approve)
 
 
-@click.command(help=tr("Refuse tool calls: the agent is told why, and goes on."))
+@click.command(help=tr("Refuse tool calls (the agent is told why, and goes on) and jobs (they are cancelled)."))
 @click.argument("approval", nargs=-1, required=True)
 @click.option("--reason", help=tr("Why; the agent reads it."))
 def deny(approval: tuple[str, ...], reason: str | None) -> None:
-    """Ids as `llmctl approvals` lists them; the run's id is enough when only one of its calls waits."""
+    """Ids as `llmctl approvals` lists them; a run's id is enough when only one of its calls waits."""
     _each(approval, reason, api.deny)
 
 
@@ -66,6 +76,10 @@ def _each(
         async with connected() as client:
             for one in wanted:
                 found = await act(client, one, reason)
+                if found.approval.job is not None:
+                    job = found.approval.job
+                    note(tr("job {job} is approved", job=job) if found.approved else tr("job {job} is denied", job=job))
+                    continue
                 told = tr("approved: {tool} of run {run}") if found.approved else tr("denied: {tool} of run {run}")
                 note(told.format(tool=found.approval.tool, run=found.approval.run))
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from llmagentos.api.job_control import Approval, JobChange
+from llmagentos.api.job_control import JobChange
 from llmagentos.api.jobs import BundleInfo, Inventory, Job, JobRecord, JobSpec, JobSummary
 from llmagentos.api.vault import PURPOSE, VARIABLES, VaultPassword
 from llmagentos.core import log, tracing
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from llmagentos.core.errors import Conflict, InvalidInput, NotFound, TooLarge
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_approvals import JobApprovals, Rules
 from llmagentos.fleet.job_checks import Wanted, check
 from llmagentos.fleet.job_gates import cancel
 from llmagentos.fleet.job_news import JobNews
@@ -31,7 +32,7 @@ from llmagentos.fleet.job_writer import JobWriter
 from llmagentos.fleet.vault import Certificates, sealed
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.job_changes import Changes, Seen, masked
-from llmagentos.storage.job_tables import ENDED, HostRow, JobRow, to_json
+from llmagentos.storage.job_tables import ENDED, HostRow, JobRow
 from llmagentos.storage.jobs import JobRecords, KeyTaken, NewJob
 
 MAX_SPEC_BYTES = 1024 * 1024
@@ -89,6 +90,7 @@ class Jobs:
         closed: Callable[[Sequence[str]], Awaitable[Collection[str]]] = _nobody,
         windows: Collection[str] = (),
         certificates: Certificates = _none,
+        approval: Rules = Rules(),
     ) -> None:
         self._records = records
         self._certificates = certificates
@@ -99,6 +101,7 @@ class Jobs:
         self._windows = windows
         self._clock = clock
         self.writer = JobWriter(records, hub, clock, away=away)
+        self.approvals = JobApprovals(records, self.writer, hub, clock, approval)
         self.queues = NodeQueues(records, self.writer, hub, clock, closed=closed)
 
     async def start(self) -> None:
@@ -283,36 +286,9 @@ class Jobs:
         return cancel(seen, self.writer.entering, message)
 
     async def decide(self, job: int, by: str, *, approved: bool, reason: str | None = None) -> Job:
-        """Approve a job or deny it: the first word counts.
-
-        Raises `Conflict` when there is nothing to decide any more, `Forbidden` when `by` is none of its approvers.
-        """
-        row = await self._require(job)
-        if row.spec.approvers and not named(by, row.spec.approvers):
-            raise Forbidden(
-                f"{by} may not approve job {job}", hint=f"these may: {', '.join(row.spec.approvers)}", job=job
-            )
-
-        def say(seen: Seen) -> Changes:
-            asked = seen.row.approval
-            if asked is None:
-                raise WrongState(f"job {job} needs no approval")
-            if asked.state != "waiting":
-                raise WrongState(f"job {job} was {asked.state} by {asked.by} before", by=asked.by)
-            if seen.row.state in ENDED:
-                raise WrongState(f"job {job} has ended: {seen.row.state}")
-            said = Approval("approved" if approved else "denied", by, self._clock.time(), reason)
-            because = f": {reason}" if reason else ""
-            changes = Changes() if approved else self._ending(seen, f"denied by {by}{because}")
-            changes.job = {"approval": to_json(said), "waiting": None}
-            if not approved:
-                changes.job["message"] = f"denied by {by}{because}"
-            return changes
-
-        decided = await self.writer.change(job, by, say)
-        with log.bind(job_id=str(job)):
-            _log.info("job approved" if approved else "job denied", by=by)
-        return decided
+        """Approve a job or deny it: the first word counts. Raises as `JobApprovals.decide`."""
+        await self._require(job)
+        return await self.approvals.decide(job, by, approved=approved, reason=reason)
 
     async def events(self, job: int, *, after: int, limit: int) -> list[JobRecord]:
         """Stored events after the id `after`."""
@@ -349,9 +325,3 @@ class Jobs:
     async def drop_node(self, node: str) -> None:
         """End everything in the queue of a node that was removed."""
         await self.queues.drop_node(node)
-
-
-def named(by: str, names: Sequence[str]) -> bool:
-    """Whether the identity `by` is among `names`, which are `kind:name` or `kind:*`."""
-    kind = by.partition(":")[0]
-    return by in names or f"{kind}:*" in names

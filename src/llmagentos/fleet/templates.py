@@ -15,7 +15,8 @@ from llmagentos.core import log
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, nearest
 from llmagentos.core.events import Hub
 from llmagentos.fleet import survey
-from llmagentos.fleet.jobs import Jobs, Origin, named
+from llmagentos.fleet.job_approvals import named
+from llmagentos.fleet.jobs import Jobs, Origin
 from llmagentos.storage.job_changes import masked
 from llmagentos.storage.templates import TemplateRecords
 

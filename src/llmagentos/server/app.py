@@ -17,6 +17,7 @@ from llmagentos.server import dispatch
 from llmagentos.server.respond import Responder
 from llmagentos.server.wiring import (
     agents,
+    approvals,
     budgets,
     console,
     fleet,
@@ -60,6 +61,7 @@ def create_app(config: Config, state: StateDirectory) -> Starlette:
         fleet=nodes,
         budgets=limits,
         telemetry=measured,
+        approving=approvals.connect(base, parts, known.approvals, known.ledger, nodes.jobs.approvals),
     )
     for name, wire in plugins.load(config.plugins):
         wire(base, parts)

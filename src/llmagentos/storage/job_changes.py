@@ -246,8 +246,8 @@ def _alike(hosts: Mapping[str, dict[str, Any]]) -> Iterator[tuple[dict[str, Any]
 
 def _differences(before: Seen, after: Seen) -> Iterator[dict[str, Any]]:
     old, new = before.row, after.row
-    if new.approval is not None and new.approval != old.approval:
-        asked = old.approval.state if old.approval is not None else None
+    asked = old.approval.state if old.approval is not None else None
+    if new.approval is not None and new.approval.state != asked:
         yield {"what": "approval", "before": asked, "after": new.approval.state, "message": new.approval.reason}
     for was, now in zip(before.batches, after.batches, strict=True):
         if was.state != now.state:

@@ -183,6 +183,11 @@ class JobRecords:
         async with self._database.read() as connection:
             return [row.id for row in await connection.execute(query)]
 
+    async def unapproved(self) -> list[JobRow]:
+        """Jobs that wait for somebody's word, the oldest first; at most a thousand."""
+        query = select(*JOB_COLUMNS).where(JOBS.c.state == "waiting_approval").order_by(JOBS.c.id).limit(1000)
+        return await self._several(query)
+
     async def orphans(self) -> list[tuple[int, int]]:
         """Jobs that go on while what they are a part of has ended, each with that."""
         parents = JOBS.alias()

@@ -13,6 +13,7 @@ from llmagentos.agents import notices
 from llmagentos.agents.approvals import AlreadyAnswered, Approvals
 from llmagentos.agents.notices import Notice, Notices
 from llmagentos.agents.states import RunEnded, RunPaused
+from llmagentos.api.approvals import Approval
 from llmagentos.api.runs import ApprovalRequested, Approved, Denied, RunState, ToolCalled
 from llmagentos.core.clock import SystemClock
 from llmagentos.core.errors import Forbidden, InvalidInput, NotFound, Unavailable
@@ -128,11 +129,14 @@ def test_a_webhook_that_stays_away_is_given_up(tmp_path: Path, monkeypatch: pyte
             raise Unavailable("away")
         return 500
 
+    async def note(_: Approval, __: int) -> None:
+        raise AssertionError("the webhook never took notice")
+
     async def test(it: House) -> None:
         known = approvals_of(it)
         await asked(it, "call-1")
         clock = SystemClock()
-        serving = Notices(known.listing, it.ledger.note, post, clock, url="http://here", attempts=3).serve()
+        serving = Notices(known.listing, note, post, clock, url="http://here", attempts=3).serve()
         task = asyncio.create_task(serving)
         async with asyncio.timeout(5):
             while len(told) < 3:

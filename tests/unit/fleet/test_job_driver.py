@@ -90,7 +90,7 @@ class Control(RuleBasedStateMachine):
             self.clock.advance(60)
             for number in self.submitted:
                 with contextlib.suppress(Conflict):
-                    self.run(self.jobs.decide(number, "me", approved=True))
+                    self.run(self.jobs.decide(number, "ann", approved=True))
             self.drive()
             moved = [self.works(node, "succeeded") for node in NODES]
             if not any(moved) and not self.run(self.records.driven()):
@@ -150,7 +150,7 @@ class Control(RuleBasedStateMachine):
     def decide(self, data, approved):
         if self.submitted:
             with contextlib.suppress(Conflict):
-                self.run(self.jobs.decide(data.draw(st.sampled_from(self.submitted)), "me", approved=approved))
+                self.run(self.jobs.decide(data.draw(st.sampled_from(self.submitted)), "ann", approved=approved))
 
     @rule(data=st.data())
     def cancel(self, data):

@@ -34,9 +34,9 @@ class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where calls that wait are told, at least once each, until it answers 2xx."""
+    """Where calls and jobs that wait are told, at least once each, until it answers 2xx."""
 
-    url: Annotated[Url, Meta(description="Gets a POST with a JSON object for each call that waits")]
+    url: Annotated[Url, Meta(description="Gets a POST with a JSON object for each call or job that waits")]
     token: Annotated[SecretRef | None, Meta(description="Bearer token for it")] = None
     timeout_s: Annotated[float, Meta(gt=0, le=300, description="Longest wait for its answer")] = 10.0
     attempts: Annotated[
@@ -46,9 +46,19 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Approvals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tool calls that a person has to agree to (`approval: required`)."""
+    """Tool calls and jobs that a person has to agree to (`approval: required`)."""
 
     timeout_s: Annotated[
         float, Meta(gt=0, le=31_536_000, description="A call that nobody answered for so long is denied")
     ] = 86_400.0
+    jobs_timeout_s: Annotated[
+        float, Meta(gt=0, le=31_536_000, description="A job that nobody approved for so long is given up: cancelled")
+    ] = 604_800.0
+    own_jobs: Annotated[
+        bool,
+        Meta(
+            description="Whether whoever submitted a job may approve it, when the job names no `approvers`; otherwise "
+            "somebody else has to"
+        ),
+    ] = False
     webhook: Webhook | None = None

@@ -1,4 +1,4 @@
-"""The console's page of tool calls that wait for a person, and the answers."""
+"""The console's page of tool calls and jobs that wait for a person, and the answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 
-from llmagentos.core.errors import CallerError, Conflict, InvalidInput
+from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
 from llmagentos.security.identity import Permission
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
@@ -41,7 +41,7 @@ def endpoints(sources: Sources, pages: Pages) -> list[Endpoint]:
         act = sources.approve if wanted == "approve" else sources.deny
         try:
             await act(call.path["id"], call.identity, form.get("reason", "").strip()[:2000] or None)
-        except Conflict as error:  # somebody else was first
+        except (Conflict, Forbidden) as error:  # somebody else was first, or has to say it
             return await show(call, error)
         return RedirectResponse(_back(form.get("back", "")), 303, headers=HEADERS)
 

@@ -1,26 +1,26 @@
-"""Tool calls that wait for a person: listed and answered."""
+"""What waits for a person: listed and answered."""
 
 from __future__ import annotations
 
-from llmagentos.agents.approvals import Approvals
 from llmagentos.api.approvals import Answer, Answered, Approval
 from llmagentos.security.identity import Permission
+from llmagentos.server.approving import Approving
 from llmagentos.server.endpoint import Call, Endpoint
 
 
-def endpoints(approvals: Approvals) -> list[Endpoint]:
+def endpoints(approvals: Approving) -> list[Endpoint]:
     """Only people answer: no run, and no module that carries runs on, has the permission."""
 
     async def listing(_: Call) -> list[Approval]:
-        return approvals.listing()
+        return await approvals.listing()
 
     async def approve(call: Call) -> Answered:
         answer: Answer = call.body
-        return await approvals.approve(call.path["id"], by=str(call.identity), reason=answer.reason)
+        return await approvals.approve(call.path["id"], call.identity, answer.reason)
 
     async def deny(call: Call) -> Answered:
         answer: Answer = call.body
-        return await approvals.deny(call.path["id"], by=str(call.identity), reason=answer.reason)
+        return await approvals.deny(call.path["id"], call.identity, answer.reason)
 
     return [
         Endpoint(
@@ -29,7 +29,7 @@ def endpoints(approvals: Approvals) -> list[Endpoint]:
             Permission.RUNS_READ,
             listing,
             returns=list[Approval],
-            summary="Tool calls that wait for a person, the oldest first",
+            summary="Tool calls and jobs that wait for a person, the oldest first",
         ),
         Endpoint(
             "POST",
@@ -38,7 +38,7 @@ def endpoints(approvals: Approvals) -> list[Endpoint]:
             approve,
             body=Answer,
             returns=Answered,
-            summary="Let a tool call be made",
+            summary="Let a tool call be made, or a job begin",
             audited=True,
         ),
         Endpoint(
@@ -48,7 +48,7 @@ def endpoints(approvals: Approvals) -> list[Endpoint]:
             deny,
             body=Answer,
             returns=Answered,
-            summary="Have a tool call not be made; the agent is told why",
+            summary="Have a tool call not be made (the agent is told why), or a job not begin",
             audited=True,
         ),
     ]

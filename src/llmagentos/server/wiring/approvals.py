@@ -1,4 +1,4 @@
-"""Tool calls that wait for a person, and who is told of them."""
+"""Tool calls and jobs that wait for a person, and who is told of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from urllib.parse import urlsplit
 from llmagentos.agents.approvals import Approvals
 from llmagentos.agents.ledger import Ledger
 from llmagentos.agents.notices import Notices
+from llmagentos.api.approvals import Approval
 from llmagentos.api.http import HttpClient
+from llmagentos.api.runs import ApprovalNotified
 from llmagentos.core.config.guards import Webhook
+from llmagentos.fleet.job_approvals import JobApprovals
+from llmagentos.server.approving import Approving
 from llmagentos.server.routes import approvals as routes
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.runs import RunRecords
@@ -21,20 +25,29 @@ def wire(base: Foundation, parts: Parts, ledger: Ledger) -> Approvals:
     approvals = Approvals(ledger, unended, base.hub, base.clock, timeout_s=settings.timeout_s)
     parts.start.append(approvals.begin)
     parts.background.append(approvals.expire)
-    parts.endpoints += routes.endpoints(approvals)
-    if settings.webhook is not None:
-        hook = _Hook(settings.webhook)
-        notices = Notices(
-            approvals.listing,
-            ledger.note,
-            hook.post,
-            base.clock,
-            url=base.config.server.url,
-            attempts=settings.webhook.attempts,
-        )
+    return approvals
+
+
+def connect(base: Foundation, parts: Parts, calls: Approvals, ledger: Ledger, jobs: JobApprovals) -> Approving:
+    """One list of calls and jobs, and one webhook for both."""
+    both = Approving(calls, jobs)
+    parts.endpoints += routes.endpoints(both)
+    parts.background.append(jobs.serve)
+    webhook = base.config.approvals.webhook
+
+    async def note(approval: Approval, attempts: int) -> None:
+        if approval.job is not None:
+            await jobs.noted(approval.job)
+        else:
+            await ledger.note(approval.run, ApprovalNotified(approval.call_id, attempts))
+
+    if webhook is not None:
+        hook = _Hook(webhook)
+        url = base.config.server.url
+        notices = Notices(both.known, note, hook.post, base.clock, url=url, attempts=webhook.attempts)
         parts.background.append(notices.serve)
         parts.close.append(hook.aclose)
-    return approvals
+    return both
 
 
 class _Hook:

@@ -16,6 +16,7 @@ from llmagentos.llm.gateway import Gateway
 from llmagentos.observe.telemetry import Telemetry
 from llmagentos.security.identity import Identity
 from llmagentos.server import dispatch
+from llmagentos.server.approving import Approving
 from llmagentos.server.console.login import Attempts, LoginLinks
 from llmagentos.server.console.refusals import as_page, as_page_for_browsers
 from llmagentos.server.console.render import Pages
@@ -59,6 +60,7 @@ def wire(
     fleet: Fleet,
     budgets: BudgetLimits,
     telemetry: Telemetry,
+    approving: Approving,
 ) -> None:
     """Its pages, each with its own look of errors, and the API's login links."""
     pages = Pages(base.clock)
@@ -67,7 +69,7 @@ def wire(
     responder = Responder(base.authenticator, base.record_act, max_body=most, errors=errors)
     made = LoginLinks(base.clock)
     form = login.Login(pages, base.authenticator, made, Attempts(base.clock), base.token_records.holds)
-    sources = _sources(base, services, gateway, agents, fleet, budgets)
+    sources = _sources(base, services, gateway, agents, fleet, budgets, approving)
     shown = [
         *console.endpoints(sources, pages, base.hub, base.authenticator),
         *model_pages.endpoints(_model_sources(gateway, calls), pages),
@@ -162,6 +164,7 @@ def _sources(
     agents: Agents,
     fleet: Fleet,
     budgets: BudgetLimits,
+    approving: Approving,
 ) -> Sources:
     ledger = agents.ledger
 
@@ -196,9 +199,9 @@ def _sources(
         run_events=ledger.events,
         ask=ask,
         kill=lambda run, identity: agents.control.kill(run, by=str(identity)),
-        approvals=agents.approvals.listing,
-        approve=lambda one, identity, reason: agents.approvals.approve(one, by=str(identity), reason=reason),
-        deny=lambda one, identity, reason: agents.approvals.deny(one, by=str(identity), reason=reason),
+        approvals=approving.known,
+        approve=approving.approve,
+        deny=approving.deny,
         pause=lambda run, identity: agents.control.pause(run, by=str(identity)),
         resume=lambda run, identity: agents.control.resume(run, by=str(identity)),
         jobs=fleet.jobs.listing,

@@ -8,6 +8,7 @@ from functools import partial
 from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import Schedule
 from llmagentos.core.config import find
+from llmagentos.fleet.job_approvals import Rules
 from llmagentos.fleet.job_driver import JobDriver
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.fleet.plays import Plays
@@ -55,6 +56,7 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         closed=machines.nodes.not_open,
         windows=windows.names,
         certificates=CertificateRecords(base.database, base.clock).good,
+        approval=Rules(base.config.approvals.jobs_timeout_s, base.config.approvals.own_jobs),
     )
     checks = Checks(records, jobs.writer, base.hub, base.clock, submit=jobs.submit)
     driver = JobDriver(records, jobs.writer, checks, windows, base.hub, base.clock)

@@ -1,4 +1,4 @@
-"""Tool calls that wait for a person."""
+"""Tool calls and jobs that wait for a person."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from llmagentos.server.console.words import Translate
 
 
 def rows(waiting: Iterable[Approval], t: Translate) -> list[dict[str, Any]]:
-    """The calls as the page shows them."""
+    """What waits as the page shows it."""
     return [
         {
             "id": each.id,
+            "kind": each.kind,
             "run": each.run,
+            "job": each.job,
             "agent": each.agent,
             "tool": each.tool,
-            "arguments": block(t("Arguments"), shown(each.arguments)) if each.arguments else None,
+            "arguments": block(t("Variables") if each.kind == "job" else t("Arguments"), shown(each.arguments))
+            if each.arguments
+            else None,
             "request": each.request,
             "requested_by": each.requested_by,
             "asked": each.asked,

@@ -187,7 +187,7 @@ def _control(job: Job, t: Translate) -> dict[str, Any]:
     said = ""
     if approval is not None and approval.by is not None:
         words = {"approved": t("approved by {who}", who=approval.by), "denied": t("denied by {who}", who=approval.by)}
-        said = ": ".join(filter(None, (words[approval.state], approval.reason)))
+        said = ": ".join(filter(None, (words.get(approval.state), approval.reason)))
     return {
         "waits": waits(summary.waiting_for, t),
         "until": summary.waiting_for.until if summary.waiting_for is not None else None,
