@@ -24,7 +24,8 @@ def parse_agent(text: str, source: str) -> AgentSpec:
     node = compose(text, source)
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
-        raise InvalidDocument.of(source, [Fault(line, "expected a mapping that begins with `kind: Agent`")])
+        expected = "expected a mapping that begins with `kind: Agent` or `kind: JobTemplate`"
+        raise InvalidDocument.of(source, [Fault(line, expected)])
     faults = list(_kind_faults(node))
     if faults:
         raise InvalidDocument.of(source, faults)
