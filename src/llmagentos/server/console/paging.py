@@ -23,8 +23,10 @@ class Page(Generic[T]):
     next: str | None
 
 
-def page(items: Sequence[T], number: str | None, query: Mapping[str, str], *, size: int = SIZE) -> Page[T]:
-    """Page `number` (a query parameter, from 1; the nearest there is), with links that keep `query`."""
+def page(
+    items: Sequence[T], number: str | None, query: Mapping[str, str], *, path: str = "", size: int = SIZE
+) -> Page[T]:
+    """Page `number` (a query parameter, from 1; the nearest there is), with links to `path` that keep `query`."""
     last = max(1, -(-len(items) // size))
     wanted = int(number) if number and number.isascii() and number.isdigit() and len(number) < 9 else 1
     chosen = min(max(1, wanted), last)
@@ -33,6 +35,6 @@ def page(items: Sequence[T], number: str | None, query: Mapping[str, str], *, si
 
     def link(to: int) -> str | None:
         kept = {name: value for name, value in query.items() if value}
-        return "?" + urlencode({**kept, "page": to}) if 1 <= to <= last else None
+        return f"{path}?" + urlencode({**kept, "page": to}) if 1 <= to <= last else None
 
     return Page(shown, begin + 1 if shown else 0, begin + len(shown), len(items), link(chosen - 1), link(chosen + 1))

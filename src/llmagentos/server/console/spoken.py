@@ -78,6 +78,7 @@ def _refused(t: Callable[..., str]) -> list[str]:
         t("{who} may not do this: it needs the permission {permission}"),
         t("{who} may not follow {what}"),
         t("{who} may not launch {template}"),
+        t("{who} submitted job {number}: somebody else has to approve it"),
         t("{who} sees only what is their own"),
         t("{approval} was already denied by {who}"),
         t("{approval} was already approved by {who}"),

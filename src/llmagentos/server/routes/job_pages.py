@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from llmagentos.api.job_control import JobChange
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
 from llmagentos.api.templates import Launch, Template
-from llmagentos.core.errors import CallerError, Conflict, NotFound
+from llmagentos.core.errors import CallerError, Conflict, Forbidden, NotFound
 from llmagentos.fleet.survey import from_text
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
@@ -63,7 +63,7 @@ class JobSources:
 
 def endpoints(sources: JobSources, pages: Pages) -> list[Endpoint]:
     """All of them."""
-    return [*_jobs(sources, pages), *_acts(sources), *_templates(sources, pages)]
+    return [*_jobs(sources, pages), *_acts(sources, pages), *_templates(sources, pages)]
 
 
 def _jobs(sources: JobSources, pages: Pages) -> list[Endpoint]:
@@ -81,7 +81,16 @@ def _jobs(sources: JobSources, pages: Pages) -> list[Endpoint]:
             newest=before is None,
         )
 
-    async def show(call: Call) -> Response:
+    return [
+        Endpoint("GET", "/jobs", Permission.JOBS_READ, listing),
+        Endpoint("GET", "/jobs/{id}", Permission.JOBS_READ, _showing(sources, pages)),
+    ]
+
+
+def _showing(sources: JobSources, pages: Pages) -> Callable[..., Awaitable[Response]]:
+    """The page of a job, also with what was wrong about an act."""
+
+    async def show(call: Call, error: CallerError | None = None) -> Response:
         number, node = _number(call.path["id"]), call.query.get("node") or None
         job = await sources.job(number)
         few = len(job.hosts) <= jobs.FEW
@@ -95,12 +104,13 @@ def _jobs(sources: JobSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "job.html",
             section="jobs",
-            topics="" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
+            topics="" if error is not None or job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
+            status=error.status if error is not None else 200,
+            error=error,
             **jobs.page(job, events, translation(call.request), changes=changes, chosen=chosen),
         )
 
-    read = Permission.JOBS_READ
-    return [Endpoint("GET", "/jobs", read, listing), Endpoint("GET", "/jobs/{id}", read, show)]
+    return show
 
 
 def _number(text: str) -> int:
@@ -109,13 +119,19 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _acts(sources: JobSources) -> list[Endpoint]:
+def _acts(sources: JobSources, pages: Pages) -> list[Endpoint]:
+    show = _showing(sources, pages)
+
     def deciding(*, approved: bool) -> Handler:
         async def decide(call: Call) -> Response:
             number = job_number(call)
             reason = form_of(call.body).get("reason", [""])[0].strip()[:MAX_REASON] or None
-            with suppress(Conflict):  # somebody else was first: the job's page says who
+            try:
                 await sources.decide(number, call.identity, approved, reason)
+            except Conflict:  # somebody else was first: the job's page says who
+                return _go(f"/jobs/{number}")
+            except Forbidden as error:  # not by this person
+                return await show(call, error)
             return _go(f"/jobs/{number}")
 
         return decide

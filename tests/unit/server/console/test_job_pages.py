@@ -14,7 +14,7 @@ from llmagentos.api.job_control import Approval, Batch, Waiting
 from llmagentos.api.schedules import Fire, Schedule, ScheduleSpec, TemplateUse
 from llmagentos.api.templates import BadParameter, Parameter, Template, TemplateSpec
 from llmagentos.core.clock import ManualClock
-from llmagentos.core.errors import Conflict
+from llmagentos.core.errors import Conflict, Forbidden
 from llmagentos.core.i18n import LANGUAGES
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.server.console.render import LANGUAGE_COOKIE, Pages
@@ -64,7 +64,7 @@ class Done:
 
 
 def value(result: Any) -> Any:
-    async def answer(*_: Any) -> Any:
+    async def answer(*_: Any, **__: Any) -> Any:
         return result
 
     return answer
@@ -204,3 +204,12 @@ def test_a_schedule_repeats_a_job_and_keeps_it_when_it_is_changed() -> None:
         ("add", "x", ScheduleSpec(None, 600.0, job=SPEC)),
         ("change", "nightly", ScheduleSpec(None, 1200.0, job=SPEC)),
     ]
+
+
+def test_who_may_not_approve_reads_so_on_the_page_of_the_job() -> None:
+    done = Done(Forbidden("admin:ann submitted job 7: somebody else has to approve it"))
+    answer = ask("/jobs/{id}/approve", done, method="POST", form=[("reason", "")], language="zh-CN")
+    html = bytes(answer.body).decode()
+    assert answer.status_code == 403
+    assert "作业 7 由 admin:ann 提交：须由他人批准" in html and 'id="changes"' in html
+    assert "hx-get" not in html and "sse-connect" not in html, "it has no address of its own to be read anew from"

@@ -131,7 +131,7 @@ def page(
     away = set(job.waiting)
     hosts = [host for host in job.hosts if chosen.state in ("", host.state) and chosen.node in ("", host.node)]
     hosts.sort(key=lambda host: _URGENT.get(host.state, len(_URGENT)))
-    shown = page_of(hosts, chosen.page, {"state": chosen.state, "node": chosen.node})
+    shown = page_of(hosts, chosen.page, {"state": chosen.state, "node": chosen.node}, path=f"/jobs/{job.summary.id}")
     found = [_row(host, counted.get(host.node, Counter()), host.node in away, t) for host in shown.items]
     return {
         "job": _head(job, t),
