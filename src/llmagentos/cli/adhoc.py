@@ -19,6 +19,7 @@ import yaml
 
 from llmagentos.api.jobs import Job, JobRecord, LogLine, TaskResult
 from llmagentos.cli.connect import execute
+from llmagentos.cli.job_files import brought
 from llmagentos.cli.job_following import Document, Lines, watch
 from llmagentos.cli.output import emit, note, paint
 from llmagentos.cli.playbook_options import inventory_options, variable_option, vault_options
@@ -120,7 +121,7 @@ def exec_(
     job = execute(submit(request, content))
     answers = Answers(one_line=one_line, verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else answers
-    ctx.exit(watch(job.summary.id, telling, offer_cancel=True))
+    ctx.exit(brought(job, content, Path.cwd(), watch(job.summary.id, telling, offer_cancel=True)))
 
 
 def task(module: str | None, arguments: str | None, command: Sequence[str]) -> tuple[str, Any]:

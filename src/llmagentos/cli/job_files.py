@@ -13,12 +13,17 @@ import click
 from llmagentos.api import job_files as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.job_files import JobFile
+from llmagentos.api.jobs import Job
 from llmagentos.cli.connect import connected, execute
+from llmagentos.cli.job_following import INTERRUPTED
 from llmagentos.cli.output import emit, emit_json, json_option, note, size, table, when
 from llmagentos.core.errors import InvalidInput, Unavailable
 from llmagentos.core.i18n import tr
+from llmagentos.fleet.playbooks import bundle
 from llmagentos.fleet.playbooks.destinations import Destination
+from llmagentos.fleet.playbooks.fetches import destinations
 
+FAILED = 1
 SHOWN = 5
 """Paths that are named when not all could be written."""
 
@@ -46,6 +51,17 @@ def files(number: int, to: Path | None, as_json: bool) -> None:
     else:
         for each in found:
             emit(str(_below(to, each.path)))
+
+
+def brought(job: Job, content: bytes, directory: Path, code: int) -> int:
+    """Write what a job fetched that has ended with `code`; `content` is its bundle. The exit code with that.
+
+    After Ctrl-C nothing is written: the job goes on.
+    """
+    if code == INTERRUPTED or not (found := destinations(bundle.read(content), job.spec.extra_vars)):
+        return code
+    left = bring(job.summary.id, job.summary.nodes, directory, found)
+    return code or (FAILED if left else 0)
 
 
 def bring(job: int, nodes: Collection[str], directory: Path, destinations: Sequence[Destination]) -> int:

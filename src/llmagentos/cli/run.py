@@ -15,8 +15,8 @@ from llmagentos.api.http import ConnectionLost
 from llmagentos.api.jobs import Job, JobRequest, JobSpec, Kind
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories, read_text
-from llmagentos.cli.job_files import bring
-from llmagentos.cli.job_following import INTERRUPTED, Document, Lines, Text, watch
+from llmagentos.cli.job_files import brought
+from llmagentos.cli.job_following import Document, Lines, Text, watch
 from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.cli.pack import pack
@@ -25,11 +25,8 @@ from llmagentos.cli.prompting import answers
 from llmagentos.cli.vault_passwords import vault_passwords
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
-from llmagentos.fleet.playbooks import bundle
-from llmagentos.fleet.playbooks.fetches import destinations
 from llmagentos.fleet.playbooks.prompts import ANSWERS
 
-FAILED = 1
 RETRY = "@retry"
 LOOKED_AT = 200
 """Newest jobs among which `--limit @retry` looks for the playbook's last one."""
@@ -87,9 +84,7 @@ def run(
     text = Text(hosts=len(job.hosts), verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else text
     code = watch(job.summary.id, telling, offer_cancel=True)
-    if code != INTERRUPTED and request.kind == "playbook" and _brings(job, playbook, content):
-        code = code or FAILED
-    ctx.exit(code)
+    ctx.exit(code if request.kind != "playbook" else brought(job, content, playbook.absolute().parent, code))
 
 
 def _answered(request: JobRequest, content: bytes) -> JobRequest:
@@ -98,12 +93,6 @@ def _answered(request: JobRequest, content: bytes) -> JobRequest:
         return request
     variables, secrets = {**request.extra_vars, ANSWERS: found}, [*request.secrets, ANSWERS]
     return msgspec.structs.replace(request, extra_vars=variables, secrets=secrets)
-
-
-def _brings(job: Job, playbook: Path, content: bytes) -> int:
-    """Write what the playbook fetched; how much could not be written."""
-    found = destinations(bundle.read(content), job.spec.extra_vars)
-    return bring(job.summary.id, job.summary.nodes, playbook.absolute().parent, found) if found else 0
 
 
 def asked(

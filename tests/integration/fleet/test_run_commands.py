@@ -136,6 +136,9 @@ def test_exec_tells_as_ansible_does(server: ServerProcess, node: NodeProcess, tm
     assert document["job"]["summary"]["state"] == "succeeded"
     results = [each["event"] for each in document["events"] if each["event"]["type"] == "task_result"]
     assert results[0]["result"]["stat"]["exists"] is True
+    fetched = server.llmctl("exec", "web1", "-m", "fetch", "-a", f"src={path} dest=got/ flat=yes")
+    assert fetched.returncode == 0, fetched.stderr
+    assert (server.directory / "got" / "made").read_bytes() == b""
     unknown = server.llmctl("exec", "web1", "-m", "servce", "-a", "name=x")
     assert unknown.returncode == 2
     assert "the nearest is 'service'" in unknown.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +18,11 @@ _PAIR = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|(?:\{\{.*?\}\}|\S)+)""", re.S)
 _TRUE, _FALSE = frozenset({"yes", "true", "on", "1", "y", "t"}), frozenset({"no", "false", "off", "0", "n", "f"})
 _VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{2,}")
+_PLAYBOOK_DIR = re.compile(r"^\{\{\s*playbook_dir\s*\}\}/?")
+_PLAYS = re.compile(rb"^[ \t]*(?:-[ \t]+)?hosts\s*:", re.M)
 _YAML = (".yml", ".yaml", ".json")
 MAX_VALUES = 20
-"""Of one variable that are tried."""
+"""Of one variable, and directories of imported playbooks, that are tried."""
 
 
 def destinations(files: Mapping[str, bytes], variables: Mapping[str, Any]) -> list[Destination]:
@@ -32,8 +35,22 @@ def destinations(files: Mapping[str, bytes], variables: Mapping[str, Any]) -> li
         if path.lower().endswith(_YAML) and b"fetch" in content and (root := _root(path, content)) is not None:
             delegates = b"delegate_to" in content or b"local_action" in content
             found += [_destination(task, variables, delegates) for task in _tasks(root)]
+    found += _imported(found, files)
     begin = {match[1] for each in found if (match := _VARIABLE.match(each.dest))}
     return [*found, *_with_values(found, _values(files, begin))] if begin else found
+
+
+def _imported(found: Sequence[Destination], files: Mapping[str, bytes]) -> list[Destination]:
+    """For a playbook that is imported, `dest` is relative to its own directory."""
+    if not any(b"import_playbook" in content for content in files.values()):
+        return []
+    directories = {posixpath.dirname(path) for path, content in files.items() if _PLAYS.search(content)} - {""}
+    relative = [each for each in found if not each.dest.startswith("/")]
+    return [
+        replace(each, dest=f"{directory}/{_PLAYBOOK_DIR.sub('', each.dest)}")
+        for directory in sorted(directories)[:MAX_VALUES]
+        for each in relative
+    ]
 
 
 def _with_values(found: Sequence[Destination], values: Mapping[str, set[str]]) -> Iterator[Destination]:

@@ -80,6 +80,14 @@ def test_tasks_are_found_wherever_they_stand_and_variables_are_filled_in() -> No
     assert any(each.allows("kept/web1/a", "web1") for each in found)
 
 
+def test_an_imported_playbook_has_its_own_directory() -> None:
+    files = {"site.yml": b"- import_playbook: sub/other.yml\n", "sub/other.yml": PLAY}
+    found = destinations(files, {})
+    assert any(each.allows("sub/kept/web1/a", "web1") for each in found)
+    assert any(each.allows("sub/c/web1/c", "web1") for each in found)
+    assert not any(each.allows("other/c/web1/c", "web1") for each in found)
+
+
 def test_whether_others_read_what_is_fetched() -> None:
     alone = b"- hosts: all\n  tasks:\n    - fetch: {src: /etc/issue, dest: fetched}\n"
     assert not read_again({"site.yml": alone}, {})
