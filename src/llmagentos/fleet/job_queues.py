@@ -1,7 +1,8 @@
 """The nodes' side of jobs: each node works through its own queue, one job at a time.
 
 A claim is a lease with a fencing token: what comes with an older token is refused, so that a node
-agent that was replaced cannot write. A node that claims again while its job runs (it was restarted, or
+agent that was replaced cannot write. The token is stored with the job on its node, and that one decides:
+several servers on one database may answer one node. A node that claims again while its job runs (it was restarted, or
 was away) gets the same job with a new token and goes on from what it knows; the job is never handed
 out as new. Another attempt of a job is one that ended first.
 """
@@ -9,6 +10,7 @@ out as new. Another attempt of a job is one that ended first.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +37,7 @@ from llmagentos.core.events import Hub
 from llmagentos.fleet.job_news import require_there
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_writer import JobWriter
-from llmagentos.kernel.leases import LeaseTable
+from llmagentos.kernel.leases import LeaseLost, LeaseTable
 from llmagentos.storage.gathering import Gathered
 from llmagentos.storage.host_changes import HostStep, HostWish
 from llmagentos.storage.job_changes import Changes, Seen
@@ -48,6 +50,7 @@ MAX_EVENTS_PER_HOST = 50_000
 MAX_BACKOFF_S = 86_400.0
 RENEWALS_PER_S = 200
 """Of all nodes together; then they renew less often, down to a third of the lease."""
+SWEEP_S = 300.0
 KEPT_JOBS = 32
 """Jobs whose inventory is kept in memory for their nodes."""
 
@@ -80,6 +83,7 @@ class NodeQueues:
         self._leases = LeaseTable(clock, LEASE_S)
         self._head = Gathered(self._heads)
         self._at_work = Gathered(self._working)
+        self._sweep_at = 0.0
         self._jobs: dict[int, _Kept] = {}
         self._reading: dict[str, str] = {}  # by node the bundle of the job that it holds
 
@@ -114,6 +118,8 @@ class NodeQueues:
             lease = self._leases.grant(_key(first.job, node), node)
 
             def decide(_: JobRow, host: HostRow, token: int = lease.token) -> HostStep:
+                if token <= host.fence:  # another server gave as high a one meanwhile
+                    raise WrongState(f"job {host.job} was claimed on node {node!r} elsewhere")
                 started = host.started if host.started is not None else self._clock.time()
                 values = {"state": step(host.state, "claim"), "fence": token, "started": started}
                 again = host.state == "queued" and host.attempt > 1
@@ -122,7 +128,7 @@ class NodeQueues:
             try:
                 with tracing.span("claim job", llmagentos__job=first.job, llmagentos__node=node):
                     done = await self._writer.change_on(HostWish(first.job, node, f"node:{node}", decide))
-            except WrongState:  # cancelled between the two steps: look again
+            except WrongState:  # cancelled or claimed between the two steps: look again
                 self._leases.release(lease.key, lease.token)
                 continue
             with log.bind(job_id=str(first.job), node=node):
@@ -132,6 +138,9 @@ class NodeQueues:
         return None
 
     async def _heads(self, nodes: Sequence[str]) -> list[HostRow | None]:
+        if self._clock.monotonic() > self._sweep_at:  # leases on what ended at another server
+            self._leases.expired()
+            self._sweep_at = self._clock.monotonic() + SWEEP_S
         heads = await self._records.heads(nodes)
         idle = [node for node, first in heads.items() if first.state not in WORKING]
         closed = await self._closed(idle) if idle else ()
@@ -154,16 +163,29 @@ class NodeQueues:
 
     async def renew(self, node: str, job: int, fence: int) -> Ack:
         """Keep a job. Raises `LeaseLost` when it has to be claimed again."""
-        self._leases.renew(_key(job, node), fence)
-        return self._ack(await self._at_work((job, node)))
+        await self._renewed(node, job, fence)
+        host = await self._at_work((job, node))
+        _require_newest(host, fence)
+        return self._ack(host)
+
+    async def _renewed(self, node: str, job: int, fence: int) -> None:
+        """The lease extended; one that another server gave is taken up. Raises `LeaseLost`."""
+        key = _key(job, node)
+        if self._leases.newest(key) < fence:
+            host = await self._records.host(job, node)
+            current = host is not None and host.state in WORKING and host.fence == fence
+            if current and self._leases.newest(key) < fence:
+                self._leases.restore(key, node, fence)
+        self._leases.renew(key, fence)
 
     async def append(self, node: str, job: int, fence: int, events: Sequence[JobEvent]) -> Ack:
         """Append events; those known already are skipped. Raises `LeaseLost`, or `EventGap` when some are missing."""
-        self._leases.renew(_key(job, node), fence)
+        await self._renewed(node, job, fence)
         shortened = [fit(event) for event in events]
 
         def decide(_: JobRow, host: HostRow) -> HostStep:
             self._leases.check(_key(job, node), fence)
+            _require_newest(host, fence)
             next_seq, kept = _new(host, shortened)
             return HostStep({"next_seq": next_seq} if next_seq != host.next_seq else {}, kept)
 
@@ -188,6 +210,7 @@ class NodeQueues:
             if host.fence == end.fence and host.state not in WORKING:
                 return HostStep()
             self._leases.check(_key(job, node), end.fence)
+            _require_newest(host, end.fence)
             if (again := self._again(row, host, end)) is not None:
                 return again
             recap = msgspec.json.encode(end.recap).decode() if end.recap else None
@@ -201,6 +224,8 @@ class NodeQueues:
             tracing.span("finish job", llmagentos__job=job, llmagentos__node=node, llmagentos__status=end.status),
             log.bind(job_id=str(job), node=node),
         ):
+            with suppress(LeaseLost):  # it may have ended, with this token
+                await self._renewed(node, job, end.fence)
             done = await self._writer.change_on(HostWish(job, node, f"node:{node}", decide))
             if not done.changed:
                 return
@@ -253,6 +278,11 @@ class NodeQueues:
 
             await self._writer.change(host.job, "system", decide)
             self._leases.drop(_key(host.job, node))
+
+
+def _require_newest(host: HostRow, fence: int) -> None:
+    if host.fence != fence:
+        raise LeaseLost(f"the lease on job {host.job} with token {fence} is over", key=_key(host.job, host.node))
 
 
 def _new(host: HostRow, events: Sequence[JobEvent]) -> tuple[int, list[JobEvent]]:
