@@ -109,6 +109,9 @@ class ScriptedEngine:
         if isinstance(steps, Refuse):
             _send(writer, steps.status, steps.body, steps.headers)
         elif path.endswith("/embeddings"):
+            for step in steps:
+                if isinstance(step, Wait):
+                    await step.event.wait()
             texts = request["input"] if isinstance(request["input"], list) else [request["input"]]
             data = [{"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)]
             _send(writer, 200, {"data": data[::-1], "usage": {"prompt_tokens": 7, "total_tokens": 7}})

@@ -77,8 +77,8 @@ async def _part(
             async for chunk in chunks:
                 yield chunk
     except Interrupted:
-        if not (admitted.model.capacity.preemptive and generation.pausable):
-            call.measured.cut_off = call.measured.prompt_read = True  # elsewhere what was asked is paid
+        if not (generation.pausable and (admitted.model.capacity.preemptive or not call.asked)):
+            call.measured.cut()
             raise CallPaused(f"the run of the call to {call.measured.model!r} was paused") from None
         generation.pause()
 

@@ -12,6 +12,7 @@ from llmagentos.kernel.budgets import Path
 from llmagentos.llm.budget_calls import run_of
 from llmagentos.storage.budgets import CallRecord, Changes, SpendingRecord
 
+_MOST_LOGGED = 10_000
 Store = Callable[[Changes], Awaitable[None]]
 WindowsOf = Callable[[Path], Mapping[str, Any]]
 
@@ -36,6 +37,7 @@ class Journal:
     def logged(self, calls: Iterable[CallInfo]) -> None:
         """Calls that have ended, with what was counted for them: stored together with it."""
         self._pending.logged.extend(calls)
+        del self._pending.logged[:-_MOST_LOGGED]  # while storage is away
         self._noted += 1
 
     def gone(self, call_id: str) -> None:

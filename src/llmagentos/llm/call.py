@@ -40,6 +40,8 @@ class Call:
         """It waits for a slot or has one: before that it may still wait for its budget."""
         self.held = False
         """Its run is paused: no engine works on it."""
+        self.asked = False
+        """An engine was asked: it may have worked on it."""
 
     def cancel(self) -> None:
         """Have the wait under way, or else the next one, raise `CallCancelled`."""
@@ -66,7 +68,7 @@ class Call:
         """Wait for the engine. Raises `EngineStalled` when it is silent for too long, `Interrupted` by `hold`."""
         if self.held and not self._cancelled:
             raise Interrupted
-        self._answering = True
+        self.asked = self._answering = True
         try:
             return await self._bounded(wait, self._silence_s)
         finally:

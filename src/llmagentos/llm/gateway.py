@@ -150,7 +150,12 @@ class Gateway:
             try:
                 async with self._passage.call("embeddings", request, asked, tries) as admitted:
                     with self._passage.engine(admitted, tries) as engine:
-                        found = await admitted.call.answer(partial(engine.embed, request))
+                        try:
+                            found = await admitted.call.answer(partial(engine.embed, request))
+                        except Interrupted:
+                            if admitted.call.asked:
+                                admitted.call.measured.cut()
+                            raise
                         admitted.call.measured.used(found.usage)
                 return found
             except Interrupted:  # paused: it waits at the gate, and is made again
@@ -196,10 +201,10 @@ class Gateway:
         return self._admissions.waiting_runs()
 
     def forget(self, run_id: str) -> None:
-        """The run has ended: what is remembered of it, a `hold` too, is dropped."""
+        """The run has ended: what is remembered of it, a `hold` too, is dropped. Calls that come late are refused."""
         self._standings.forget(run_id)
         self._admissions.forget(run_id)
-        self._passage.parted.forget(run_id)
+        self._passage.ended(run_id)
 
     def model(self, name: str) -> Model:
         """The model with this name or alias. Raises `ModelNotFound`."""

@@ -111,8 +111,7 @@ class Measurement:
         """What calls before this one took of the answer that it goes on with."""
         self.cut_off = False
         """It was stopped in the middle, as its run was paused."""
-        self.prompt_read = False
-        """The prompt counts although no answer came."""
+        self._prompt_read = False
         self._meter = meter
         self._clock = clock
         self._operation = operation
@@ -135,6 +134,10 @@ class Measurement:
             gen_ai__request__model=model,
             llmagentos__run_id=run_id,
         )
+
+    def cut(self) -> None:
+        """It was stopped in the middle, as its run was paused: what the engine was asked is paid."""
+        self.cut_off = self._prompt_read = True
 
     def admitted(self, waited: float) -> None:
         """It got its slot after `waited` seconds."""
@@ -174,7 +177,7 @@ class Measurement:
             return Usage(
                 before.prompt_tokens, before.completion_tokens + self._pieces, before.total_tokens + self._pieces
             )
-        tokens_in = self.expected_in if self._pieces or self.prompt_read else 0
+        tokens_in = self.expected_in if self._pieces or self._prompt_read else 0
         return Usage(tokens_in, self._pieces, tokens_in + self._pieces)
 
     @property

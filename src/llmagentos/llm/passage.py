@@ -5,6 +5,7 @@ Nothing in the clean-up waits, so that a slot is free at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -24,13 +25,14 @@ from llmagentos.llm.directory import Directory, Model
 from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
 from llmagentos.llm.generation import Asking, interruptible
-from llmagentos.llm.metering import Measurement, Meter, Operation
+from llmagentos.llm.metering import CallCancelled, Measurement, Meter, Operation
 from llmagentos.llm.parting import Parted
 from llmagentos.llm.replicas import Replicas
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
 
 Request = Asking | EmbeddingRequest
+_MOST_OVER = 10_000
 Holding = Callable[[Measurement, Asked, Demand], AbstractAsyncContextManager[Hold]]
 """Holds what a call may take of its budgets while it is under way."""
 
@@ -62,6 +64,7 @@ class Passage:
         self._clock = clock
         self._shares = dict(shares)
         self._runs: dict[str, set[Call]] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
         self._sizes = {model.name: Sizes() for model in models}
         scheduler = PolicyScheduler({m.name: m.capacity for m in models}, policy)
         self.admissions = Admissions(scheduler, [m.name for m in models], clock)
@@ -86,6 +89,13 @@ class Passage:
         """Stop the calls of a run that wait for a slot or have one, or with `everything` for their budget; how many."""
         return _cancelled([call for call in self._runs.get(run_id, ()) if call.submitted or everything])
 
+    def ended(self, run_id: str) -> None:
+        """The run is over: a call that was on its way here when it was killed does not start."""
+        self.parted.forget(run_id)
+        self._over[run_id] = None
+        if len(self._over) > _MOST_OVER:
+            self._over.popitem(last=False)
+
     def hold(self, run_id: str) -> None:
         """Pause a run: none of its calls starts, and those that engines work on give up their slots."""
         self.admissions.hold(run_id)
@@ -101,6 +111,8 @@ class Passage:
     @asynccontextmanager
     async def call(self, operation: Operation, request: Request, asked: Asked, tries: Tries) -> AsyncIterator[Admitted]:
         """A call that has its slot; metered and given back however the block ends."""
+        if asked.run_id in self._over:
+            raise CallCancelled(f"the run {asked.run_id} has ended")
         model = tries.model
         measured = self._meter.begin(
             operation, model=model.name, engine=model.kind, caller=str(asked.caller), run_id=asked.run_id

@@ -17,7 +17,7 @@ from llmagentos.llm.metering import CallCancelled
 from llmagentos.llm.parting import AnswerChanged
 from llmagentos.security.identity import Identity, Kind
 from support.gate import Gate, ask, gate
-from support.scripted import Hang, ScriptedEngine, Step, scripted_engine
+from support.scripted import Hang, ScriptedEngine, Step, Wait, scripted_engine
 from support.server import eventually
 
 pytestmark = pytest.mark.anyio
@@ -211,7 +211,32 @@ async def test_who_makes_the_call_again_gets_the_beginning_and_the_rest(tmp_path
         assert story.begun[-1] == ""
 
 
-async def test_kill_and_the_runs_end_forget_the_beginning(tmp_path: Any) -> None:
+async def test_a_call_that_was_on_its_way_when_its_run_ended_does_not_start(tmp_path: Any) -> None:
+    async with telling(tmp_path, story := Story(times=0)) as (it, _):
+        it.gateway.forget(RUN)
+        with pytest.raises(CallCancelled, match="has ended"):
+            await Listener(it).task
+        assert story.begun == []
+        assert await it.ended() == []
+
+
+async def test_what_no_engine_was_asked_costs_nothing(tmp_path: Any) -> None:
+    """The pause comes when the call has just got its slot."""
+    async with telling(tmp_path, story := Story(times=0), preemptive=False) as (it, _):
+        it.gateway.hold(RUN)
+        listener = Listener(it)
+        await eventually(lambda: it.waiting("m") == 1)
+        it.gateway.release(RUN)
+        it.gateway.hold(RUN)
+        await eventually(lambda: it.waiting("m") == 1)
+        assert story.begun == []
+        it.gateway.release(RUN)
+        assert await listener.task == WHOLE
+        assert [(call.status, call.tokens_out) for call in await it.ended()] == [("succeeded", 8)]
+        assert story.begun == [""]
+
+
+async def test_kill_forgets_the_beginning(tmp_path: Any) -> None:
     async with telling(tmp_path, story := Story()) as (it, engine):
         listener = Listener(it)
         await heard(listener, 3)
@@ -221,7 +246,7 @@ async def test_kill_and_the_runs_end_forget_the_beginning(tmp_path: Any) -> None
         with pytest.raises(CallCancelled):
             await listener.task
         assert [call.status for call in await it.ended()] == ["cancelled"]
-        it.gateway.forget(RUN)
+        it.gateway.release(RUN)
         assert await Listener(it).task == WHOLE
         assert story.begun[-1] == ""
 
@@ -236,15 +261,23 @@ async def test_the_deadline_of_a_paused_stream_still_runs(tmp_path: Any) -> None
             await listener.task
 
 
-async def test_embeddings_wait_too(tmp_path: Any) -> None:
-    async with scripted_engine(lambda _: []) as engine:
+async def test_an_embedding_waits_and_one_under_way_is_paid_and_made_again(tmp_path: Any) -> None:
+    steps: list[list[Step]] = [[Wait(go := asyncio.Event())], []]
+    async with scripted_engine(lambda _: steps.pop(0)) as engine:
         models = {"e": OpenAI(url=engine.url, kind="embedding")}
         async with gate(tmp_path, models) as it:
             it.gateway.hold(RUN)
             task = asyncio.create_task(it.gateway.embed(EmbeddingRequest(["x"], "e"), ME, run_id=RUN))
             await eventually(lambda: it.waiting("e") == 1)
             it.gateway.release(RUN)
+            await eventually(lambda: len(engine.requests) == 1)
+            it.gateway.hold(RUN)
+            await eventually(lambda: it.waiting("e") == 1)
+            it.gateway.release(RUN)
             assert len((await task).data) == 1
+            go.set()
+            cut, made = await it.ended()
+            assert (cut.status, cut.tokens_in > 0, made.status) == ("cut_off", True, "succeeded")
 
 
 @pytest.mark.parametrize("seed", range(8))
