@@ -5,6 +5,8 @@ Fetched again, by another attempt or a later task, a file takes the place of the
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, Text, delete, func, insert, select
 
 from llmagentos.api.job_files import MAX_FILES, MAX_JOB_BYTES, Fetched, JobFile
@@ -68,19 +70,23 @@ class JobFiles:
             rows = (await connection.execute(query)).all()
         return [JobFile(row.id, row.node, row.path, row.source, row.digest, row.size, row.at) for row in rows]
 
-    async def content(self, job: int, file: int) -> bytes | None:
-        """The bytes of a file; None when it is not there, or not any more."""
+    async def find(self, job: int, file: int) -> Path | None:
+        """Where the bytes of a file are; None when it is not there, or not any more."""
         query = select(FILES.c.digest).where(FILES.c.job == job, FILES.c.id == file)
         async with self._database.read() as connection:
             digest = (await connection.execute(query)).scalar()
-        return await self._blobs.get(digest) if digest is not None else None
+        return await self._there(digest) if digest is not None else None
 
-    async def of_digest(self, job: int, digest: str) -> bytes | None:
-        """The bytes of a file of this job with this SHA-256; None when it has fetched none such."""
+    async def of_digest(self, job: int, digest: str) -> Path | None:
+        """Where the bytes of this job's file with this SHA-256 are; None when it has fetched none such."""
         query = select(FILES.c.id).where(FILES.c.job == job, FILES.c.digest == digest).limit(1)
         async with self._database.read() as connection:
             known = (await connection.execute(query)).first() is not None
-        return await self._blobs.get(digest) if known else None
+        return await self._there(digest) if known else None
+
+    async def _there(self, digest: str) -> Path | None:
+        """None where this server lacks it: its blobs may be its own, while others work on the same database."""
+        return self._blobs.path(digest) if await self._blobs.touch(digest) is not None else None
 
     async def prune(self) -> None:
         """Forget files after the retention, and those of jobs that are deleted."""

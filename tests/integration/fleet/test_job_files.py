@@ -85,11 +85,13 @@ async def test_who_may_read_and_write_them(server: ServerProcess, join, submit, 
         with pytest.raises(TooLarge):
             large = bytes(job_files.MAX_FILE_BYTES + 1)
             await job_files.send(one.client, number, job.fence, Fetched("x", "/x", "0" * 64, 1), large)
+        await asyncio.gather(*(send(one, job, f"fetched/n1/many/{n}", b"%d" % n) for n in range(20)))
         await one.work(job)
         with pytest.raises(Conflict):
             await job_files.send(one.client, number, job.fence, forged, b"forged")
         found = await job_files.listing(admin, number)
-        assert [(each.node, each.path, each.size) for each in found] == [("n1", "fetched/n1/x", 6)]
+        assert len(found) == 21
+        assert (found[0].node, found[0].path, found[0].size) == ("n1", "fetched/n1/x", 6)
         assert await job_files.content(admin, number, found[0].id) == b"secret"
         with pytest.raises(NotFound):
             await job_files.content(admin, number, 99)

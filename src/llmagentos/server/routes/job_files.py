@@ -7,15 +7,19 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from llmagentos.api.job_files import MAX_FILE_BYTES, Fetched, JobFile
 from llmagentos.api.jobs import Job
 from llmagentos.core.errors import Forbidden, InvalidInput, NotFound
 from llmagentos.security.identity import Permission
 from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.server.respond import read_bounded
 from llmagentos.server.routes.jobs import job_number, node_name
 from llmagentos.storage.job_files import JobFiles
+
+AT_ONCE = 8
+"""Files that are taken at the same time: each is in memory for a moment. Further nodes wait."""
 
 
 def endpoints(
@@ -29,26 +33,32 @@ def endpoints(
     `used` says whether the job's nodes use each other's files.
     """
 
+    room = asyncio.Semaphore(AT_ONCE)
+
     async def keep(call: Call) -> None:
+        async with room:
+            await take(call, await read_bounded(call.request, MAX_FILE_BYTES))
+
+    async def take(call: Call, content: bytes) -> None:
         node, job = node_name(call.identity), job_number(call)
         check(node, job, int(call.number("fence", 0, most=2**53)))
         given: dict[str, object] = {name: call.query.get(name, "") for name in ("path", "source")}
-        given |= {"digest": call.path["digest"], "size": len(call.body)}
+        given |= {"digest": call.path["digest"], "size": len(content)}
         try:
             fetched = msgspec.convert(given, Fetched)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"this is no fetched file: {error}") from None
-        if await asyncio.to_thread(_digest, call.body) != fetched.digest:
+        if await asyncio.to_thread(_digest, content) != fetched.digest:
             raise InvalidInput("the content's SHA-256 is another one", hint="was the upload cut short?")
-        await files.put(job, node, fetched, call.body)
+        await files.put(job, node, fetched, content)
 
     async def of_other_node(call: Call) -> Response:
         job = job_number(call)
         check(node_name(call.identity), job, int(call.number("fence", 0, most=2**53)))
-        content = await files.of_digest(job, call.path["digest"]) if await used(job) else None
-        if content is None:
+        path = await files.of_digest(job, call.path["digest"]) if await used(job) else None
+        if path is None:
             raise NotFound("no node of this job has fetched such a file for the others")
-        return Response(content, media_type="application/octet-stream")
+        return FileResponse(path, media_type="application/octet-stream")
 
     return [
         Endpoint(
@@ -56,9 +66,7 @@ def endpoints(
             "/api/v1/nodes/self/queue/{id}/files/{digest}",
             Permission.NODE_WORK,
             keep,
-            body=bytes,
-            summary="Keep a file that a claimed job fetched from the calling node",
-            max_body=MAX_FILE_BYTES,
+            summary="Keep a file (the body, at most 32 MiB) that a claimed job fetched from the calling node",
         ),
         Endpoint(
             "GET",
@@ -85,10 +93,10 @@ def _people(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> list[End
             raise Forbidden(  # what is in them may be secret; who may run playbooks could fetch it again
                 f"{who} may not read what job {job.summary.id} fetched: whoever made the job may, and operators"
             )
-        content = await files.content(job.summary.id, number)
-        if content is None:
+        path = await files.find(job.summary.id, number)
+        if path is None:
             raise NotFound("this file is not there, or no longer kept", hint="`llmctl job files N` lists them")
-        return Response(content, media_type="application/octet-stream", headers=_NOT_SHOWN)
+        return FileResponse(path, media_type="application/octet-stream", headers=_NOT_SHOWN)
 
     return [
         Endpoint(
