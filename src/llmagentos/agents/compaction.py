@@ -7,6 +7,7 @@ turn is dropped: what was not summed up is in the prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from llmagentos.agents.log import Log
@@ -26,6 +27,7 @@ _READ = 0.6
 """Share of the context that one summary is made from; more takes several, one after the other."""
 _SHORTEST, _LONGEST = 48, 800
 """Tokens of a summary."""
+_GONE = re.compile(r"\[(\d+) older requests of this conversation were left out\]")
 _HOW = (
     "You keep the notes of a conversation between a user and an assistant. Write a short summary that lets the "
     "assistant go on with it: what the user wants, names, numbers, dates and decisions exactly as they were said, and "
@@ -56,6 +58,21 @@ def due(spec: AgentSpec, log: Log, prompt: Prompt) -> Prompt | None:
         temperature=0.0,
         covers=fitting,
     )
+
+
+def bounded(summary: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
+    """A session of an agent that never calls a model, so that nobody sums it up: the oldest turns go, and it says so.
+
+    For others this does nothing: `due` comes before.
+    """
+    if estimate(turns) <= 2 * MOST_TOKENS:
+        return summary, turns
+    left = len(turns) - 1
+    while left and estimate(turns[left - 1 :]) <= MOST_TOKENS:
+        left -= 1
+    gone = int(found[1]) if (found := _GONE.search(summary)) is not None else 0
+    told = f"[{left + gone} older requests of this conversation were left out]"
+    return "\n".join(filter(None, (_GONE.sub("", summary).strip(), told))), turns[left:]
 
 
 def estimate(turns: Sequence[Turn]) -> int:

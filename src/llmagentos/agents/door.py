@@ -55,7 +55,7 @@ class Door:
         """A run, of `agent`. Raises `NotFound`, also for a run of somebody else's."""
         found = await self._ledger.get(run, viewer=str(identity))
         own = found.created_by == str(identity)
-        if not (own or identity.may(Permission.RUNS_READ)) or agent not in (None, found.agent):
+        if not (own or identity.may(Permission.RUNS_CONTENT)) or agent not in (None, found.agent):
             raise NotFound(f"there is no run {run!r}")
         return found
 
@@ -80,7 +80,7 @@ class Door:
     ) -> list[RunSummary]:
         """Runs, the newest first."""
         found = await self._ledger.newest(ended=True, agent=agent, state=state, limit=limit, offset=offset)
-        everything = identity.may(Permission.RUNS_READ)
+        everything = identity.may(Permission.RUNS_CONTENT)
         return [run for run in found if everything or run.created_by == str(identity)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from llmagentos.agents.compaction import bounded
 from llmagentos.agents.log import Log
 from llmagentos.agents.records import Records
 from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
@@ -47,7 +48,10 @@ async def before(records: Records, load: Load, agent: str, session: str, by: str
             run=busy,
         )
     last = await records.newest(ended=True, agent=agent, session=session, by=by, limit=1)
-    return Before(*(await load(last[0].id)).after, last[0].id) if last else NEW
+    if not last:
+        return NEW
+    summary, turns = (await load(last[0].id)).after
+    return Before(*bounded(summary, turns), last[0].id)
 
 
 async def caller_of(load: Load, run: str) -> str:

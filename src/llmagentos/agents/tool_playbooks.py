@@ -7,6 +7,7 @@ refused, and variables are only those that the agent's definition declares, each
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -18,6 +19,7 @@ from llmagentos.agents.slots import lent
 from llmagentos.agents.tools import CalledBy, Tool
 from llmagentos.api.agents import ToolUse
 from llmagentos.core.errors import ConfigError, InvalidInput
+from llmagentos.core.matching import TooSlow, matches
 
 NODES = "nodes"
 MOST_NODES = 200
@@ -65,7 +67,7 @@ class PlaybookTools:
                 bundle=str(use.bundle),
                 playbook=path.name,
                 nodes=use.nodes or _nodes(arguments.get(NODES)),
-                vars=_variables(use, arguments),
+                vars=await asyncio.to_thread(_variables, use, arguments),
                 key=f"run:{by.run}:{by.call_id}",
                 by=f"run:{by.run}",
                 timeout=timeout,
@@ -132,5 +134,9 @@ def _fits_pattern(name: str, value: Any, pattern: Any) -> None:
     """Patterns of schemas are not tried elsewhere, as schemas may be a stranger's; this one is of the definition."""
     if not isinstance(value, str) or not isinstance(pattern, str):
         return
-    if len(value) > _MOST_PATTERN or re.search(pattern, value) is None:
+    try:
+        fits = len(value) <= _MOST_PATTERN and matches(pattern, value, whole=False)
+    except TooSlow:
+        raise InvalidInput(f"{name} cannot be checked: {pattern!r} takes too long for it") from None
+    if not fits:
         raise InvalidInput(f"{name} must fit {pattern!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmagentos.api.templates import BadParameter, Parameter
 from llmagentos.core.errors import nearest
-from llmagentos.fleet.matching import TooSlow, matches
+from llmagentos.core.matching import TooSlow, matches
 
 MAX_TEXT = 64 * 1024
 MAX_REGEX = 500

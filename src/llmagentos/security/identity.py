@@ -43,6 +43,7 @@ class Permission(StrEnum):
     TOOLS_USE = "tools.use"  # speak MCP: each tool asks for its own permission besides
     TOOLS_WRITE = "tools.write"  # register programs and addresses whose tools agents may call
     RUNS_READ = "runs.read"
+    RUNS_CONTENT = "runs.content"  # read what was said in others' runs
     RUNS_WRITE = "runs.write"  # ask, chat, kill
     RUNS_APPROVE = "runs.approve"  # agree to tool calls that wait for a person
     MEMORY_READ = "memory.read"  # what agents remember of oneself
@@ -88,6 +89,7 @@ GRANTS = MappingProxyType(
             Permission.MODELS_WRITE,
             Permission.AGENTS_WRITE,
             Permission.TOOLS_USE,
+            Permission.RUNS_CONTENT,
             Permission.RUNS_WRITE,
             Permission.MEMORY_READ,
             Permission.MEMORY_WRITE,

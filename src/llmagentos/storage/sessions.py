@@ -46,18 +46,28 @@ class SessionRecords:
             return (await connection.execute(query.limit(1))).scalar_one_or_none()
 
     async def delete(self, agent: str, session: str, by: str) -> int:
-        """Delete the session's runs with their logs; how many. Raises `Conflict` while one has not ended."""
+        """Delete the session's runs and those below them, with their logs; how many requests it had.
+
+        Raises `Conflict` while one has not ended.
+        """
         async with self._database.write() as connection:
             runs = (await connection.execute(select(RUNS.c.id, RUNS.c.ended).where(_of(agent, session, by)))).all()
             open_ = [run.id for run in runs if run.ended is None]
             if open_:
                 raise Conflict(f"the session {session!r} still works on a request", hint=f"`llmctl kill {open_[0]}`")
-            ids = [run.id for run in runs]
-            for start in range(0, len(ids), 500):
-                part = ids[start : start + 500]
-                await connection.execute(delete(EVENTS).where(EVENTS.c.run.in_(part)))
-                await connection.execute(delete(RUNS).where(RUNS.c.id.in_(part)))
-        return len(ids)
+            level = [run.id for run in runs]
+            while level:  # a run is below one other, which was there before it: this comes to an end
+                below: list[str] = []
+                for start in range(0, len(level), 500):
+                    part = level[start : start + 500]
+                    for run in await connection.execute(select(RUNS.c.id, RUNS.c.ended).where(RUNS.c.parent.in_(part))):
+                        if run.ended is None:  # what was deleted before comes back with the transaction
+                            raise Conflict(f"the run {run.id} below it goes on", hint=f"`llmctl kill {run.id}`")
+                        below.append(run.id)
+                    await connection.execute(delete(EVENTS).where(EVENTS.c.run.in_(part)))
+                    await connection.execute(delete(RUNS).where(RUNS.c.id.in_(part)))
+                level = below
+        return len(runs)
 
 
 def _of(agent: str, session: str, by: str) -> ColumnElement[bool]:

@@ -123,6 +123,8 @@ def test_mcp_shows_only_what_the_caller_may_use(house: ServerProcess) -> None:
             assert not any(name.startswith("ask_") for name in names)  # modules ask no agents
             with pytest.raises(MCPError, match="no tool"):
                 await client.call_tool("ask_friend", {"request": "hello"})
+            await client.call_tool("shop__search", {"query": "kettle"})
+        assert '"target": "/mcp shop__search"' in house.log()  # who called what is in the audit log
         async with httpx.AsyncClient() as http:
             assert (await http.post(f"{house.url}/mcp", json={})).status_code == 401
             viewer = {"Authorization": f"Bearer {await token_of(house, 'viewer')}"}

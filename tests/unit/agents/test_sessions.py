@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmagentos.agents.compaction import due, estimate
+from llmagentos.agents.compaction import MOST_TOKENS, bounded, due, estimate
 from llmagentos.agents.log import SUMMED_UP, fold
 from llmagentos.agents.model import Message, Prompt
 from llmagentos.api.agents import AgentSpec, Limits
 from llmagentos.api.runs import Answered, Claimed, ModelCalled, ModelReplied, Purpose, RunEvent, Turn
 from llmagentos.core.errors import Conflict
+from llmagentos.storage.sessions import SessionRecords
 from support.house import house
 from unit.agents.conftest import Book, Scripted, begun, carry_on
 
@@ -142,3 +143,36 @@ def test_nothing_is_cut_and_it_ends(history: list[Turn], context: int, fixed: in
     else:
         raise AssertionError("it does not end")
     assert [*seen, *log.before[1]] == history
+
+
+def test_a_session_that_nobody_sums_up_is_bounded_and_says_so() -> None:
+    small = turns(3)
+    assert bounded("so far", small) == ("so far", small)
+    summary, kept = "the user is Ada", turns(600, 300)
+    summary, kept = bounded(summary, kept)
+    gone = 600 - len(kept)
+    assert MOST_TOKENS / 2 < estimate(kept) <= MOST_TOKENS
+    assert summary == f"the user is Ada\n[{gone} older requests of this conversation were left out]"
+    again, kept = bounded(summary, [*kept, *turns(600, 300)])
+    assert again == f"the user is Ada\n[{1200 - len(kept)} older requests of this conversation were left out]"
+    assert len(bounded("", [Turn("x" * 10**6, "y")])[1]) == 1
+
+
+@pytest.mark.anyio
+async def test_with_a_session_go_the_runs_below_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        above = await h.ask(session="s")
+        claim = await h.taken()
+        below = await h.ask(parent=above)
+        others = await h.ask()
+        sessions = SessionRecords(h.database)
+        with pytest.raises(Conflict):
+            await sessions.delete("support", "s", "admin:me")
+        await h.ledger.append(above, claim.fence, 2, [Answered("done")])
+        with pytest.raises(Conflict, match=f"{below} below it goes on"):
+            await sessions.delete("support", "s", "admin:me")
+        assert len(await h.ledger.events(above)) == 3
+        await h.control.kill(below, by="admin:me")
+        assert await sessions.delete("support", "s", "admin:me") == 1
+        assert [await h.records.events(run) for run in (above, below)] == [[], []]
+        assert await h.records.events(others)

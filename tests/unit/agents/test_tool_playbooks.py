@@ -76,3 +76,24 @@ def test_a_definition_that_cannot_work() -> None:
         tool(vars={"nodes": {}})
     with pytest.raises(ConfigError, match="was not uploaded"):
         asyncio.run(PlaybookTools(lambda _: None).tools(ToolUse(playbook="x.yml")))  # type: ignore[arg-type, return-value]
+
+
+def test_a_pattern_that_would_take_years_is_given_up_and_nothing_waits_for_it() -> None:
+    word = {"type": "string", "pattern": "^(a+)+$"}
+    made, calls = tool(nodes=["web1"], vars={"word": word})
+    ticks = 0
+
+    async def main() -> None:
+        nonlocal ticks
+        asked = asyncio.create_task(
+            made.invoke({"word": "a" * 60 + "!"}, 10.0, CalledBy("run1", "call-2"))  # type: ignore[arg-type]
+        )
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        with pytest.raises(InvalidInput, match="takes too long"):
+            await asked
+
+    asyncio.run(main())
+    assert ticks > 10
+    assert not calls

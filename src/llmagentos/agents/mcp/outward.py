@@ -28,7 +28,7 @@ from llmagentos.agents.records import Agent
 from llmagentos.agents.tool_agents import PARAMETERS
 from llmagentos.api.registry import MethodSpec
 from llmagentos.api.runs import MAX_INPUT, Run, RunEvent
-from llmagentos.core.errors import LLMAgentOSError, ServiceError
+from llmagentos.core.errors import DeadlineExceeded, LLMAgentOSError, ServiceError
 from llmagentos.core.ids import new_id
 from llmagentos.security.identity import Identity, Permission
 
@@ -43,6 +43,8 @@ _SESSION = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "description"
 AgentsOf = Callable[[], Awaitable[Sequence[Agent]]]
 MethodsOf = Callable[[], Sequence[tuple[str, MethodSpec]]]
 """Every method that is offered now, with its service."""
+Audit = Callable[[Identity, str, int], Awaitable[None]]
+"""Remembers that an identity called a tool, and the HTTP status that fits what came of it."""
 CallService = Callable[[Identity, str, str, Mapping[str, Any], float], Awaitable[Any]]
 
 
@@ -56,10 +58,14 @@ class _Offered:
 
 
 class Outward:
-    """`door` leads to agents; `methods` are offered by services, and called by `call`."""
+    """`door` leads to agents; `methods` are offered by services, and called by `call`; `audit` is told of each call."""
 
-    def __init__(self, door: Door, methods: MethodsOf, call: CallService, version: str) -> None:
+    def __init__(
+        self, door: Door, methods: MethodsOf, call: CallService, version: str, audit: Audit, *, call_s: float = CALL_S
+    ) -> None:
         self._door = door
+        self._audit = audit
+        self._call_s = call_s
         self._methods = methods
         self._call = call
         server: Server[Any] = Server(
@@ -105,15 +111,20 @@ class Outward:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name!r}")
         if (wrong := misfit(arguments, offered.tool.input_schema)) is not None:
             return _failed(f"the arguments do not fit: {wrong}")
+        status = 200
         try:
             if offered.agent is not None:
                 return _answered(await self._asked(ctx, offered.agent, arguments, identity))
             assert offered.method is not None
-            return _plain(await self._call(identity, *offered.method, arguments, CALL_S))
+            return _plain(await self._call(identity, *offered.method, arguments, self._call_s))
         except ServiceError as error:
+            status = error.status
             return _failed(f"{error.remote_type}: {error.message}" if error.remote_type else error.message)
         except LLMAgentOSError as error:
+            status = error.status
             return _failed(f"{error.message} ({error.hint})" if error.hint else error.message)
+        finally:
+            await self._audit(identity, params.name, status)
 
     async def _asked(
         self, ctx: ServerRequestContext[Any], agent: str, arguments: Mapping[str, Any], identity: Identity
@@ -122,12 +133,16 @@ class Outward:
         if session is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", session):
             session = new_id()
         run = await self._door.ask(agent, str(arguments["request"]), identity, session=session)
-        async with asyncio.timeout(CALL_S):
-            steps = 0
-            async for item in self._door.follow(run.id):
-                if isinstance(item, RunEvent) and not is_end(item):
-                    steps += 1
-                    await ctx.session.report_progress(steps, None, item.type)
+        try:
+            async with asyncio.timeout(self._call_s):
+                steps = 0
+                async for item in self._door.follow(run.id):
+                    if isinstance(item, RunEvent) and not is_end(item):
+                        steps += 1
+                        await ctx.session.report_progress(steps, None, item.type)
+        except TimeoutError:
+            told = f"{agent} has not answered within {self._call_s:g} s: its run {run.id} goes on"
+            raise DeadlineExceeded(told, hint=f"`llmctl trace {run.id}`") from None
         return await self._door.run(run.id, identity)
 
     async def _offered(self, identity: Identity) -> dict[str, _Offered]:

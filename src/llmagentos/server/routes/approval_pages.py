@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 
+from llmagentos.agents import veiling
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
 from llmagentos.security.identity import Permission
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
@@ -21,7 +22,8 @@ def endpoints(sources: Sources, pages: Pages) -> list[Endpoint]:
     """`GET /approvals` and what its buttons do."""
 
     async def show(call: Call, error: CallerError | None = None) -> Response:
-        waiting = approvals.rows(sources.approvals()[:MAX_SHOWN], translation(call.request))
+        asked = [veiling.asked(each, call.identity) for each in sources.approvals()[:MAX_SHOWN]]
+        waiting = approvals.rows(asked, translation(call.request))
         return language_choice(call.request) or pages.page(
             call.request,
             call.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmagentos.agents import veiling
 from llmagentos.api.approvals import Answer, Answered, Approval
 from llmagentos.security.identity import Permission
 from llmagentos.server.approving import Approving
@@ -11,8 +12,8 @@ from llmagentos.server.endpoint import Call, Endpoint
 def endpoints(approvals: Approving) -> list[Endpoint]:
     """Only people answer: no run, and no module that carries runs on, has the permission."""
 
-    async def listing(_: Call) -> list[Approval]:
-        return await approvals.listing()
+    async def listing(call: Call) -> list[Approval]:
+        return [veiling.asked(each, call.identity) for each in await approvals.listing()]
 
     async def approve(call: Call) -> Answered:
         answer: Answer = call.body

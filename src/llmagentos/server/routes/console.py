@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
+from llmagentos.agents import veiling
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
 from llmagentos.core.events import Hub
@@ -91,8 +92,8 @@ def _overview(sources: Sources, pages: Pages) -> Endpoint:
             topics="topic=runs&topic=jobs&topic=nodes&topic=registry",
             every=10,
             tiles=tiles,
-            running=runs.rows(active),
-            recent=runs.rows(recent),
+            running=runs.rows(veiling.shown(run, call.identity) for run in active),
+            recent=runs.rows(veiling.shown(run, call.identity) for run in recent),
             agents=[agent.name for agent in known],
             jobs=jobs.rows(started, t),
         )
@@ -127,7 +128,7 @@ def _agents(sources: Sources, pages: Pages) -> list[Endpoint]:
             section="agents",
             topics="topic=runs",
             agent=agents.page(agent, translation(call.request)),
-            runs=runs.rows(recent),
+            runs=runs.rows(veiling.shown(run, call.identity) for run in recent),
         )
 
     read = Permission.AGENTS_READ
@@ -144,7 +145,7 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
             "runs.html",
             section="runs",
             topics="topic=runs",
-            runs=runs.rows(found[:MAX_ROWS]),
+            runs=runs.rows(veiling.shown(run, call.identity) for run in found[:MAX_ROWS]),
             more=len(found) > MAX_ROWS,
             active=active,
             agents=[agent.name for agent in known],
@@ -152,11 +153,13 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         )
 
     async def show(call: Call) -> Response:
-        run = await sources.run(call.path["id"])
+        run = veiling.shown(await sources.run(call.path["id"]), call.identity)
         events = await sources.run_events(run.id)
+        if not veiling.may_read(call.identity, run.created_by):
+            events = [veiling.veiled(event) for event in events]
         topics = "" if run.state.ended else f"topic=run:{run.id}"
         shown = runs.page(run, events, translation(call.request))
-        asked = [each for each in sources.approvals() if each.run == run.id]
+        asked = [veiling.asked(each, call.identity) for each in sources.approvals() if each.run == run.id]
         shown["waiting"] = approvals.rows(asked, translation(call.request))
         return pages.page(call.request, call.identity, "run.html", section="runs", topics=topics, **shown)
 
@@ -223,7 +226,8 @@ def _feed(hub: Hub, authenticator: Authenticator) -> Handler:
             raise InvalidInput(f"between 1 and {MAX_TOPICS} topics can be followed, not {len(topics)}")
         for topic in topics:
             _check(call, topic)
-        changes = feed.changes(hub, topics, text=_text, done=_done)
+        text = _text if call.identity.may(Permission.RUNS_CONTENT) else _untold
+        changes = feed.changes(hub, topics, text=text, done=_done)
         return sse.stream(_while_logged_in(changes, call, authenticator))
 
     return follow
@@ -249,6 +253,10 @@ async def _while_logged_in(
 
 def _text(item: Any) -> str | None:
     return item.text if isinstance(item, RunDelta) else None
+
+
+def _untold(_: Any) -> None:
+    """What is being written in a run is not for those who may only look."""
 
 
 def _done(item: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec import structs
 from starlette.responses import StreamingResponse
 
+from llmagentos.agents import veiling
 from llmagentos.agents.hosted import Hosted, module_host, require_own
 from llmagentos.agents.ledger import Ledger
 from llmagentos.api.agents import AgentSpec
@@ -93,11 +94,11 @@ def _for_people(ledger: Ledger, agents: AgentRecords, waits: Waits, attach: Atta
             limit=max(1, int(call.number("limit", 100, most=_MOST))),
             offset=int(call.number("offset", 0, most=1e9)),
         )
-        return with_waits(found, waits)
+        return [veiling.shown(run, call.identity) for run in with_waits(found, waits)]
 
     async def get(call: Call) -> Run:
         run = await ledger.get(await resolve(ledger, call), viewer=str(call.identity))
-        return with_waits([run], waits)[0]
+        return veiling.shown(with_waits([run], waits)[0], call.identity)
 
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     return [
@@ -129,9 +130,12 @@ def _logs(ledger: Ledger) -> list[Endpoint]:
         last = call.request.headers.get("last-event-id", call.query.get("after", "0"))
         if not last.isdecimal() or len(last) > 9:
             raise InvalidInput(f"the last event's id must be a number, not {last!r}")
+        by = (await ledger.state(run)).request.by
         if call.flag("follow"):
-            return sse.stream(_events(ledger.follow(run, after=int(last))))
-        return await ledger.events(run, after=int(last))
+            items = veiling.told(ledger.follow(run, after=int(last)), call.identity, by)
+            return sse.stream(_events(items))
+        found = await ledger.events(run, after=int(last))
+        return found if veiling.may_read(call.identity, by) else [veiling.veiled(event) for event in found]
 
     return [
         Endpoint(

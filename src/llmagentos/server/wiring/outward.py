@@ -47,7 +47,11 @@ def wire(base: Foundation, parts: Parts, agents: Agents, services: Services) -> 
                 known.update({(service.name, method.name): method for method in service.methods})
         return [(service, method) for (service, _), method in known.items()]
 
-    speaking = _Speaking(lambda module: module.Outward(door, methods, callers.call, VERSION))
+    async def audit(identity: Identity, tool: str, status: int) -> None:
+        _log.info("audit", identity=str(identity), action="POST /mcp", target=f"/mcp {tool}", status=status)
+        await base.audit.add(str(identity), "POST /mcp", f"/mcp {tool}", status)
+
+    speaking = _Speaking(lambda module: module.Outward(door, methods, callers.call, VERSION, audit))
     parts.background.append(speaking.serve)
     parts.close.append(callers.aclose)
     parts.endpoints += mcp.outward(speaking.speak, speaking.ready)

@@ -15,8 +15,8 @@ PATIENCE_S = 60.0
 _TRIED = f"""\
 import json, re, resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, ({CPU_S}, {CPU_S}))
-regex, text = json.load(sys.stdin)
-sys.exit(0 if re.fullmatch(regex, text) else 3)
+how, regex, text = json.load(sys.stdin)
+sys.exit(0 if getattr(re, how)(regex, text) else 3)
 """
 
 
@@ -24,12 +24,12 @@ class TooSlow(Exception):
     """It took too long."""
 
 
-def matches(regex: str, text: str) -> bool:
-    """Whether all of `text` matches `regex`, which is one. Blocks. Raises `TooSlow`."""
+def matches(regex: str, text: str, *, whole: bool = True) -> bool:
+    """Whether `text`, or without `whole` a part of it, matches `regex`, which is one. Blocks. Raises `TooSlow`."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _TRIED],
-            input=json.dumps([regex, text]).encode(),
+            input=json.dumps(["fullmatch" if whole else "search", regex, text]).encode(),
             capture_output=True,
             timeout=PATIENCE_S,
             check=False,
