@@ -14,7 +14,7 @@ from llmagentos.api.runs import Run, RunId
 
 
 class Pause(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """With `now` the call under way is stopped too, and made again when the run is resumed."""
+    """Models stop at once. With `now` a tool's call under way is stopped too, not only those that follow."""
 
     now: bool = False
     reason: Annotated[str, Meta(max_length=500)] | None = None
@@ -59,7 +59,7 @@ async def kill(client: ApiClient, run: str) -> Run:
 
 
 async def pause(client: ApiClient, run: str, *, now: bool = False, reason: str | None = None) -> Run:
-    """Have a run start no further call. Raises `Conflict` when it has already ended."""
+    """Have a run's models stop, and no further call start. Raises `Conflict` when it has already ended."""
     return await client.post(f"/api/v1/runs/{quote(run, safe='')}/pause", Pause(now, reason), Run)
 
 

@@ -54,9 +54,9 @@ def kill(run: tuple[str, ...]) -> None:
     _each(run, api.kill, lambda found: tr("run {run} stopped", run=found.id))
 
 
-@click.command(help=tr("Pause runs: they start no further call of a model or tool. The call under way is finished."))
+@click.command(help=tr("Pause runs: models stop at once, and go on when they are resumed. A tool's call is finished."))
 @click.argument("run", nargs=-1, required=True)
-@click.option("--now", is_flag=True, help=tr("Stop the call under way; it is made again when the run is resumed."))
+@click.option("--now", is_flag=True, help=tr("Stop a tool's call too: it counts as one that was cut off."))
 @click.option("--reason", help=tr("Why, for others to read."))
 def pause(run: tuple[str, ...], now: bool, reason: str | None) -> None:
     """They stay paused, through restarts too, until they are resumed."""
