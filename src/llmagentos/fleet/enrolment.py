@@ -97,7 +97,8 @@ class Enrolment:
         if known is not None:
             await self._end_tokens(request.name)
             await self._certificates.revoke(request.name)
-        await self._records.grant(request.name, scope.modules, by=str(identity), most=MAX_MODULES)
+        if scope.modules:
+            await self._records.grant(request.name, scope.modules, by=str(identity), most=MAX_MODULES)
         await self._certificates.add(certificate)
         token, made = await self._token(certificate, by=str(identity))
         standing = await self._records.find(request.name)
