@@ -29,6 +29,8 @@ from llmagentos.core.lifecycle import Backoff
 CONCURRENCY = 16
 """Runs that one host carries on at the same time."""
 CLAIM_WAIT_S = 25.0
+_MOST_TOLD = 2000
+"""Characters of a defect that stand in a log."""
 _RENEWALS = 3
 """Renewals per length of a lease."""
 
@@ -184,7 +186,12 @@ class _Carried:
             _log.debug("not released: the lease will run out", reason=str(error))
 
     async def _give_up(self, error: Exception) -> None:
+        """Fail the run; when that is not taken either, nothing of it may end the other runs."""
+        told = f"{type(error).__name__}: {error}"[:_MOST_TOLD]
         try:
-            await self._add([Failed(f"a defect in the agent's host: {type(error).__name__}: {error}")])
+            await self._add([Failed(f"a defect in the agent's host: {told}")])
         except (RunEnded, Conflict) as lost:
             _log.info("run lost", reason=lost.message)
+        except Exception as refused:  # as above
+            _log.error("the end of a run is not taken", error=str(refused)[:_MOST_TOLD])
+            await self._let_go()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -115,6 +115,13 @@ class Calling:
     async def _invoke(self, tool: Tool, step: CallTool) -> _Outcome:
         """Whatever a tool raises is an answer to the agent."""
         timeout = max(0.001, min(self.left(), tool.options.timeout or self.left()))
+        outcome = await self._outcome(tool, step, timeout)
+        if outcome.error is not None:
+            outcome = replace(outcome, error=_cut(outcome.error.encode(), tool.options.result_bytes))
+        return outcome
+
+    async def _outcome(self, tool: Tool, step: CallTool, timeout: float) -> _Outcome:
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
                 result = await tool.invoke(self.plain(step.arguments), timeout, CalledBy(self.run, step.call_id))
@@ -124,7 +131,9 @@ class Calling:
         except LLMAgentOSError as error:
             final = isinstance(error, CallerError) and not isinstance(error, TooManyRequests)
             return _Outcome(error=told(error), final=final)
-        except TimeoutError:
+        except TimeoutError as error:
+            if time.monotonic() - begun < 0.9 * timeout:  # the tool's own, of something that it waited for
+                return _Outcome(error=f"{type(error).__name__}: {error}")
             more = "" if tool.idempotent else ": whether it was carried out is not known"
             return _Outcome(error=f"no result within {timeout:.3g} s{more}")
         except Exception as error:  # a Python tool may raise anything
@@ -138,9 +147,13 @@ def _bounded(result: Any, most: int, *, records: bool) -> _Outcome:
         return _Outcome(result)
     if records:
         return _Outcome(error=f"the result has {len(encoded)} bytes, more than {most}", final=True)
-    whole = result.encode() if isinstance(result, str) else encoded
-    kept = whole[:most].decode(errors="ignore")
-    return _Outcome(f"{kept}\n[cut: these are the first {most} of {len(whole)} bytes]")
+    return _Outcome(_cut(result.encode() if isinstance(result, str) else encoded, most))
+
+
+def _cut(text: bytes, most: int) -> str:
+    """The first `most` bytes of `text`, which then says so."""
+    kept = text[:most].decode(errors="ignore")
+    return kept if len(text) <= most else f"{kept}\n[cut: these are the first {most} of {len(text)} bytes]"
 
 
 def told(error: LLMAgentOSError) -> str:

@@ -64,6 +64,6 @@ def permitted(tools: Toolset, caller: str, deny: Sequence[str]) -> Toolset:
     def may(tool: Tool) -> bool:
         return allowed(tool.options.allow, caller) and not denied(tool.name, deny)
 
-    known = [*tools.tools, *([tools.ground] if tools.ground is not None else [])]
+    known = [*tools.tools, *tools.hidden, *([tools.ground] if tools.ground is not None else [])]
     forbidden = frozenset(tool.name for tool in known if not may(tool))
     return replace(tools, tools=tuple(tool for tool in tools.tools if may(tool)), forbidden=tools.forbidden | forbidden)

@@ -440,3 +440,42 @@ def test_options_are_keys_of_every_tool_in_a_definition() -> None:
     book = Book(begun(spec, "Go"))
     carry_on(spec, world, book)
     assert [question.name for question in book.log.questions] == ["shop.pay"]
+
+
+# What tools do to their run ----------------------------------------------------------------------
+
+
+def test_an_endless_error_is_cut_as_an_endless_result_is() -> None:
+    @tool(result_bytes=500)
+    def boom() -> str:
+        """Fails at length."""
+        raise ValueError("好" * 10**6)
+
+    book, _ = ask([wants(("boom", {})), "I see"], boom)
+    (answered,) = [event.data for event in book.events if isinstance(event.data, ToolAnswered)]
+    assert answered.error is not None
+    assert answered.error.startswith("ValueError: 好")
+    assert "[cut: these are the first 500 of 3000012 bytes]" in answered.error
+    assert len(answered.error.encode()) < 600
+
+
+def test_a_timeout_of_the_tools_own_is_not_taken_for_the_end_of_its_time() -> None:
+    @tool
+    def late() -> str:
+        """Gives up by itself."""
+        raise TimeoutError("the printer does not answer")
+
+    book, _ = ask([wants(("late", {})), "I see"], late)
+    (answered,) = [event.data for event in book.events if isinstance(event.data, ToolAnswered)]
+    assert answered.error == "TimeoutError: the printer does not answer"
+
+
+def test_memory_that_is_denied_is_not_looked_up_and_the_run_goes_on() -> None:
+    @tool(idempotent=True)
+    def recall(query: str) -> str:
+        """What is remembered."""
+        raise AssertionError("it was called")
+
+    (made,) = tools_of(recall).values()
+    tools = permitted(Toolset((), None, hidden=(made,)), "operator:eve", ["recall"])
+    assert tools.forbidden == {"recall"}
