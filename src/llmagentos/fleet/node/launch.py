@@ -114,8 +114,8 @@ class Launcher:
         elif step is Step.BACK:
             self._end()
             self._note(f"version {trial.get('id')} is taken back: {why}")
-            self._outcome(trial, "failed", f"{why}\n{self._tail()}")
             self._link("current", str((self._prefix / "previous").readlink()))
+            self._outcome(trial, "failed", f"{why}\n{self._tail()}")  # last: whoever reads it finds it done
         if step in (Step.RUN, Step.TRY, Step.BACK):
             self._start()
 
