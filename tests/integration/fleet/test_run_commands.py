@@ -70,8 +70,10 @@ PROMPTS = """\
     - {name: who, prompt: Your name, private: false}
     - {name: word, confirm: true}
     - {name: env, default: prod, private: false}
+    - {name: login, encrypt: sha512_crypt, salt_size: 8}
   tasks:
     - debug: {msg: "{{ who }} {{ word | length }} {{ env }}"}
+    - debug: {msg: "{{ login.split('$')[1] }} {{ login == 'again' | password_hash('sha512', login.split('$')[-2]) }}"}
 """
 
 
@@ -99,18 +101,19 @@ def test_what_a_playbook_asks_for_is_asked_before_and_kept_nowhere(
 ) -> None:
     play = tmp_path / "site.yml"
     play.write_text(PROMPTS)
-    answers = [b"ann", PASSWORD.encode(), b"another", PASSWORD.encode(), PASSWORD.encode(), b""]
+    answers = [b"ann", PASSWORD.encode(), b"another", PASSWORD.encode(), PASSWORD.encode(), b"", b"again"]
     code, shown = typed(["run", str(play)], server, answers)
     assert code == 0, shown
     assert f'"msg": "ann {len(PASSWORD)} prod"' in shown
+    assert '"msg": "6 True"' in shown
     assert "the answers are not the same" in shown
     assert PASSWORD not in shown
     for path in [*server.directory.rglob("*"), *node.state.rglob("*")]:
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes(), path
-    given = server.llmctl("run", str(play), "-e", "who=bob", "-e", "word=x")
+    given = server.llmctl("run", str(play), "-e", "who=bob", "-e", "word=x", "-e", "login=$6$salt$x")
     assert '"msg": "bob 1 prod"' in given.stdout
-    refused = server.llmctl("run", str(play), "-e", "who=bob")
+    refused = server.llmctl("run", str(play), "-e", "who=bob", "-e", "login=x")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "site.yml:5: vars_prompt asks for 'word', and nobody is here to answer" in refused.stderr
     assert "-e word=" in refused.stderr
