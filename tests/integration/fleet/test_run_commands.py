@@ -193,6 +193,8 @@ DIR/made:
     - contents: for {{ pillar['who'] }}
 /bin/false:
   cmd.run: []
+cat /proc/[0-9]*/cmdline > DIR/arguments || true:
+  cmd.run: []
 never:
   test.nop:
     - require: [{cmd: /bin/false}]
@@ -207,7 +209,13 @@ def test_salt_states(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: p
     states = tmp_path / "states"
     states.mkdir()
     (states / "web.sls").write_text(STATES.replace("DIR", str(tmp_path)))
-    done = server.llmctl("run", str(states), "-e", "who=web1")
+    (states / "pillar").mkdir()
+    (states / "pillar" / "top.sls").write_text("base: {'*': [own]}\n")
+    (states / "pillar" / "own.sls").write_text("who: nobody\n")
+    (tmp_path / "answers.json").write_text(json.dumps({"who": PASSWORD}))
+    done = server.llmctl("run", str(states), "-e", f"@{tmp_path}/answers.json")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert (tmp_path / "made").read_text() == "for web1\n"
-    assert "ok=1    changed=1    unreachable=0    failed=1    skipped=1" in done.stdout
+    assert (tmp_path / "made").read_text() == f"for {PASSWORD}\n", "what was said wins over the states' own pillar"
+    assert b"salt-call" in (arguments := (tmp_path / "arguments").read_bytes())
+    assert PASSWORD.encode() not in arguments
+    assert "ok=2    changed=2    unreachable=0    failed=1    skipped=1" in done.stdout

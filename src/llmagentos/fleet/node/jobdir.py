@@ -24,6 +24,7 @@ _SECRET_FILES = (
     "extra-vars.json",
     "inventory.json",
     "vault.json",
+    "salt/variables.json",
     "shares.jsonl",
     "peers.jsonl",
     "fetched.jsonl",

@@ -6,6 +6,7 @@ https://docs.saltproject.io/en/latest/ref/states/highstate.html
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ def call(spec: Spec, directory: Path) -> Call:
     root = target.parent if target.is_file() else target
     own = directory / "salt"
     own.mkdir(exist_ok=True, mode=0o700)
-    config = {
+    config: dict[str, Any] = {
         "file_client": "local",
         "id": spec.host,
         "file_roots": {"base": [str(root)]},
@@ -39,12 +40,14 @@ def call(spec: Spec, directory: Path) -> Call:
         "log_file": str(own / "log"),
         "pidfile": str(own / "pid"),
     }
+    if spec.variables:  # as pillar that comes last and so wins; not as an argument, which everybody here could read
+        variables = own / "variables.json"
+        write_whole(variables, msgspec.json.encode(spec.variables))
+        config["ext_pillar"] = [{"cmd_json": f"cat {shlex.quote(str(variables))}"}]
     write_whole(own / "minion", msgspec.json.encode(config))  # JSON is YAML
     argv = [tool("salt-call", *_PLACES), "--local", "--config-dir", str(own), "--out", "json", "--no-color"]
     argv += ["--retcode-passthrough", "--log-level", "debug" if spec.verbosity > 2 else "warning"]
     argv += ["state.apply", *_names(target, root), *["test=True"] * spec.check]
-    if spec.variables:
-        argv.append(f"pillar={msgspec.json.encode(spec.variables).decode()}")
     return Call(argv)
 
 
