@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
@@ -152,6 +153,8 @@ async def parse_events(lines: AsyncIterator[str]) -> AsyncIterator[ServerEvent]:
 def _decode(response: Response, kind: type[T]) -> T:
     if kind is type(None):
         return None
+    if response.status == HTTPStatus.NO_CONTENT:  # there is none: a fault for who must have one
+        return msgspec.convert(None, kind)
     return msgspec.json.decode(response.body, type=kind)
 
 

@@ -105,11 +105,10 @@ async def test_canary_first_and_each_batch_only_after_its_gate(server, join, sub
         gate = f"http://127.0.0.1:{health.port}/{{{{ node }}}}"
         rollout = Rollout(["1", "50%", "100%"], gate=gate, pause_s=0.3)
         number = (await submit(admin, rollout=rollout)).summary.id
-        deadline = time.monotonic() + 5
-        while health.asked["/n0"] < 1:
+        deadline = time.monotonic() + 20
+        while health.asked["/n0"] < 1 or (waiting := await jobs.show(admin, number)).summary.waiting_for is None:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-        waiting = await jobs.show(admin, number)
         assert nodes.ran() == ["n0"], "the canary alone"
         assert [batch.state for batch in waiting.batches] == ["gating", "waiting", "waiting"]
         assert waiting.summary.waiting_for.reason == "gate"

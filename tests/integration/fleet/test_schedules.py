@@ -65,8 +65,15 @@ async def test_two_servers_fire_each_time_once_and_one_goes_on_alone(two_servers
         await until(fired)
         one.kill()
         await until(lambda: at_least(second, names, 2))
+        for name in names:
+            await schedules.pause(second, name, paused=True)
+
+        async def all_made():
+            fires = [fire for name in names for fire in (await schedules.show(second, name)).fires]
+            return fires if all(fire.job for fire in fires) else None
+
+        fires = await until(all_made)
         made = [job for job in await jobs.listing(second, limit=100) if job.origin]
-        fires = [fire for name in names for fire in (await schedules.show(second, name)).fires]
         assert len({fire.job for fire in fires}) == len(fires) == len(made), "one job for each time"
         assert {job.created_by for job in made} == {f"schedule:{name}" for name in names}
 

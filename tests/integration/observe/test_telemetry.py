@@ -88,6 +88,7 @@ async def test_batches_come_once_and_only_from_the_node_itself(start_server: Sta
     tokens = await _joined(server)
     async with server.client(tokens) as node, server.client() as admin:
         now = time.time()
+        assert await telemetry.latest(admin, "n1") is None, "it has told nothing yet"
         batch = Batch(
             "spool", 1, [Sample(now - 30, {"x_total": 1.0}), Sample(now, {"x_total": 4.0})], [Line(now, "a", "hi")]
         )

@@ -67,11 +67,11 @@ def test_nothing_is_armed_where_the_kernel_cannot(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.anyio
 async def test_a_process_whose_output_nobody_reads_is_reaped() -> None:
-    process = await asyncio.create_subprocess_exec(
-        "head", "-c", "60000", "/dev/zero", stdout=asyncio.subprocess.PIPE, limit=100
-    )
-    with pytest.raises(TimeoutError):  # asyncio stops reading it, and so never sees it closed
-        await asyncio.wait_for(process.wait(), 0.3)
+    """asyncio stops reading it when 200 bytes wait, and so would never see its end."""
+    process = await asyncio.create_subprocess_exec("yes", stdout=asyncio.subprocess.PIPE, limit=100)
+    assert process.stdout is not None
+    await process.stdout.read(1)
+    process.kill()
     async with asyncio.timeout(4):
         await reap(process)
-    assert process.returncode == 0
+    assert process.returncode == -signal.SIGKILL
