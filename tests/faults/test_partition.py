@@ -261,7 +261,7 @@ async def waiting(node: NodeProcess) -> None:
 
 
 async def claimed(client: ApiClient, number: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (await jobs.show(client, number)).hosts[0].state != "running":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -137,7 +137,7 @@ class ServerProcess:
 StartServer = Callable[..., ServerProcess]
 
 
-async def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], *, within: float = 20.0) -> None:
     """Wait until `condition()` is true; fails after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():

@@ -47,7 +47,7 @@ def spent(house: ServerProcess, path: str) -> dict[str, int]:
     return asyncio.run(ask())
 
 
-async def until(condition: Callable[[], object], *, within: float = 15.0) -> None:
+async def until(condition: Callable[[], object], *, within: float = 20.0) -> None:
     async with asyncio.timeout(within):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)

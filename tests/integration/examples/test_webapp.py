@@ -33,7 +33,7 @@ def database(root):
     pid = root / "postgresql" / "data" / "postmaster.pid"
     if pid.exists():
         os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while pid.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
 

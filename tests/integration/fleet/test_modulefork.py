@@ -49,7 +49,7 @@ def harness(script: str, timeout: float = 30) -> Any:
 
 def ended(pid: int) -> bool:
     """Gone within a while, or a zombie that nobody collects."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:

@@ -207,7 +207,7 @@ def test_join_by_llmctl(server: ServerProcess, tmp_path: Path) -> None:
         process.stdin.write(token[0].encode() + b"\n")
         process.stdin.close()
         identity = tmp_path / "web9/identity.json"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not identity.exists():
             assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
             assert time.monotonic() < deadline

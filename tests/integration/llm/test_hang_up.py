@@ -38,7 +38,7 @@ async def busy(server: ServerProcess) -> int:
     return sum(slot["is_processing"] for slot in json.loads(answer.body))
 
 
-async def until_busy(server: ServerProcess, count: int, *, within: float = 10.0) -> None:
+async def until_busy(server: ServerProcess, count: int, *, within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while await busy(server) != count:
         assert time.monotonic() < deadline, f"not {count} busy slots within {within} s"
@@ -115,7 +115,7 @@ async def test_a_killed_engine_is_a_clear_error_and_the_next_one_works(start_ser
 
 async def until_loading(server: ServerProcess) -> None:
     """Until the new process has said that it is there."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (await model(server)).state == "failed":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -199,7 +199,7 @@ async def main():
         await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not all(os.path.exists({str(mark)!r} + n) for n in "23") and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     print(all(os.path.exists({str(mark)!r} + n) for n in "23"))

@@ -161,7 +161,7 @@ async def test_a_released_run_is_free_at_once(tmp_path: Path) -> None:
 
 
 async def test_who_waits_is_woken_by_a_new_run_and_by_a_lease_that_ran_out(tmp_path: Path) -> None:
-    async with house(tmp_path) as h, asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with house(tmp_path) as h, asyncio.timeout(20), asyncio.TaskGroup() as group:
         waiting = group.create_task(h.ledger.claim(SERVER, "server/1", wait=60))
         await asyncio.sleep(0)
         run = await h.ask()
@@ -216,7 +216,7 @@ async def test_followers_see_every_event_once_and_the_pieces_between(tmp_path: P
         async def follow(after: int) -> list[Any]:
             return [item async for item in h.ledger.follow(run, after=after)]
 
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             whole, part = group.create_task(follow(0)), group.create_task(follow(1))
             for _ in range(20):  # let both subscribe
                 await asyncio.sleep(0.001)
@@ -295,7 +295,7 @@ async def test_who_no_longer_waits_gets_no_run(tmp_path: Path) -> None:
 
 async def test_the_sweep_goes_on_when_storage_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that ran out meanwhile is not forgotten: nobody else would end the run of a program."""
-    async with house(tmp_path) as h, asyncio.timeout(5):
+    async with house(tmp_path) as h, asyncio.timeout(20):
         program: Any = SimpleNamespace(spec=AgentSpec(name="script"), version=0, host=PROGRAM)
         run = (await h.ledger.create(program, "script.py", by="admin:me")).id
         await h.ledger.take(run, "laptop/1")

@@ -29,7 +29,7 @@ def test_a_run_that_waits_lends_its_place() -> None:
                 inner_done.set()
 
         await slots.acquire()
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             group.create_task(outer())
             group.create_task(inner())
         await slots.acquire()  # everything was given back
@@ -64,7 +64,7 @@ def test_every_place_comes_back(most: int, waits: list[int], cut: bool) -> None:
         if cut:
             await asyncio.sleep(0)
             tasks[0].cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asyncio.gather(*tasks, return_exceptions=True)
             for _ in range(most):
                 await slots.acquire()
