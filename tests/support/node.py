@@ -25,7 +25,7 @@ from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.fleet.node import keys
 from support.server import ServerProcess
 
-READY_S = 15.0
+READY_S = 40.0
 
 
 def join_request(name: str, hostname: str = "", *, place: str = "") -> nodes.Join:

@@ -17,7 +17,7 @@ from support.server import ServerProcess
 pytestmark = pytest.mark.anyio
 
 
-async def until(condition, *, within=15.0):
+async def until(condition, *, within=30.0):
     deadline = time.monotonic() + within
     while not (found := await condition()):
         assert time.monotonic() < deadline, "not in time"
