@@ -31,7 +31,7 @@ from ansible.plugins import action as actions
 from ansible.plugins.loader import module_loader, module_utils_loader
 from ansible.utils.display import Display
 
-from llmagentos_ansible import modulefork
+from llmagentos_ansible import another_user, modulefork
 from llmagentos_ansible.eligibility import SWITCH, Execution, differs_at_start, not_names, reason_not_to_fork
 
 _LIBRARY = Path(ansible.__file__).parent
@@ -99,7 +99,11 @@ class Executor:
                 plan = str(error)
                 self._server = None
         _display.vvv(f"{name} does not run in a fork: {plan}", host=host)
-        return self._execute(action, *args, **options)
+        if becomes(action) is None:
+            return self._execute(action, *args, **options)
+        call["task_vars"] = another_user.variables(call["task_vars"] or {})
+        with another_user.directory(action):
+            return self._execute(*given.args, **given.kwargs)
 
     def find(self, name: Any, mod_type: Any = "", *args: Any, **options: Any) -> Any:
         """`module_loader.find_plugin_with_context`: what was found when it was decided is not looked for again."""

@@ -234,7 +234,6 @@ def environment(directory: Path, spec: Spec) -> dict[str, str]:
         "ANSIBLE_HOME": str(home),
         "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
         "ANSIBLE_REMOTE_TEMP": str(home / "tmp"),
-        "ANSIBLE_ASYNC_DIR": str(home / "async"),
         "ANSIBLE_CALLBACK_PLUGINS": str(PLUGINS / "callback"),
         "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS / "connection"),
         "ANSIBLE_STDOUT_CALLBACK": "llmagentos_events",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -335,3 +337,27 @@ def test_where_a_task_failed_and_what_was_included_for_which_item(tmp_path: Path
         "...ignoring",
         "Origin: site.yml:9",
     ]
+
+
+BECOME = """\
+- hosts: all
+  gather_facts: false
+  become: true
+  become_user: daemon
+  become_method: su
+  vars: {ansible_become_flags: -s /bin/sh}
+  tasks:
+    - {name: Who, command: id -un}
+    - {name: Module, stat: {path: /etc/passwd}}
+    - {name: Ourselves, command: id -un, become: false}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user without a password")
+@pytest.mark.skipif(shutil.which("su") is None or not Path("/usr/bin/python3").exists(), reason="no su, no Python")
+def test_another_user_who_may_not_use_our_interpreter(tmp_path: Path) -> None:
+    run = Run(tmp_path, BECOME)
+    assert run.exit.code == 0, run.logged()
+    assert run.results()["Who"][0].result["stdout"] == "daemon"
+    assert run.results()["Module"][0].result["stat"]["exists"]
+    assert run.results()["Ourselves"][0].result["stdout"] == "root"
