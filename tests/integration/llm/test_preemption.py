@@ -12,7 +12,7 @@ from llmagentos.api import control, runs
 from llmagentos.api.agents import AgentSpec, apply
 from llmagentos.api.http import HttpClient
 from llmagentos.api.llm import CallInfo, ModelInfo
-from llmagentos.api.runs import ModelReplied, RunDelta
+from llmagentos.api.runs import ModelCalled, ModelReplied, RunDelta
 from support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
@@ -107,20 +107,22 @@ async def test_a_paused_agents_answer_goes_on_where_it_was(server: ServerProcess
     async with server.client() as api:
         await apply(api, AgentSpec(name="storyteller", model="default", instructions="You tell stories."))
         run = (await runs.start(api, "storyteller", PROMPTS[0])).id
-        heard, calls, usage = [""], 0, None
+        heard, paused, usage = list[str](), False, None
         async for item in runs.follow(api, run):
             if isinstance(item, RunDelta):
                 heard[-1] += item.text
-                if calls == 0 and len(heard[-1]) > 40:
-                    calls = 1
+                if not paused and len(heard[-1]) > 40:
+                    paused = True
                     await control.pause(api, run)
                     assert await running(server) == 0
-                    heard.append("")
                     await control.resume(api, run)
+            elif isinstance(item.data, ModelCalled):
+                heard.append("")
             elif isinstance(item.data, ModelReplied):
                 usage = item.data
         answer = (await runs.get(api, run)).answer
         assert answer is not None
+        assert len(heard) == 2
         assert heard[1].startswith(heard[0])
         assert heard[1].strip() == answer.strip()
         assert usage is not None
