@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmagentos.api.jobs import InventorySource
-from support.node import NodeProcess, ended, submit
+from support.node import NodeProcess, ended, kill_all, submit
 from support.server import ServerProcess
 
 KILLS = int(os.environ.get("LLMAGENTOS_KILLS", "4"))
@@ -67,8 +67,7 @@ def two(server: ServerProcess, tmp_path: Path) -> Iterator[list[NodeProcess]]:
         if node.process is not None and node.process.poll() is None:
             node.stop()
         for job in (node.state / "jobs").iterdir():
-            for process in node.runners(job.name):
-                process.kill()
+            kill_all(node.runners(job.name))
 
 
 def test_server_and_node_agents_are_killed(server: ServerProcess, two: list[NodeProcess], tmp_path: Path) -> None:
@@ -105,8 +104,7 @@ def test_a_runner_is_killed_and_the_others_go_on(server: ServerProcess, two: lis
             async with asyncio.timeout(30):
                 while not Path(f"{mark}-b").exists():
                     await asyncio.sleep(0.02)
-            for process in two[1].runners(number):
-                process.kill()
+            kill_all(two[1].runners(number))
             job = await ended(client, number)
             assert {host.node: host.state for host in job.hosts} == {"a": "succeeded", "b": "interrupted"}
             assert mark.read_text() == "a after\n"

@@ -10,7 +10,7 @@ import psutil
 from llmagentos.api import jobs
 from llmagentos.api.jobs import LogLine, TaskResult
 from llmagentos.fleet.node.jobdir import JobDirectory
-from support.node import NodeProcess, ended, submit
+from support.node import NodeProcess, ended, kill_all, submit
 from support.server import ServerProcess, eventually
 
 PLAY = """- hosts: all
@@ -51,8 +51,7 @@ def test_the_warm_process_is_killed_while_a_playbook_runs(
             record = JobDirectory(node.state / "jobs" / str(number)).runner()
             assert record is not None
             assert psutil.Process(record.pid).ppid() in [process.pid for process in warm(node)], "a fork of it"
-            for process in warm(node):
-                process.kill()
+            kill_all(warm(node))
             assert (await ended(client, number)).summary.exit_code == 0
             assert mark.read_text() == WHOLE
             assert (await ended(client, await submit(client, play(later, 0)))).summary.exit_code == 0
@@ -78,9 +77,7 @@ def test_the_fork_server_is_killed_while_a_playbook_runs(
             await eventually(lambda: begun(mark), within=20)
             record = JobDirectory(node.state / "jobs" / str(number)).runner()
             assert record is not None
-            for process in node.runners(number):
-                if process.pid != record.pid:
-                    process.kill()
+            kill_all(process for process in node.runners(number) if process.pid != record.pid)
             job = await ended(client, number)
             assert job.summary.exit_code == 0, job.hosts
             found = [each.event for each in await jobs.events(client, number)]

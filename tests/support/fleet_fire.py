@@ -17,7 +17,7 @@ from typing import Literal
 from llmagentos.api import jobs
 from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import Job, JobHost, TaskResult
-from support.node import NodeProcess, submit
+from support.node import NodeProcess, kill_all, submit
 from support.server import ServerProcess, eventually
 
 Kind = Literal["plain", "failing", "together", "cancelled"]
@@ -76,8 +76,7 @@ class FleetRange:
             if node.process is not None:
                 node.kill()
             for directory in (node.state / "jobs").glob("*"):
-                for process in node.runners(directory.name):
-                    process.kill()
+                kill_all(node.runners(directory.name))
         if self.server.process is not None:
             self.server.kill()
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,13 @@ class NodeProcess:
         return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
 
 
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """`kill -9` of each that is still there: the end of one may have been the end of the next."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def bundle(files: Mapping[str, str]) -> bytes:
     """A tar.gz of `files`."""
     out = io.BytesIO()
@@ -169,5 +177,4 @@ def node(server: ServerProcess, tmp_path: Path) -> Iterator[NodeProcess]:
     if made.process is not None and made.process.poll() is None:
         made.stop()
     for job in (made.state / "jobs").iterdir() if (made.state / "jobs").exists() else ():
-        for process in made.runners(job.name):
-            process.kill()
+        kill_all(made.runners(job.name))
