@@ -11,27 +11,16 @@ from pathlib import Path
 
 from llmagentos.core.errors import ConfigError
 
-_named: list[Path] = []
-
-
-def also(ca: Path) -> None:
-    """Trust the certificates in the PEM file `ca` too. Raises `ConfigError` when it holds none."""
-    _named.append(ca)
-    context.cache_clear()
-    try:
-        context()
-    except ConfigError:
-        _named.remove(ca)
-        raise
-
 
 @cache
 def context() -> ssl.SSLContext:
     """What connections to others are made with."""
-    made = ssl.create_default_context()
-    for ca in _named:
-        try:
-            made.load_verify_locations(cafile=str(ca))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{ca}: not a readable CA certificate: {error}") from None
-    return made
+    return ssl.create_default_context()
+
+
+def also(ca: Path) -> None:
+    """Trust the certificates in the PEM file `ca` too. Raises `ConfigError` when it holds none."""
+    try:
+        context().load_verify_locations(cafile=str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{ca}: not a readable CA certificate: {error}") from None

@@ -42,7 +42,10 @@ class JobFiles:
         self._days = days
 
     async def put(self, job: int, node: str, fetched: Fetched, content: bytes) -> None:
-        """Keep a file of a job that is there. Raises `TooLarge` when that would be too much for one job."""
+        """Keep a file of a job that is there.
+
+        Raises `TooLarge` when that would be too much for one job, `InvalidInput` when `content` has another SHA-256.
+        """
         await self._blobs.put(fetched.digest, content)
         mine = FILES.c.job == job
         same = mine & (FILES.c.node == node) & (FILES.c.path == fetched.path)

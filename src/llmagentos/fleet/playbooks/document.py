@@ -21,6 +21,9 @@ MAX_TEXT = 8 * 1024 * 1024
 """Values and characters in one document, each use of an alias counted: a few lines of YAML can stand for billions."""
 
 
+TRUE = frozenset({"yes", "true", "on", "1", "y", "t"})
+FALSE = frozenset({"no", "false", "off", "0", "n", "f"})
+"""What Ansible takes for truth values, in lower case."""
 _MERGE = "tag:yaml.org,2002:merge"
 _TAGS = frozenset({"!vault", "!vault-encrypted", "!unsafe"})
 

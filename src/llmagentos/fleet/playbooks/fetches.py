@@ -11,11 +11,10 @@ from typing import Any
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from llmagentos.fleet.playbooks.destinations import Destination
-from llmagentos.fleet.playbooks.document import PlaybookError, compose, decode, get, items, scalar
+from llmagentos.fleet.playbooks.document import FALSE, TRUE, PlaybookError, compose, decode, get, items, scalar
 
 _NAMES = frozenset({"fetch", "ansible.builtin.fetch", "ansible.legacy.fetch"})
 _PAIR = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|(?:\{\{.*?\}\}|\S)+)""", re.S)
-_TRUE, _FALSE = frozenset({"yes", "true", "on", "1", "y", "t"}), frozenset({"no", "false", "off", "0", "n", "f"})
 _VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{2,}")
 _PLAYBOOK_DIR = re.compile(r"^\{\{\s*playbook_dir\s*\}\}/?")
@@ -122,7 +121,7 @@ def _destination(task: Node, variables: Mapping[str, Any], delegates: bool) -> D
     return Destination(
         _filled(given.get("dest", ""), variables),
         _filled(given.get("src", ""), variables),
-        True if flat in _TRUE else False if flat in _FALSE or not flat else None,
+        True if flat in TRUE else False if flat in FALSE or not flat else None,
         delegates,
     )
 

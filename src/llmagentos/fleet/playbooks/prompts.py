@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from llmagentos.core.errors import nearest
-from llmagentos.fleet.playbooks.document import fail, get, is_null, items, kind, line_of, scalar
+from llmagentos.fleet.playbooks.document import FALSE, fail, get, is_null, items, kind, line_of, scalar
 
 ANSWERS = "llmagentos_answers"
 """The extra variable with the answers, which only the program that runs the playbook sees: by name those of all plays
 that ask for it, in order, each as {"value": text or None, "salt": text or None}."""
 
 _KEYS = frozenset({"name", "prompt", "default", "private", "confirm", "encrypt", "salt", "salt_size", "unsafe"})
-_FALSE = frozenset({"no", "false", "off", "0", "n", "f"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ def prompts(file: str, node: Node | None) -> Iterator[Prompt]:
             name,
             scalar(get(each, "prompt")) or name,
             scalar(get(each, "default")),
-            (scalar(get(each, "private")) or "yes").lower() not in _FALSE,
-            (scalar(get(each, "confirm")) or "no").lower() not in _FALSE,
+            (scalar(get(each, "private")) or "yes").lower() not in FALSE,
+            (scalar(get(each, "confirm")) or "no").lower() not in FALSE,
             scalar(get(each, "encrypt")),
             scalar(get(each, "salt")) is not None,
         )

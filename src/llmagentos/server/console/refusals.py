@@ -25,7 +25,7 @@ def as_page(pages: Pages) -> Errors:
         if error.status == 401:
             return _to_login(request)
         title = _title(error, translation(request))
-        return pages.page(request, identity, "error.html", status=error.status, title=title, error=error)
+        return pages.page(request, identity, "error.html", title=title, error=error)
 
     return answer
 

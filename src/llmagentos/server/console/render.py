@@ -65,21 +65,21 @@ class Pages:
         section: str = "",
         topics: str = "",
         every: int = 0,
-        status: int = 200,
+        error: LLMAgentOSError | None = None,
         **context: Any,
     ) -> HTMLResponse:
         """`template` as a whole page, or as its live part alone when htmx asks for it.
 
         `topics` is the query of the feed that keeps the page live; `every` so many seconds it is also read anew, for
-        what no topic tells of. A page with neither stands still.
+        what no topic tells of. A page with neither stands still, and so does one that shows an `error`: what it answers
+        cannot be read anew.
         """
         language = language_of(request)
         t = translation(request)
         partly = "HX-Request" in request.headers
-        if isinstance(error := context.get("error"), LLMAgentOSError):
-            context["error"] = told(error, t)
         content = self._environment.get_template(template).render(
             **context,
+            error=told(error, t) if error is not None else None,
             layout="fragment.html" if partly else "base.html",
             t=t,
             language=language,
@@ -88,15 +88,15 @@ class Pages:
             may=_may(identity),
             now=self._clock.time(),
             section=section,
-            topics=topics,
-            every=every,
+            topics=topics if error is None else "",
+            every=every if error is None else 0,
             here=_here(request),
             in_language=partial(_in_language, request),
             navigation=words.navigation(t),
             states=words.states(t),
             kinds=words.kinds(t),
         )
-        return HTMLResponse(content, status, headers=HEADERS)
+        return HTMLResponse(content, error.status if error is not None else 200, headers=HEADERS)
 
 
 def environment() -> jinja2.Environment:

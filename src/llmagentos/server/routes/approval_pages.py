@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.agents import veiling
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
 from llmagentos.security.identity import Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.forms import form_of, see_other
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.console.views import approvals
 from llmagentos.server.endpoint import Call, Endpoint
@@ -30,13 +29,12 @@ def endpoints(sources: Sources, pages: Pages) -> list[Endpoint]:
             "approvals.html",
             section="approvals",
             topics="topic=approvals&topic=runs",
-            status=error.status if error is not None else 200,
             waiting=waiting,
             error=error,
         )
 
     async def answer(call: Call) -> Response:
-        form = {name: values[0] for name, values in parse_qs(call.body.decode("utf-8", "replace")).items()}
+        form = {name: values[0] for name, values in form_of(call.body).items()}
         wanted = form.get("answer")
         if wanted not in ("approve", "deny"):
             raise InvalidInput(f"the answer is approve or deny, not {wanted!r}")
@@ -45,7 +43,7 @@ def endpoints(sources: Sources, pages: Pages) -> list[Endpoint]:
             await act(call.path["id"], call.identity, form.get("reason", "").strip()[:2000] or None)
         except (Conflict, Forbidden) as error:  # somebody else was first, or has to say it
             return await show(call, error)
-        return RedirectResponse(_back(form.get("back", "")), 303, headers=HEADERS)
+        return see_other(_back(form.get("back", "")))
 
     return [
         Endpoint("GET", "/approvals", Permission.RUNS_READ, show),

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.agents import veiling
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
@@ -20,8 +20,9 @@ from llmagentos.security.identity import Identity, Permission
 from llmagentos.server import sse
 from llmagentos.server.auth import Authenticator
 from llmagentos.server.console import feed
+from llmagentos.server.console.forms import see_other
 from llmagentos.server.console.refusals import FEED
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
 from llmagentos.server.console.views import agents, approvals, budgets, jobs, overview, runs, services
 from llmagentos.server.endpoint import Call, Endpoint, Handler
@@ -173,8 +174,8 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         except (CallerError, msgspec.ValidationError) as error:
             told = error if isinstance(error, CallerError) else InvalidInput(f"this request does not fit: {error}")
             form = {"chosen": wanted["agent"], "input": wanted["input"]}
-            return await listing(call, status=told.status, error=told, **form)
-        return _go(f"/runs/{started.id}")
+            return await listing(call, error=told, **form)
+        return see_other(f"/runs/{started.id}")
 
     read, write = Permission.RUNS_READ, Permission.RUNS_WRITE
     return [
@@ -192,7 +193,7 @@ def _control(sources: Sources) -> list[Endpoint]:
             run = await sources.run(call.path["id"])
             with suppress(Conflict):  # it ended meanwhile, or somebody else was first: its page says how it is
                 await act(run.id, call.identity)
-            return _go(f"/runs/{run.id}")
+            return see_other(f"/runs/{run.id}")
 
         return do
 
@@ -267,7 +268,3 @@ def _done(item: Any) -> bool:
 
 def _form(body: bytes) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
-
-
-def _go(path: str) -> Response:
-    return RedirectResponse(path, 303, headers=HEADERS)

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import parse_qs, quote
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.job_control import JobChange
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
@@ -17,14 +16,14 @@ from llmagentos.api.templates import Launch, Template
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, NotFound
 from llmagentos.fleet.survey import from_text
 from llmagentos.security.identity import Identity, Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.forms import form_of, see_other
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.views import jobs, templates
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 from llmagentos.server.routes.jobs import job_number
 
 MAX_ROWS = 50
 MAX_FORM = 512 * 1024
-MAX_FIELDS = 700
 MAX_REASON = 2000
 
 
@@ -104,8 +103,7 @@ def _showing(sources: JobSources, pages: Pages) -> Callable[..., Awaitable[Respo
             call.identity,
             "job.html",
             section="jobs",
-            topics="" if error is not None or job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
-            status=error.status if error is not None else 200,
+            topics="" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
             error=error,
             **jobs.page(job, events, translation(call.request), changes=changes, chosen=chosen),
         )
@@ -129,10 +127,10 @@ def _acts(sources: JobSources, pages: Pages) -> list[Endpoint]:
             try:
                 await sources.decide(number, call.identity, approved, reason)
             except Conflict:  # somebody else was first: the job's page says who
-                return _go(f"/jobs/{number}")
+                return see_other(f"/jobs/{number}")
             except Forbidden as error:  # not by this person
                 return await show(call, error)
-            return _go(f"/jobs/{number}")
+            return see_other(f"/jobs/{number}")
 
         return decide
 
@@ -140,7 +138,7 @@ def _acts(sources: JobSources, pages: Pages) -> list[Endpoint]:
         number = job_number(call)
         with suppress(Conflict):  # it has ended
             await sources.cancel(number, call.identity)
-        return _go(f"/jobs/{number}")
+        return see_other(f"/jobs/{number}")
 
     decisions = [
         Endpoint(
@@ -176,7 +174,6 @@ def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
             "template.html",
             section="jobs",
             topics="",
-            status=error.status if error is not None else 200,
             error=error,
             wrong=error.details.get("parameter") if error is not None else None,
             shown=templates.page(template, given, translation(call.request)),
@@ -194,7 +191,7 @@ def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
         except CallerError as error:
             secret = {each.name for each in template.spec.parameters if each.type == "secret"}
             return await show(call, {name: texts for name, texts in form.items() if name not in secret}, error)
-        return _go(f"/jobs/{job.summary.id}")
+        return see_other(f"/jobs/{job.summary.id}")
 
     one = "/templates/{name}"
     return [
@@ -202,15 +199,3 @@ def _templates(sources: JobSources, pages: Pages) -> list[Endpoint]:
         Endpoint("GET", one, Permission.JOBS_READ, show),
         Endpoint("POST", one, Permission.TEMPLATES_LAUNCH, launch, body=bytes, max_body=MAX_FORM, audited=True),
     ]
-
-
-def form_of(body: bytes) -> dict[str, list[str]]:
-    """The fields of a form, as the browser sends them."""
-    try:
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError:  # more fields than any survey has
-        return {}
-
-
-def _go(path: str) -> Response:
-    return RedirectResponse(quote(path, safe="/"), 303, headers=HEADERS)

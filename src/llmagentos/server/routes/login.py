@@ -121,8 +121,7 @@ class Login:
         return identity
 
     def _form(self, request: Request, target: str, *, code: str = "", error: CallerError | None = None) -> Response:
-        status = error.status if error is not None else 200
-        return self._pages.page(request, None, "login.html", status=status, code=code, next=target, error=error)
+        return self._pages.page(request, None, "login.html", code=code, next=target, error=error)
 
 
 def _require_same_origin(request: Request) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlencode
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.memory import Fact
 from llmagentos.core.errors import CallerError, NotFound
 from llmagentos.security.identity import Kind, Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice
+from llmagentos.server.console.forms import form_of, see_other
+from llmagentos.server.console.render import Pages, language_choice
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes.sessions import user_of
 
@@ -53,7 +53,6 @@ def endpoints(sources: MemorySources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "memory.html",
             section="sessions",
-            status=error.status if error is not None else 200,
             facts=found[:MAX_ROWS],
             more=len(found) > MAX_ROWS,
             agents=known,
@@ -68,9 +67,9 @@ def endpoints(sources: MemorySources, pages: Pages) -> list[Endpoint]:
         user = user_of(call)
         if not await sources.forget(user, call.path["id"]):
             raise NotFound(f"there is no fact {call.path['id']!r}", hint="somebody else may have been first")
-        form = {name: values[0] for name, values in parse_qs(call.body.decode("utf-8", "replace")).items()}
+        form = {name: values[0] for name, values in form_of(call.body).items()}
         back = {name: form[name][:MAX_QUERY] for name in ("agent", "query") if form.get(name)}
-        return RedirectResponse("/memory?" + urlencode({**back, "user": user}), 303, headers=HEADERS)
+        return see_other("/memory", **back, user=user)
 
     write = Permission.MEMORY_WRITE
     return [

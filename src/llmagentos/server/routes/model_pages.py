@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue
 from llmagentos.core.errors import Conflict
 from llmagentos.llm.residence import ModelBusy
 from llmagentos.security.identity import Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.forms import see_other
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.views import models
 from llmagentos.server.endpoint import Call, Endpoint
 
@@ -49,9 +50,8 @@ def endpoints(sources: ModelSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "models.html",
             section="models",
-            topics="topic=runs" if error is None else "",
-            every=EVERY_S if error is None else 0,
-            status=error.status if error is not None else 200,
+            topics="topic=runs",
+            every=EVERY_S,
             models=models.rows(known, translation(call.request)),
             waiting=models.waiting(sources.queues(MAX_CALLS), translation(call.request)),
             calls=calls,
@@ -64,14 +64,14 @@ def endpoints(sources: ModelSources, pages: Pages) -> list[Endpoint]:
             await sources.load(call.path["name"])
         except Conflict as error:
             return await show(call, error)
-        return _go()
+        return see_other("/models")
 
     async def unload(call: Call) -> Response:
         try:
             await sources.unload(call.path["name"], force=call.flag("force"))
         except Conflict as error:
             return await show(call, error)
-        return _go()
+        return see_other("/models")
 
     one, write = "/models/{name:path}", Permission.MODELS_WRITE
     return [
@@ -79,7 +79,3 @@ def endpoints(sources: ModelSources, pages: Pages) -> list[Endpoint]:
         Endpoint("POST", f"{one}/load", write, load, audited=True),
         Endpoint("POST", f"{one}/unload", write, unload, audited=True),
     ]
-
-
-def _go() -> Response:
-    return RedirectResponse("/models", 303, headers=HEADERS)

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.jobs import JobSummary
 from llmagentos.api.nodes import Node, NodeSummary
 from llmagentos.core.errors import Conflict, InvalidInput
 from llmagentos.security.identity import Permission
+from llmagentos.server.console.forms import see_other
 from llmagentos.server.console.paging import page as page_of
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.views import jobs, nodes
 from llmagentos.server.endpoint import Call, Endpoint, Handler
 
@@ -70,8 +71,7 @@ def _listing(pages: Pages, listing: Listing) -> Handler:
             call.identity,
             "nodes.html",
             section="nodes",
-            topics="topic=nodes" if error is None else "",
-            status=error.status if error is not None else 200,
+            topics="topic=nodes",
             nodes=nodes.rows(shown.items),
             shown=shown,
             counts=Counter(node.state for node in found).most_common(),
@@ -105,6 +105,6 @@ def _doing(act: Callable[[str], Awaitable[object]], *, gone: bool) -> Handler:
         name = call.path["name"]
         with suppress(Conflict):  # somebody else was first: its page says how it is
             await act(name)
-        return RedirectResponse("/nodes" if gone else f"/nodes/{name}", 303, headers=HEADERS)
+        return see_other("/nodes" if gone else f"/nodes/{name}")
 
     return do

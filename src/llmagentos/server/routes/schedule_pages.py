@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from urllib.parse import quote
 
 import msgspec
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.schedules import Schedule, ScheduleName, ScheduleSpec, TemplateUse
@@ -15,11 +14,12 @@ from llmagentos.api.templates import Template
 from llmagentos.core.errors import CallerError, InvalidInput
 from llmagentos.fleet.survey import from_text
 from llmagentos.security.identity import Identity, Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice, translation
+from llmagentos.server.console.forms import form_of, see_other
+from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.views import schedules
 from llmagentos.server.console.views.schedules import Given
 from llmagentos.server.endpoint import Call, Endpoint, Handler
-from llmagentos.server.routes.job_pages import MAX_FORM, form_of
+from llmagentos.server.routes.job_pages import MAX_FORM
 
 MAX_ROWS = 200
 
@@ -85,7 +85,7 @@ def _new(sources: ScheduleSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "new_schedule.html",
             section="jobs",
-            status=given.error.status if given.error is not None else 200,
+            error=given.error,
             templates=known,
             form=schedules.form(given, translation(call.request)),
         )
@@ -99,7 +99,7 @@ def _new(sources: ScheduleSources, pages: Pages) -> list[Endpoint]:
             await sources.add(name, _spec(given), call.identity)
         except CallerError as error:
             return await show(call, replace(given, error=error))
-        return _go(f"/schedules/{name}")
+        return see_other(f"/schedules/{name}")
 
     return [
         Endpoint("GET", "/new-schedule", Permission.JOBS_WRITE, show),
@@ -125,9 +125,9 @@ def _one(sources: ScheduleSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "schedule.html",
             section="jobs",
-            topics="topic=jobs" if given.error is None else "",
-            every=10 if given.error is None else 0,
-            status=given.error.status if given.error is not None else 200,
+            topics="topic=jobs",
+            every=10,
+            error=given.error,
             schedule=schedules.page(schedule, t),
             form=schedules.form(given, t),
         )
@@ -139,7 +139,7 @@ def _one(sources: ScheduleSources, pages: Pages) -> list[Endpoint]:
             await sources.change(schedule.name, _spec(given), call.identity)
         except CallerError as error:
             return await show(call, replace(given, error=error))
-        return _go(f"/schedules/{schedule.name}")
+        return see_other(f"/schedules/{schedule.name}")
 
     one = "/schedules/{name}"
     return [
@@ -152,17 +152,17 @@ def _acts(sources: ScheduleSources) -> list[Endpoint]:
     def pausing(*, paused: bool) -> Handler:
         async def pause(call: Call) -> Response:
             await sources.pause(call.path["name"], call.identity, paused)
-            return _go("/schedules")
+            return see_other("/schedules")
 
         return pause
 
     async def run(call: Call) -> Response:
         job = await sources.run_now(call.path["name"], call.identity)
-        return _go(f"/jobs/{job.summary.id}")
+        return see_other(f"/jobs/{job.summary.id}")
 
     async def delete(call: Call) -> Response:
         await sources.delete(call.path["name"])
-        return _go("/schedules")
+        return see_other("/schedules")
 
     acts = {"pause": pausing(paused=True), "resume": pausing(paused=False), "run": run, "delete": delete}
     return [
@@ -191,7 +191,3 @@ def _spec(given: Given) -> ScheduleSpec:
         }
         use = TemplateUse(template.name, answers)
     return schedules.times(given, ScheduleSpec(job=given.spec, template=use))
-
-
-def _go(path: str) -> Response:
-    return RedirectResponse(quote(path, safe="/"), 303, headers=HEADERS)

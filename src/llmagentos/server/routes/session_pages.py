@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from llmagentos.api.sessions import SessionDetail, SessionInfo
 from llmagentos.core.errors import Conflict
 from llmagentos.security.identity import Kind, Permission
-from llmagentos.server.console.render import HEADERS, Pages, language_choice
+from llmagentos.server.console.forms import see_other
+from llmagentos.server.console.render import Pages, language_choice
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.routes.sessions import require_admin, user_of
 
@@ -56,8 +57,7 @@ def endpoints(sources: SessionSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "session.html",
             section="sessions",
-            topics="topic=runs" if error is None else "",
-            status=error.status if error is not None else 200,
+            topics="topic=runs",
             session=session,
             own=user == str(call.identity),
             error=error,
@@ -68,7 +68,7 @@ def endpoints(sources: SessionSources, pages: Pages) -> list[Endpoint]:
             await sources.delete(call.path["agent"], call.path["name"], user_of(call))
         except Conflict as error:  # it works on a request
             return await show(call, error)
-        return RedirectResponse("/sessions", 303, headers=HEADERS)
+        return see_other("/sessions")
 
     one = "/sessions/{agent}/{name:path}"
     return [

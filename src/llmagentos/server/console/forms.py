@@ -1,0 +1,25 @@
+"""What browsers send with a form, and where they go after it."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, quote, urlencode
+
+from starlette.responses import RedirectResponse, Response
+
+from llmagentos.server.console.render import HEADERS
+
+MAX_FIELDS = 700
+
+
+def form_of(body: bytes) -> dict[str, list[str]]:
+    """The fields of a form, as the browser sends them."""
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # more fields than any survey has
+        return {}
+
+
+def see_other(path: str, **query: str) -> Response:
+    """On to the page `path`, whose parts may be any text."""
+    target = quote(path, safe="/") + (f"?{urlencode(query)}" if query else "")
+    return RedirectResponse(target, 303, headers=HEADERS)
