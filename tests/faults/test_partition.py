@@ -118,14 +118,20 @@ def begun(marks: Path, name: str) -> bool:
     return mark.exists() and "begun" in mark.read_text()
 
 
+async def under_way(client: ApiClient, marks: Path) -> int:
+    """A job whose long task runs on both nodes, until it is told to go on."""
+    number = await submit(client, {"site.yml": play(marks, told=True)})
+    await eventually(lambda: all(begun(marks, name) for name in NAMES), within=20)
+    return number
+
+
 @pytest.mark.timeout(60 + CUT_S)
 @pytest.mark.parametrize("ends", ["while it is cut off", "afterwards"])
 def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: Path, ends: str) -> None:
     async def main() -> None:
         host, node = place.hosts["web1"], place.nodes["web1"]
         async with place.server.client() as client:
-            number = await submit(client, {"site.yml": play(tmp_path, told=True)})
-            await eventually(lambda: all(begun(tmp_path, name) for name in NAMES), within=20)
+            number = await under_way(client, tmp_path)
             host.cut()
             try:
                 if ends == "while it is cut off":
@@ -151,8 +157,7 @@ def test_the_node_agent_is_killed_while_it_is_cut_off(place: Place, tmp_path: Pa
     async def main() -> None:
         host, node = place.hosts["web1"], place.nodes["web1"]
         async with place.server.client() as client:
-            number = await submit(client, {"site.yml": play(tmp_path, told=True)})
-            await eventually(lambda: all(begun(tmp_path, name) for name in NAMES), within=20)
+            number = await under_way(client, tmp_path)
             host.cut()
             try:
                 node.kill()

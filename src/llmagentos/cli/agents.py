@@ -13,7 +13,19 @@ from llmagentos.api import agents as api
 from llmagentos.api.agents import AgentInfo, AgentSpec, ToolInfo
 from llmagentos.api.templates import TemplateSpec
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, state, table, warn
+from llmagentos.cli.output import (
+    ago,
+    emit,
+    emit_json,
+    fields,
+    json_option,
+    listing_group,
+    note,
+    short,
+    state,
+    table,
+    warn,
+)
 from llmagentos.cli.pack import pack
 from llmagentos.cli.run import uploaded
 from llmagentos.cli.templates import is_template, read_template
@@ -100,13 +112,10 @@ async def _delete(name: str) -> None:
         await api.delete(client, name)
 
 
-@click.group(help=tr("List agents; `show NAME` shows one with its tools."), invoke_without_command=True)
+@listing_group(tr("List agents; `show NAME` shows one with its tools."))
 @json_option
-@click.pass_context
-def agents(ctx: click.Context, as_json: bool) -> None:
+def agents(as_json: bool) -> None:
     """One line an agent."""
-    if ctx.invoked_subcommand is not None:
-        return
     found = execute(_listing())
     if as_json:
         emit_json(found)

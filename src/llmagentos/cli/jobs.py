@@ -23,6 +23,7 @@ from llmagentos.cli.output import (
     emit_json,
     fields,
     json_option,
+    listing_group,
     note,
     short,
     state,
@@ -35,15 +36,12 @@ from llmagentos.core.i18n import tr
 PAGE = 1000
 
 
-@click.group(invoke_without_command=True, help=tr("List jobs, newest first."))
+@listing_group(tr("List jobs, newest first."))
 @click.option("-n", "--number", type=click.IntRange(1, PAGE), default=20, help=tr("How many."))
 @click.option("--node", help=tr("Only those on this node."))
 @json_option
-@click.pass_context
-def jobs(ctx: click.Context, number: int, node: str | None, as_json: bool) -> None:
+def jobs(number: int, node: str | None, as_json: bool) -> None:
     """One line a job; the commands on one job hang below this group as well."""
-    if ctx.invoked_subcommand is not None:
-        return
     found = execute(_listing(number, node))
     if as_json:
         emit_json(found)

@@ -16,6 +16,7 @@ from llmagentos.cli.output import (
     emit_json,
     fields,
     json_option,
+    listing_group,
     note,
     paint,
     size,
@@ -29,14 +30,11 @@ from llmagentos.core.i18n import tr
 POLL_S = 0.2
 
 
-@click.group(invoke_without_command=True, help=tr("List models, whether they can be used, and how busy they are."))
+@listing_group(tr("List models, whether they can be used, and how busy they are."))
 @click.option("--queue", is_flag=True, help=tr("Show who uses each model, who waits for it, and why."))
 @json_option
-@click.pass_context
-def models(context: click.Context, queue: bool, as_json: bool) -> None:
+def models(queue: bool, as_json: bool) -> None:
     """Exit code 0, whatever the models' states are."""
-    if context.invoked_subcommand is not None:
-        return
     if queue:
         _queue(as_json)
     else:

@@ -6,6 +6,7 @@ Colours only on a terminal and without NO_COLOR (no-color.org).
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import sys
 import time
@@ -24,6 +25,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 def json_option(command: F) -> F:
     """`--json`: the command gets `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help=tr("Print JSON instead of a table."))(command)
+
+
+def listing_group(help: str) -> Callable[[Callable[..., None]], click.Group]:
+    """A group whose own function lists: it is called when no subcommand is, `llmctl jobs` beside `llmctl jobs show`."""
+
+    def made(listing: Callable[..., None]) -> click.Group:
+        @functools.wraps(listing)
+        def without_subcommand(**options: Any) -> None:
+            if click.get_current_context().invoked_subcommand is None:
+                listing(**options)
+
+        return click.group(help=help, invoke_without_command=True)(without_subcommand)
+
+    return made
 
 
 def emit(text: str = "", *, newline: bool = True) -> None:

@@ -14,7 +14,19 @@ from llmagentos.api.schedules import Schedule, ScheduleSpec, TemplateUse
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories
 from llmagentos.cli.job_options import scheduled_options
-from llmagentos.cli.output import duration, emit, emit_json, fields, json_option, note, short, state, table, when
+from llmagentos.cli.output import (
+    duration,
+    emit,
+    emit_json,
+    fields,
+    json_option,
+    listing_group,
+    note,
+    short,
+    state,
+    table,
+    when,
+)
 from llmagentos.cli.pack import pack
 from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option
 from llmagentos.cli.span import Span
@@ -23,13 +35,10 @@ from llmagentos.core.errors import InvalidInput, NotFound
 from llmagentos.core.i18n import tr
 
 
-@click.group(invoke_without_command=True, help=tr("Playbooks and job templates by the clock: list and change them."))
+@listing_group(tr("Playbooks and job templates by the clock: list and change them."))
 @json_option
-@click.pass_context
-def schedules(ctx: click.Context, as_json: bool) -> None:
+def schedules(as_json: bool) -> None:
     """One line a schedule."""
-    if ctx.invoked_subcommand is not None:
-        return
     found = execute(_listing())
     if as_json:
         emit_json(found)

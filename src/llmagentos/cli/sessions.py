@@ -7,21 +7,18 @@ import click
 from llmagentos.api import sessions as api
 from llmagentos.api.sessions import SessionDetail, SessionInfo
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import ago, emit, emit_json, json_option, note, paint, state, table
+from llmagentos.cli.output import ago, emit, emit_json, json_option, listing_group, note, paint, state, table
 from llmagentos.core.i18n import tr
 
 user_option = click.option("--user", help=tr("Another user, as `llmctl ps` shows who asked (administrators only)."))
 
 
-@click.group(invoke_without_command=True, help=tr("List conversations with agents, show and delete them."))
+@listing_group(tr("List conversations with agents, show and delete them."))
 @click.option("--agent", help=tr("Only those with this agent."))
 @click.option("--all", "everybody", is_flag=True, help=tr("Those of everybody (administrators only)."))
 @json_option
-@click.pass_context
-def sessions(ctx: click.Context, agent: str | None, everybody: bool, as_json: bool) -> None:
+def sessions(agent: str | None, everybody: bool, as_json: bool) -> None:
     """Without a command: the list."""
-    if ctx.invoked_subcommand is not None:
-        return
     found = execute(_listing(agent, everybody))
     if as_json:
         emit_json(found)

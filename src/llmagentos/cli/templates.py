@@ -18,7 +18,7 @@ from llmagentos.api.templates import Applied, Launch, Parameter, Template, Templ
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories
 from llmagentos.cli.job_following import Text, watch
-from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, note, short, table
+from llmagentos.cli.output import ago, emit, emit_json, fields, json_option, listing_group, note, short, table
 from llmagentos.cli.pack import pack
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
 from llmagentos.core.i18n import tr
@@ -29,13 +29,10 @@ _OWN = frozenset({"kind", "name", "description", "parameters", "allow"})
 _PACKED = frozenset({"playbook", "inventory"})
 
 
-@click.group(invoke_without_command=True, help=tr("List job templates; show and launch one."))
+@listing_group(tr("List job templates; show and launch one."))
 @json_option
-@click.pass_context
-def templates(ctx: click.Context, as_json: bool) -> None:
+def templates(as_json: bool) -> None:
     """One line a template."""
-    if ctx.invoked_subcommand is not None:
-        return
     found = execute(_listing())
     if as_json:
         emit_json(found)

@@ -58,14 +58,14 @@ def die_with(parent: int, *, with_signal: int = signal.SIGTERM) -> Callable[[], 
     return arm
 
 
-async def reap(process: asyncio.subprocess.Process) -> None:
-    """Wait for a killed process whose output nobody wants any more.
+async def reap(process: asyncio.subprocess.Process, *, within: float = _REAP_S) -> None:
+    """Wait for the end of a process whose output nobody wants any more, for `within` seconds at most.
 
     `Process.wait` returns only when its pipes are closed too, and one that asyncio stopped reading because its buffer
-    was full never is; so what is left is read and thrown away. Somebody else may hold it open: waits 5 s at most.
+    was full never is; so what is left is read and thrown away. Somebody else may hold it open.
     """
     with suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_S):
+        async with asyncio.timeout(within):
             for pipe in (process.stdout, process.stderr):
                 while pipe is not None and await pipe.read(65536):
                     continue

@@ -21,7 +21,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from llmagentos.core import log
-from llmagentos.core.lifecycle import die_with
+from llmagentos.core.lifecycle import die_with, reap
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of one message."""
@@ -133,9 +133,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         if with_signal is not None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, with_signal)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_S):
-                await process.wait()
-                break
+        await reap(process, within=_GRACE_S)
+        if process.returncode is not None:
+            break
     with suppress(ProcessLookupError):  # what it has started and left behind
         os.killpg(process.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.S)
-_PLAYBOOK_DIR = re.compile(r"^\{\{\s*playbook_dir\s*\}\}/?|^(?:\./+)+")
+PLAYBOOK_DIR = re.compile(r"^\{\{\s*playbook_dir\s*\}\}/?|^(?:\./+)+")
 _HOST = re.compile(r"\{\{\s*(?:inventory_hostname|ansible_host)\s*\}\}")
 
 
@@ -39,7 +39,7 @@ class Destination:
         return self._matches(self.dest + name, path, names, below=False)
 
     def _matches(self, text: str, path: str, names: Collection[str], *, below: bool) -> bool:
-        text = _PLAYBOOK_DIR.sub("", text)
+        text = PLAYBOOK_DIR.sub("", text)
         literal = _TEMPLATE.split(text)[0]
         fixed = literal.strip("/")
         if text.startswith("/") and "/" not in literal.lstrip("/"):

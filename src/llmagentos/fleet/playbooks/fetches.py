@@ -10,14 +10,13 @@ from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from llmagentos.fleet.playbooks.destinations import Destination
+from llmagentos.fleet.playbooks.destinations import PLAYBOOK_DIR, Destination
 from llmagentos.fleet.playbooks.document import FALSE, TRUE, PlaybookError, compose, decode, get, items, scalar
 
 _NAMES = frozenset({"fetch", "ansible.builtin.fetch", "ansible.legacy.fetch"})
 _PAIR = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|(?:\{\{.*?\}\}|\S)+)""", re.S)
 _VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{2,}")
-_PLAYBOOK_DIR = re.compile(r"^\{\{\s*playbook_dir\s*\}\}/?")
 _PLAYS = re.compile(rb"^[ \t]*(?:-[ \t]+)?hosts\s*:", re.M)
 _YAML = (".yml", ".yaml", ".json")
 MAX_VALUES = 20
@@ -46,7 +45,7 @@ def _imported(found: Sequence[Destination], files: Mapping[str, bytes]) -> list[
     directories = {posixpath.dirname(path) for path, content in files.items() if _PLAYS.search(content)} - {""}
     relative = [each for each in found if not each.dest.startswith("/")]
     return [
-        replace(each, dest=f"{directory}/{_PLAYBOOK_DIR.sub('', each.dest)}")
+        replace(each, dest=f"{directory}/{PLAYBOOK_DIR.sub('', each.dest)}")
         for directory in sorted(directories)[:MAX_VALUES]
         for each in relative
     ]
