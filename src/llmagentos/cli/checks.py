@@ -17,6 +17,7 @@ import psutil
 
 from llmagentos.cli.finding import Finding, Verdict
 from llmagentos.cli.live_checks import live
+from llmagentos.cli.output import when
 from llmagentos.cli.status import Status, gather
 from llmagentos.core.config import Config, LlamaCpp, load
 from llmagentos.core.discovery import state_of
@@ -212,7 +213,7 @@ def clock(found: Status) -> Iterator[Finding]:
     if found.supervisor is not None and (jump := _jumped(found)) > CLOCK_OFF_S:
         yield Finding(name, "warn", tr("it jumped by {seconds} s since the start", seconds=f"{jump:.1f}"), hint)
         return
-    yield Finding(name, "ok", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+    yield Finding(name, "ok", when(time.time()))
 
 
 def _jumped(found: Status) -> float:

@@ -5,7 +5,6 @@ Colours only on a terminal and without NO_COLOR (no-color.org).
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from llmagentos.core import clock
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
 
@@ -139,11 +139,9 @@ def ago(moment: float | None) -> str:
     return "-" if moment is None else tr("{time} ago", time=duration(max(0.0, time.time() - moment)))
 
 
-def when(moment: float | None) -> str:
-    """A wall-clock time in the local zone, `2026-01-31 14:05:09`; `-` for None."""
-    if moment is None:
-        return "-"
-    return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def when(moment: float | None, *, milliseconds: bool = False) -> str:
+    """A wall-clock time in the local zone, `2026-01-31 14:05:09+08:00`; `-` for None. No command writes one itself."""
+    return "-" if moment is None else clock.local(moment, milliseconds=milliseconds)
 
 
 def size(count: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ from llmagentos.api.runs import (
     ToolCalled,
     ToolRefused,
 )
-from llmagentos.cli.output import duration, paint, short, state
+from llmagentos.cli.output import duration, paint, short, state, when
 from llmagentos.core.i18n import tr
 
 _WIDE = 160
@@ -43,8 +42,7 @@ def line(event: RunEvent, *, as_json: bool = False) -> str:
     """One event on one line."""
     if as_json:
         return msgspec.json.encode(event).decode()
-    clock = datetime.datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return f"{clock}  {event.type:<13}  {short(_told(event.data), _WIDE)}".rstrip()
+    return f"{when(event.at, milliseconds=True)}  {event.type:<13}  {short(_told(event.data), _WIDE)}".rstrip()
 
 
 def _told(data: Any) -> str:

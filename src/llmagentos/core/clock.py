@@ -6,6 +6,7 @@ A wall clock may jump (NTP, suspend, an operator); leases, timeouts and backoffs
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Protocol
 
@@ -49,3 +50,13 @@ class ManualClock:
         """Let `seconds` pass on both clocks."""
         self.wall += seconds
         self.steady += seconds
+
+
+def local(moment: float, *, milliseconds: bool = False) -> str:
+    """Wall-clock time in this machine's zone, with that zone's offset then: `2026-01-31 14:05:09+08:00` (RFC 3339).
+
+    With an offset it says the same to everybody who reads it elsewhere, in a ticket or a chat; a zone's short name
+    would not (CST is China's and Chicago's).
+    """
+    found = datetime.datetime.fromtimestamp(moment).astimezone()
+    return found.isoformat(sep=" ", timespec="milliseconds" if milliseconds else "seconds")

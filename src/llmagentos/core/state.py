@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from llmagentos.core import clock
 from llmagentos.core.discovery import CREDENTIALS
 from llmagentos.core.errors import Conflict, OperatorError
 
@@ -189,7 +190,7 @@ def _holder(content: bytes) -> Holder:
 
 
 def _taken(root: Path, holder: Holder) -> StateTaken:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.started))
+    since = clock.local(holder.started)
     return StateTaken(
         f"LLMAgentOS already runs on {str(root)!r}: process {holder.pid}, {holder.address}, since {since}",
         hint="`llmctl status` shows it, `llmctl down` stops it, `llmctl up --state DIR` starts another one",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
 
 import click
 import pytest
@@ -21,6 +25,53 @@ from llmagentos.core.errors import Conflict, InvalidInput, Unavailable
 )  # fmt: skip
 def test_durations(seconds: float | None, shown: str) -> None:
     assert output.duration(seconds) == shown
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets this process's time zone, and puts the old one back."""
+
+    def set_(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("UTC0", "2026-11-21 09:05:03+00:00"),
+        ("CST-8", "2026-11-21 17:05:03+08:00"),
+        ("IST-5:30", "2026-11-21 14:35:03+05:30"),
+        ("NST3:30", "2026-11-21 05:35:03-03:30"),
+    ],
+)
+def test_absolute_times_tell_their_zone(zone: Callable[[str], None], name: str, shown: str) -> None:
+    zone(name)
+    moment = 1795251903.25
+    assert output.when(moment) == shown
+    assert datetime.fromisoformat(shown).timestamp() == int(moment), "what is shown can be pasted where a time is read"
+    assert output.when(moment, milliseconds=True) == f"{shown[:19]}.250{shown[19:]}"
+
+
+def test_the_zone_is_that_of_the_time_and_not_todays(zone: Callable[[str], None]) -> None:
+    zone("CET-1CEST,M3.5.0,M10.5.0/3")
+    assert output.when(1782050703) == "2026-06-21 16:05:03+02:00"
+    assert output.when(1795269903) == "2026-11-21 15:05:03+01:00"
+    assert output.when(None) == "-"
+
+
+def test_no_command_writes_a_time_itself() -> None:
+    commands = Path(output.__file__).parent
+    assert not [
+        f"{file.name}: {word}"
+        for file in commands.glob("*.py")
+        for word in ("strftime", "fromtimestamp", "localtime", "isoformat")
+        if word in file.read_text("utf-8")
+    ]
 
 
 @pytest.mark.parametrize(
