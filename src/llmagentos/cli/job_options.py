@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import click
@@ -66,6 +66,13 @@ def control_options(command: F) -> F:
 def scheduled_options(command: F) -> F:
     """Those that a scheduled job may have."""
     return _collected(command, (*_WHEN, *_ROLLOUT))
+
+
+def typed_options(command: F) -> F:
+    """Those that a scheduled job may have; the command gets them as they were typed, for `changed`."""
+    for option in reversed((*_WHEN, *_ROLLOUT)):
+        command = option(command)
+    return command
 
 
 def _collected(command: F, options: Iterable[Callable[[F], F]]) -> F:
@@ -135,6 +142,71 @@ def control(
     fields = {"bundle": "0" * 64, "playbook": "x"} | {name: msgspec.to_builtins(value) for name, value in asked.items()}
     _converted(fields, JobSpec)
     return asked
+
+
+_WITH = {
+    "window": ("window_stop",),
+    "approval": ("approvers",),
+    "retries": ("retry_on", "backoff"),
+    "batches": ("max_failures", "gate", "gate_playbook", "gate_timeout", "pause", "rollback"),
+}
+"""What goes with an option that is taken back."""
+
+
+def changed(spec: JobSpec, typed: Mapping[str, Any], unset: Iterable[str]) -> dict[str, Any]:
+    """The fields of `JobSpec` that these options are about: as in `spec`, but for what was typed and what is `unset`.
+
+    An option that needs another one, like --gate needs --batch, finds that of `spec`. Raises `InvalidInput`.
+    """
+    gone = {name for each in unset for name in (each, *_WITH.get(each, ()))}
+    before = {name: value for name, value in _as_typed(spec).items() if name not in gone}
+    found = control(**before | {name: value for name, value in typed.items() if was_typed(value)})
+    plain = JobSpec(spec.bundle, spec.playbook)
+    return {name: found.get(name, getattr(plain, name)) for name in _FIELDS}
+
+
+def was_typed(value: object) -> bool:
+    """Whether this is what click hands over for an option that somebody wrote."""
+    return value is not None and value is not False and value != ()
+
+
+_FIELDS = (
+    "priority",
+    "lock",
+    "window",
+    "window_end",
+    "approval",
+    "approvers",
+    "total_timeout_s",
+    "retries",
+    "rollout",
+)
+
+
+def _as_typed(spec: JobSpec) -> dict[str, Any]:
+    """The options that would make these fields of `spec`."""
+    found: dict[str, Any] = {
+        "priority": spec.priority,
+        "lock": spec.lock,
+        "window": spec.window,
+        "window_stop": spec.window_end == "stop",
+        "approval": spec.approval is not None,
+        "approvers": tuple(spec.approvers),
+        "total_timeout": spec.total_timeout_s,
+    }
+    if (again := spec.retries) is not None:
+        found |= {"retries": again.max, "retry_on": ",".join(again.on), "backoff": again.backoff_s}
+    if (out := spec.rollout) is not None:
+        found |= {
+            "batches": ",".join(out.batches),
+            "max_failures": out.max_failures,
+            "gate": out.gate,
+            "gate_playbook": out.gate_playbook,
+            "gate_timeout": out.gate_timeout_s,
+            "pause": out.pause_s,
+            "rollback": out.rollback,
+        }
+    return found
 
 
 def _retries(most: int | None, on: str | None, backoff: float | None) -> Retries | None:

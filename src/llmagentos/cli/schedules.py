@@ -1,19 +1,19 @@
-"""`llmctl schedules [add|show|pause|resume|delete|run-now]`."""
+"""`llmctl schedules [add|change|show|pause|resume|delete|run-now]`."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from llmagentos.api import jobs as jobs_api
 from llmagentos.api import schedules as api
-from llmagentos.api.jobs import JobSpec
+from llmagentos.api.client import ApiClient
 from llmagentos.api.schedules import Schedule, ScheduleSpec, TemplateUse
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.inventories import read_inventories
-from llmagentos.cli.job_options import scheduled_options
+from llmagentos.cli.job_options import scheduled_options, typed_options, was_typed
 from llmagentos.cli.output import (
     duration,
     emit,
@@ -27,11 +27,18 @@ from llmagentos.cli.output import (
     table,
     when,
 )
-from llmagentos.cli.pack import pack
-from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option
-from llmagentos.cli.span import Span
+from llmagentos.cli.run import uploaded
+from llmagentos.cli.schedule_options import (
+    changed_job,
+    changed_use,
+    new_job,
+    require_one_kind,
+    schedule_options,
+    times,
+    unset_option,
+)
 from llmagentos.cli.templates import answered
-from llmagentos.core.errors import InvalidInput, NotFound
+from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
 
@@ -52,25 +59,7 @@ def schedules(as_json: bool) -> None:
 
 @schedules.command(help=tr("Make a schedule NAME of the file PLAYBOOK, or of a job template."))
 @click.argument("name")
-@click.argument("playbook", type=click.Path(path_type=Path), required=False)
-@click.option("--cron", help=tr("Minute hour day-of-month month day-of-week, e.g. '30 2 * * MON-FRI'."))
-@click.option("--every", type=Span(), help=tr("Interval, e.g. 15m or 6h."))
-@click.option("--zone", default="UTC", show_default=True, help=tr("Time zone of --cron, e.g. Europe/Berlin."))
-@click.option("--jitter", type=Span(), help=tr("Each time is late by up to so much, e.g. 5m."))
-@click.option(
-    "--catch-up",
-    type=click.Choice(["none", "last"]),
-    default="none",
-    show_default=True,
-    help=tr("What becomes of times at which no server ran: nothing, or the last one is made up for."),
-)
-@click.option("--template", metavar="NAME", help=tr("Launch this job template instead of a playbook."))
-@click.option("-p", "--parameter", "parameters", multiple=True, help=tr("An answer of the template's survey: k=v."))
-@inventory_options
-@click.option("-C", "--check", is_flag=True, help=tr("Change nothing; say what would change."))
-@click.option("-D", "--diff", is_flag=True, help=tr("Show differences of changed files."))
-@variable_option
-@click.option("-t", "--tags", multiple=True, help=tr("Only tasks with these tags (commas or repeated)."))
+@schedule_options(new=True)
 @scheduled_options
 def add(
     name: str,
@@ -84,63 +73,75 @@ def add(
     parameters: tuple[str, ...],
     **job: Any,
 ) -> None:
-    """The playbook's directory goes along as it is now: make the schedule anew when it changes."""
+    """The playbook's directory goes along as it is now: `change` with the playbook takes it anew."""
     if (playbook is None) == (template is None):
         raise InvalidInput(tr("a schedule is of a PLAYBOOK or of --template NAME"))
-    spec = ScheduleSpec(cron, every, zone, jitter or 0.0, catch_up)
+    require_one_kind(runs_template=template is not None, parameters=parameters, job=job)
+    spec = times(ScheduleSpec(), cron=cron, every=every, zone=zone, jitter=jitter, catch_up=catch_up)
+    content = None
+    if playbook is not None:
+        made, content = new_job(playbook, **job)
+        spec = msgspec.structs.replace(spec, job=made)
     if template is not None:
-        made = execute(_add_template(name, spec, template, parameters))
+        spec = msgspec.structs.replace(spec, template=TemplateUse(template))
+    _tell(execute(_put(api.add, name, spec, content, parameters)))
+
+
+@schedules.command(
+    help=tr("Change a schedule: when, what it runs, with which options. What is not given stays as it is.")
+)
+@click.argument("name")
+@schedule_options(new=False)
+@typed_options
+@unset_option
+def change(
+    name: str,
+    playbook: Path | None,
+    template: str | None,
+    parameters: tuple[str, ...],
+    unset: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """With PLAYBOOK its directory is taken anew; -e and -p are added to the variables and answers that there are."""
+    if not any(map(was_typed, (playbook, template, parameters, unset, *given.values()))):
+        raise InvalidInput(tr("there is nothing to change"), hint="llmctl schedules change --help")
+    if playbook is not None and template is not None:
+        raise InvalidInput(tr("a schedule is of a PLAYBOOK or of --template NAME"))
+    clock = {option: given.pop(option) for option in ("cron", "every", "zone", "jitter", "catch_up")}
+    before = execute(_show(name)).spec
+    spec = times(before, **clock, unset=unset)
+    runs_template = template is not None or (before.template is not None and playbook is None)
+    require_one_kind(runs_template=runs_template, parameters=parameters, job=given, unset=unset)
+    content = None
+    if runs_template:
+        use = changed_use(before.template, template, unset)
+        spec = msgspec.structs.replace(spec, job=None, template=use)
     else:
-        assert playbook is not None
-        made = execute(_add_job(name, spec, *_job(playbook, **job)))
-    note(tr("schedule {name}: next at {time}", name=name, time=when(made.next[0] if made.next else None)))
+        job, content = changed_job(before.job, playbook, **given, unset=unset)
+        spec = msgspec.structs.replace(spec, job=job, template=None)
+    _tell(execute(_put(api.change, name, spec, content, parameters)))
 
 
-def _job(
-    playbook: Path,
-    *,
-    inventories: tuple[str, ...],
-    limit: str | None,
-    extra: tuple[str, ...],
-    tags: tuple[str, ...],
-    **more: Any,
-) -> tuple[JobSpec, bytes]:
-    if not playbook.is_file():
-        raise InvalidInput(
-            tr("there is no playbook {path}", path=repr(str(playbook))), hint=tr("the path of a YAML file")
-        )
-    directory = playbook.absolute().parent
-    sources, outside = read_inventories(inventories, directory)
-    digest, content = pack(directory, more=outside)
-    spec = JobSpec(
-        digest,
-        playbook.name,
-        inventory=sources,
-        limit=limit,
-        extra_vars=extra_vars(extra),
-        tags=listed(tags),
-        **more,
-    )
-    return spec, content
+def _tell(schedule: Schedule) -> None:
+    at = when(schedule.next[0] if schedule.next else None)
+    note(tr("schedule {name}: next at {time}", name=schedule.name, time=at))
 
 
-async def _add_job(name: str, spec: ScheduleSpec, job: JobSpec, content: bytes) -> Schedule:
+async def _put(
+    call: Callable[[ApiClient, str, ScheduleSpec], Awaitable[Schedule]],
+    name: str,
+    spec: ScheduleSpec,
+    content: bytes | None,
+    parameters: tuple[str, ...],
+) -> Schedule:
+    """Have the server know the bundle, read the answers as their survey says, and `call` the API with it all."""
     async with connected() as client:
-        try:
-            await jobs_api.bundle(client, job.bundle)
-        except NotFound:
-            await jobs_api.upload_bundle(client, job.bundle, content)
-        return await api.add(
-            client, name, ScheduleSpec(spec.cron, spec.every_s, spec.zone, spec.jitter_s, spec.catch_up, job)
-        )
-
-
-async def _add_template(name: str, spec: ScheduleSpec, template: str, given: tuple[str, ...]) -> Schedule:
-    async with connected() as client:
-        use = TemplateUse(template, await answered(client, template, given))
-        return await api.add(
-            client, name, ScheduleSpec(spec.cron, spec.every_s, spec.zone, spec.jitter_s, spec.catch_up, None, use)
-        )
+        if spec.job is not None and content is not None:
+            await uploaded(client, spec.job.bundle, content)
+        if (use := spec.template) is not None and parameters:
+            answers = use.parameters | await answered(client, use.name, parameters)
+            spec = msgspec.structs.replace(spec, template=TemplateUse(use.name, answers))
+        return await call(client, name, spec)
 
 
 async def _listing() -> list[Schedule]:
@@ -218,8 +219,7 @@ def pause(name: str) -> None:
 @click.argument("name")
 def resume(name: str) -> None:
     """From its next time on."""
-    found = execute(_pause(name, paused=False))
-    note(tr("schedule {name}: next at {time}", name=name, time=when(found.next[0] if found.next else None)))
+    _tell(execute(_pause(name, paused=False)))
 
 
 async def _pause(name: str, *, paused: bool) -> Schedule:

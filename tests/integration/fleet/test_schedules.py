@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from llmagentos.api import jobs, schedules, templates
@@ -152,3 +153,45 @@ async def test_a_template_is_launched_by_its_survey_and_by_whom_it_allows(server
             await schedules.add(
                 admin, "nightly", ScheduleSpec(every_s=60, template=TemplateUse("deploy", {"release": "v1"}))
             )
+
+
+async def test_llmctl_changes_what_is_given_and_says_what_it_cannot(server, join, submit, tmp_path):
+    async with server.client() as admin, join(server, "n1"):
+        job = await spec_of(submit, admin)
+        playbook = tmp_path / "playbook" / "site.yml"
+        await templates.apply(admin, "deploy", TemplateSpec(job, parameters=[Parameter("release"), Parameter("to")]))
+
+        async def llmctl(*words):
+            return await asyncio.to_thread(server.llmctl, "schedules", *words)
+
+        added = await llmctl("add", "drift", str(playbook), "--check", "--cron", "30 2 * * *", "--lock", "web")
+        assert added.returncode == 0, added.stderr
+        made = await schedules.show(admin, "drift")
+        done = await llmctl("change", "drift", "--zone", "Asia/Shanghai", "--priority", "7", "--unset", "lock")
+        assert done.returncode == 0, done.stderr
+        assert "next at 20" in done.stderr
+        found = (await schedules.show(admin, "drift")).spec
+        assert (found.cron, found.zone) == ("30 2 * * *", "Asia/Shanghai")
+        assert found.job == msgspec.structs.replace(made.spec.job, priority=7, lock=None)
+
+        playbook.write_text(playbook.read_text().replace("hello", "goodbye"))
+        assert (await llmctl("change", "drift", str(playbook))).returncode == 0
+        assert (await schedules.show(admin, "drift")).spec.job.bundle != found.job.bundle
+        done = await llmctl("change", "drift", "--template", "deploy", "-p", "release=v1", "-p", "to=eu")
+        assert done.returncode == 0, done.stderr
+        assert (await llmctl("change", "drift", "-p", "release=v2", "--every", "2h")).returncode == 0
+        found = (await schedules.show(admin, "drift")).spec
+        assert (found.every_s, found.cron, found.job) == (7200, None, None)
+        assert found.template == TemplateUse("deploy", {"release": "v2", "to": "eu"})
+        for words, said in [
+            (["drift"], "nothing to change"),
+            (["drift", "--limit", "n1"], "no options of a job"),
+            (["drift", "--cron", "61 * * * *"], "no cron expression"),
+            (["drift", "--unset", "name"], "none of: jitter"),
+            (["drift", "-p", "relaese=v3"], "no parameter 'relaese'"),
+        ]:
+            failed = await llmctl("change", *words)
+            assert (failed.returncode, said in failed.stderr) == (2, True), failed.stderr
+        failed = await llmctl("change", "drif", "--every", "3h")
+        assert "no schedule 'drif'" in failed.stderr
+        assert failed.returncode != 0
