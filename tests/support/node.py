@@ -24,9 +24,9 @@ from llmagentos.api.jobs import Job, JobSpec
 from llmagentos.api.nodes import NodeSummary
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.fleet.node import keys
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 
-READY_S = 40.0
+READY_S = 60.0
 
 
 def join_request(name: str, hostname: str = "", *, place: str = "") -> nodes.Join:
@@ -110,7 +110,7 @@ class NodeProcess:
         """End it; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(END_S)
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -157,7 +157,7 @@ async def submit(client: ApiClient, files: Mapping[str, str], **options: Any) ->
     return (await jobs.submit(client, JobSpec(digest, "site.yml", **options))).summary.id
 
 
-async def ended(client: ApiClient, job: int, *, within: float = 40.0) -> Job:
+async def ended(client: ApiClient, job: int, *, within: float = 90.0) -> Job:
     """The job, once it has ended."""
     deadline = time.monotonic() + within
     while (found := await jobs.show(client, job)).summary.ended is None:

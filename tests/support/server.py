@@ -10,20 +10,31 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from llmagentos.api.client import ApiClient
 from llmagentos.core import discovery
 
-READY_S = 30.0
+READY_S = 60.0
+END_S = 40.0
+_PORTS = range(10_000, 32_000)
+"""Below those that systems hand out by themselves, for a `bind` to 0 or a `connect`."""
+_turns = count(os.getpid() * 997)
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on now, another one each time; one that nobody gets who asks for any.
+
+    So nobody else has it when it is used at last, or while whoever listens on it is killed and started again.
+    """
+    for turn in _turns:
+        port = _PORTS[turn % len(_PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("counting has no end")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -103,7 +114,7 @@ class ServerProcess:
         """End it; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(END_S)
 
     def log(self) -> str:
         """What it wrote."""
@@ -115,13 +126,13 @@ class ServerProcess:
         return discovery.read(self.state / discovery.CREDENTIALS).token
 
     @asynccontextmanager
-    async def client(self, token: str | None = None, *, timeout: float = 15.0) -> AsyncIterator[ApiClient]:
+    async def client(self, token: str | None = None, *, timeout: float = 30.0) -> AsyncIterator[ApiClient]:
         """A client with the admin's token, or another one."""
         used = discovery.Credentials(self.url, self.token if token is None else token, self.ca)
         async with ApiClient(self.url, used.token, tls=used.tls(), timeout=timeout) as client:
             yield client
 
-    def llmctl(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def llmctl(self, *arguments: str, timeout: float = 100.0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `llmctl` against it."""
         return subprocess.run(
             [sys.executable, "-m", "llmagentos.cli.main", *arguments],
@@ -137,7 +148,7 @@ class ServerProcess:
 StartServer = Callable[..., ServerProcess]
 
 
-async def eventually(condition: Callable[[], object], *, within: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], *, within: float = 40.0) -> None:
     """Wait until `condition()` is true; fails after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():

@@ -31,7 +31,7 @@ class System:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
 
     def status(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class System:
         return int(self.status()["supervisor"]["pid"])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of `condition`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

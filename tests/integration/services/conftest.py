@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 
 HELLO = '''
 import asyncio, os, time
@@ -114,7 +114,7 @@ class ModuleProcess:
     def log(self) -> str:
         return self.output.read_text(errors="replace")
 
-    def registered(self, times: int = 1, within: float = 20.0) -> ModuleProcess:
+    def registered(self, times: int = 1, within: float = 40.0) -> ModuleProcess:
         """Wait until it has registered so many times."""
         deadline = time.monotonic() + within
         while self.log().count('"registered"') < times:
@@ -125,7 +125,7 @@ class ModuleProcess:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(END_S)
 
 
 StartModule = Callable[..., ModuleProcess]

@@ -273,11 +273,11 @@ def test_a_tool_has_its_own_time() -> None:
     @tool(timeout=0.02)
     async def slow() -> None:
         """Slow."""
-        await asyncio.sleep(5)
+        await asyncio.sleep(100)
 
     begun_at = time.monotonic()
     book, _ = ask([wants(("slow", {})), "ok"], slow)
-    assert time.monotonic() - begun_at < 3
+    assert time.monotonic() - begun_at < 40
     assert book.log.tools[0].error == "no result within 0.02 s: whether it was carried out is not known"
 
 

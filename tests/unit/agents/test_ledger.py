@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmagentos.agents.following import run_topic
 from llmagentos.agents.ledger import PROGRAM, SERVER
 from llmagentos.agents.sessions import SessionBusy
 from llmagentos.agents.states import RunEnded
@@ -32,6 +33,7 @@ from llmagentos.kernel.leases import LeaseLost
 from llmagentos.storage.agents import AgentHostedElsewhere
 from llmagentos.storage.database import StorageUnavailable
 from support.house import MODULE, SPEC, house
+from support.server import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -218,8 +220,7 @@ async def test_followers_see_every_event_once_and_the_pieces_between(tmp_path: P
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             whole, part = group.create_task(follow(0)), group.create_task(follow(1))
-            for _ in range(20):  # let both subscribe
-                await asyncio.sleep(0.001)
+            await eventually(lambda: len(h.ledger._hub._topics.get(run_topic(run), ())) == 2)  # both listen
             claim = await h.taken()
             await h.ledger.append(run, claim.fence, 2, [ModelCalled(Purpose.ANSWER, "m")])
             h.ledger.delta(run, "hi")

@@ -46,7 +46,7 @@ def test_help_lists_every_command_without_importing_one() -> None:
         "heavy = {'asyncio', 'msgspec', 'httptools', 'starlette', 'sqlalchemy', 'rich', 'yaml'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert [name for name in COMMANDS if f"  {name} " not in done.stdout] == []
 
@@ -64,7 +64,7 @@ def test_a_mistyped_word_gets_its_nearest(arguments: list[str], says: str) -> No
         [sys.executable, "-m", "llmagentos.cli.main", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         env={"LLMAGENTOS_LANG": "en", "PATH": "/usr/bin"},
     )
     assert done.returncode == 2
@@ -77,7 +77,7 @@ def test_help_is_chinese_where_the_terminal_is() -> None:
         [sys.executable, "-m", "llmagentos.cli.main", "--help"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         env={"LC_ALL": "zh_CN.UTF-8", "PATH": "/usr/bin", "PYTHONUTF8": "1"},
     )
     assert "启动" in done.stdout

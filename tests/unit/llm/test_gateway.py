@@ -104,7 +104,7 @@ async def test_a_whole_answer_is_put_together_and_metered(tmp_path: Any) -> None
         assert (call.model, call.engine, call.caller, call.run_id) == ("talker", "openai", "admin:me", "r1")
         assert (call.status, call.tokens_in, call.tokens_out) == ("succeeded", 11, 3)
         assert call.ttft_s is not None
-        assert 0 <= call.queue_s <= call.ttft_s <= call.duration_s < 5
+        assert 0 <= call.queue_s <= call.ttft_s <= call.duration_s < 60
         assert it.deltas == [("r1", "Hel"), ("r1", "lo")]
 
 
@@ -265,7 +265,7 @@ async def test_slots_are_a_limit_and_the_queue_is_bounded(tmp_path: Any) -> None
 
 async def test_deadlines_hold_in_the_queue_and_while_generating(tmp_path: Any) -> None:
     async with house(tmp_path, lambda _: ["Hel", Hang()], slots=1) as it:
-        first = asyncio.create_task(it.gateway.complete(ask(), ME, timeout=0.3))
+        first = asyncio.create_task(it.gateway.complete(ask(), ME, timeout=1.5))
         await eventually(lambda: it.engine.active == 1)
         with pytest.raises(DeadlineExceeded, match="deadline"):
             await it.gateway.complete(ask(), ME, timeout=0.05)
@@ -276,8 +276,8 @@ async def test_deadlines_hold_in_the_queue_and_while_generating(tmp_path: Any) -
 
 
 async def test_an_engine_that_says_nothing_is_given_up(tmp_path: Any) -> None:
-    async with house(tmp_path, lambda _: ["Hel", Hang()], timeout_s=0.1) as it:
-        with pytest.raises(EngineStalled, match=r"nothing for 0\.1 s"):
+    async with house(tmp_path, lambda _: ["Hel", Hang()], timeout_s=0.5) as it:
+        with pytest.raises(EngineStalled, match=r"nothing for 0\.5 s"):
             await it.gateway.complete(ask(), ME)
         await eventually(lambda: it.engine.hung_up == 1)
 

@@ -154,11 +154,11 @@ async def test_runs_are_held_released_and_reniced(tmp_path: Any) -> None:
 
 
 async def test_a_held_call_is_dropped_at_its_deadline_and_when_its_run_is_killed(tmp_path: Any) -> None:
-    async with one_slot(tmp_path) as (it, _):
+    async with one_slot(tmp_path) as (it, held):
         it.gateway.hold("r")
-        (late,) = await queued(it, ("late", LIGHT, {"run_id": "r", "timeout": 0.1}))
         with pytest.raises(DeadlineExceeded, match="deadline"):
-            await late
+            await call(it, "late", LIGHT, run_id="r", timeout=0.2)
+        assert held.begun == ["first"]
         (killed,) = await queued(it, ("killed", LIGHT, {"run_id": "r"}))
         assert it.gateway.cancel_run("r") == 1
         await asyncio.gather(killed, return_exceptions=True)

@@ -42,7 +42,7 @@ def test_a_remembered_token_still_expires(issuer: ServiceTokenIssuer) -> None:
     verifier = ServiceTokenVerifier(issuer.jwks())
     token = issuer.issue(WHO, "service:s", ttl=2 - LEEWAY_S)
     verifier.verify(token, "service:s")
-    end = time.monotonic() + 4
+    end = time.monotonic() + 40
 
     def verified_again() -> bool:
         try:

@@ -212,13 +212,13 @@ def test_what_travels_with_a_call() -> None:
     world = World(ok)
 
     async def main() -> None:
-        context.enter(CallContext(SystemClock().monotonic() + 5.0, "run1", "00-abc-def-01"))
-        await world.call(timeout=60.0)
+        context.enter(CallContext(SystemClock().monotonic() + 500.0, "run1", "00-abc-def-01"))
+        await world.call(timeout=6000.0)
 
     run(main())
     head = world.network.requests[0].decode()
     assert head.startswith("POST /services/s/get HTTP/1.1\r\n")
-    assert 4.0 < float(head.partition("X-LLMAgentOS-Timeout: ")[2].partition("\r\n")[0]) <= 5.0
+    assert 400.0 < float(head.partition("X-LLMAgentOS-Timeout: ")[2].partition("\r\n")[0]) <= 500.0
     assert "\r\ntraceparent: 00-abc-def-01\r\n" in head
     assert "\r\nX-LLMAgentOS-Run: run1\r\n" in head
     failing(world, InvalidInput, run_id="a\r\nEvil: 1")

@@ -12,10 +12,13 @@ import pytest
 from llmagentos.api.registry import Change, Registration, ServiceSpec
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.errors import Forbidden, InvalidInput
+from llmagentos.kernel.leases import Lease
 from llmagentos.security.identity import Identity, Kind
+from llmagentos.services.registry import embedded
 from llmagentos.services.registry.embedded import TOPIC, EmbeddedRegistry, ServiceTaken, UnknownInstance
 from llmagentos.storage.database import Database
 from llmagentos.storage.instances import InstanceRecords
+from support.server import eventually
 
 ADMIN = Identity(Kind.ADMIN, "admin")
 A = Identity(Kind.MODULE, "a")
@@ -36,9 +39,19 @@ class World:
         self.changes.append((change.kind, change.instance.module))
 
     async def expire(self) -> None:
-        """One look of the expiry loop."""
-        loop = asyncio.create_task(self.registry.expire())
-        await asyncio.sleep(0.6)
+        """One look of the expiry loop, whole: the next one has begun."""
+        looks, expired = 0, self.registry._leases.expired
+
+        def counted() -> list[Lease]:
+            nonlocal looks
+            looks += 1
+            return expired()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(embedded, "_LOOK_S", 0.001)
+            patch.setattr(self.registry._leases, "expired", counted)
+            loop = asyncio.create_task(self.registry.expire())
+            await eventually(lambda: looks > 1)
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
 

@@ -48,7 +48,7 @@ class Prefix:
         program.chmod(0o755)
         (self.root / "versions" / name / ".complete").touch()
 
-    def trial(self, name: str, *, within_s: float = 5.0, begun: bool = False) -> None:
+    def trial(self, name: str, *, within_s: float = 40.0, begun: bool = False) -> None:
         told = {"id": name, "digest": name, "within_s": within_s} | ({"begun": True} if begun else {})
         (self.root / "trial.json").write_text(json.dumps(told))
 
@@ -88,7 +88,7 @@ def prefix(tmp_path: Path) -> Iterator[Prefix]:
     yield made
     if made.process is not None:
         made.process.terminate()
-        made.process.wait(15)
+        made.process.wait(40)
 
 
 def test_a_version_that_proves_itself_stays(prefix: Prefix) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import psutil
@@ -14,6 +15,7 @@ from llmagentos.api.telemetry import SERIES
 from llmagentos.fleet.node.collect.journal import parse as parse_entry
 from llmagentos.fleet.node.collect.probes import Probes, output, parse
 from llmagentos.fleet.node.collect.wanted import Probe
+from support.server import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -52,11 +54,14 @@ def test_an_entry_of_the_journal() -> None:
 
 
 async def test_a_probe_that_hangs_ends_with_all_it_started() -> None:
+    seconds = f"370.{os.getpid()}"  # by which ours are known among all of this machine
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"over 0\.3 s"):
-        await output(Probe("sleep 37 & sleep 37", timeout=0.3))
-    assert time.monotonic() - began < 5
-    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "37"]]
+        await output(Probe(f"sleep {seconds} & sleep {seconds}", timeout=0.3))
+    assert time.monotonic() - began < 100
+    await eventually(
+        lambda: not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", seconds]]
+    )
 
 
 async def test_a_probe_that_fails_or_floods_says_so() -> None:
@@ -70,7 +75,7 @@ async def test_values_are_kept_and_a_failure_is_a_value() -> None:
     probes = Probes()
     probes.want({"good": Probe("echo 5"), "bad": Probe("exit 1")})
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while len(probes.values()) < 5:
                 await asyncio.sleep(0.01)
         values = probes.values()
