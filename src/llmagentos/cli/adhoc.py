@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from llmagentos.api.jobs import Job, JobRecord, LogLine, TaskResult
+from llmagentos.cli.adhoc_files import taken_along
 from llmagentos.cli.connect import execute
 from llmagentos.cli.job_files import brought
 from llmagentos.cli.job_following import Document, Lines, watch
@@ -111,11 +112,12 @@ def exec_(
         if given["limit"] is not None:
             raise InvalidInput(tr("nodes by a filter cannot be limited again"), hint=tr("put all into one filter"))
         given["limit"], nodes = nodes, "all"
-    play: dict[str, Any] = {"hosts": nodes, "gather_facts": False, "tasks": [{"name": TASK, name: value}]}
-    if become or become_user:
-        play |= {"become": True} | ({"become_user": become_user} if become_user else {})
     with tempfile.TemporaryDirectory(prefix="llmctl-exec-") as directory:
         playbook = Path(directory) / f"{_title(name, value)}.yml"
+        value = taken_along(name, value, playbook.parent, here=Path.cwd())
+        play: dict[str, Any] = {"hosts": nodes, "gather_facts": False, "tasks": [{"name": TASK, name: value}]}
+        if become or become_user:
+            play |= {"become": True} | ({"become_user": become_user} if become_user else {})
         playbook.write_text(yaml.dump([play], Dumper=_Dumper, allow_unicode=True, sort_keys=False), "utf-8")
         request, content = asked(playbook, tags=(), skip_tags=(), **given)
     job = execute(submit(request, content))

@@ -147,6 +147,34 @@ def test_exec_tells_as_ansible_does(server: ServerProcess, node: NodeProcess, tm
     assert "the nearest is 'service'" in unknown.stderr
 
 
+def test_exec_takes_the_files_along_that_it_names(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    here, there = server.directory, tmp_path / "there"
+    there.mkdir()
+    (here / "app.conf").write_text("port = 80\n")
+    (here / "app.conf.j2").write_text("port = {{ port }} on {{ inventory_hostname }}\n")
+    (tmp_path / "a script.sh").write_text("#!/bin/sh\necho $1 from $2\n")
+    (here / "tree" / "sub").mkdir(parents=True)
+    (here / "tree" / "sub" / "one").write_text("1")
+    shutil.make_archive(str(here / "pack"), "tar", here / "tree")
+    for module, options in (
+        ("copy", f"src=./app.conf dest={there}/copied mode=0640"),
+        ("template", f"src={here}/app.conf.j2 dest={there}/filled"),
+        ("unarchive", json.dumps({"src": "pack.tar", "dest": str(there)})),
+        ("copy", f"src=tree dest={there}/whole/"),
+    ):
+        done = server.llmctl("exec", "web1", "-m", module, "-a", options, "-e", "port=8080")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert ((there / "copied").read_text(), (there / "copied").stat().st_mode & 0o777) == ("port = 80\n", 0o640)
+    assert (there / "filled").read_text() == "port = 8080 on web1\n"
+    assert (there / "sub" / "one").read_text() == (there / "whole" / "tree" / "sub" / "one").read_text() == "1"
+    ran = server.llmctl("exec", "web1", "-m", "script", "-a", f"chdir=/ '{tmp_path}/a script.sh' hello 'the node'")
+    assert (ran.returncode, ran.stdout.splitlines()[1:2]) == (0, ["hello from the node"]), ran.stdout + ran.stderr
+    gone = server.llmctl("exec", "web1", "-m", "copy", "-a", "src=app.cnf dest=/x")
+    assert gone.returncode == 2
+    assert "there is no file 'app.cnf' here" in gone.stderr
+    assert "remote_src" in gone.stderr
+
+
 def test_run_again_where_it_failed_and_json_lines(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
     play = tmp_path / "site.yml"
     play.write_text(

@@ -22,10 +22,11 @@ MAX_TEXT = 10_000
 _PREFIXES = ("ansible.builtin.", "ansible.legacy.")
 # They take text that is no options.
 _FREE_FORM = frozenset({"command", "shell", "raw", "script", "expect", "include_vars"})
-_OF_TEXT = re.compile(
+OPTION = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_]\w*)=)?"
     r"(?P<value>(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\{\{[^{}]{0,500}\}\}|\S)+)"
 )
+"""One of the words of a task's text: `name=value`, or a value alone; with the quotes that it has."""
 _MERGE = "<<"  # YAML 1.1: more options come from elsewhere
 _SWITCHES = frozenset({"yes", "no", "true", "false", "on", "off"})
 
@@ -92,7 +93,7 @@ def _given(short: str, content: Node, task: MappingNode) -> tuple[dict[str | Non
     if text.strip().startswith("{{") or len(text) > MAX_TEXT:
         return found, False
     line = line_of(content)
-    for match in _OF_TEXT.finditer(text):
+    for match in OPTION.finditer(text):
         found[match["name"]] = (line, match["value"].strip("'\""))
     return found, whole
 

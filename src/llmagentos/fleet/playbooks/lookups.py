@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
+from llmagentos.fleet.playbooks.arguments import MAX_TEXT, OPTION
 from llmagentos.fleet.playbooks.document import get, is_null, line_of, scalar
 
 # Module: its option, the directory in which it looks first.
-_SOURCES = {
+SOURCES = {
     "template": ("src", "templates"),
     "copy": ("src", "files"),
     "unarchive": ("src", "files"),
     "assemble": ("src", "files"),
+    "uri": ("src", "files"),
     "script": ("cmd", "files"),
     "include_vars": ("file", "vars"),
 }
 _FIRST_WORD = ("script", "include_vars")
+_ON, _OFF = ("yes", "true", "on", "1", "y", "t"), ("no", "false", "off", "0", "n", "f")
 _ELSEWHERE = ("{{", "{%", "://")
 
 
@@ -31,12 +34,12 @@ def missing(
     A path that begins at the root is the node's own, and what is a template only the node knows.
     """
     short = module.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
-    if short not in _SOURCES:
+    if short not in SOURCES:
         return None
-    option, directory = _SOURCES[short]
+    option, directory = SOURCES[short]
     args = get(task, "args")
     given = _option(content, args, option, free=short in _FIRST_WORD)
-    if given is None or _truth(content, args, "remote_src") or (short == "assemble" and _on_the_node(content, args)):
+    if given is None or on_the_node(short, lambda name: (_option(content, args, name, free=False) or (0, None))[1]):
         return None
     line, text = given
     wanted = _program(text) if short in _FIRST_WORD else text.strip().strip("'\"")
@@ -83,19 +86,16 @@ def _option(content: Node, args: Node | None, name: str, *, free: bool) -> tuple
     text = scalar(content)
     if text is None:
         return None
-    words = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
+    words = {found["name"]: found["value"] for found in OPTION.finditer(text[:MAX_TEXT])}
     if name in words:
         return line_of(content), words[name]
     first = text.split()[:1]
     return (line_of(content), text) if free and first and "=" not in first[0] else None
 
 
-def _truth(content: Node, args: Node | None, name: str) -> bool:
-    """Whether a switch is on, or might be."""
-    found = _option(content, args, name, free=False)
-    return found is not None and found[1].strip().lower() not in ("no", "false", "off", "0", "n", "f")
-
-
-def _on_the_node(content: Node, args: Node | None) -> bool:
-    """`assemble` takes its parts from the node unless it is told not to."""
-    return _option(content, args, "remote_src", free=False) is None
+def on_the_node(module: str, option: Callable[[str], str | None]) -> bool:
+    """Whether the module's file is on the node, or might be; `option` finds what is written for an option."""
+    remote, copied = option("remote_src"), option("copy") if module == "unarchive" else None
+    if remote is None:
+        return module == "assemble" or (copied is not None and copied.strip("'\" ").lower() not in _ON)
+    return remote.strip("'\" ").lower() not in _OFF

@@ -53,6 +53,8 @@ def told(task: str, **more: str) -> list[str]:
         ("comand: x", "3 error unknown task module 'comand': the nearest is 'command'"),
         ("include_vars: none.yml", "3 error there is no file 'none.yml'"),
         ("script: none.sh --now", "3 error there is no file 'none.sh'"),
+        ("uri: url=http://x src=none", "3 error there is no file 'none'"),
+        ("unarchive: src=none dest=/x copy=yes", "3 error there is no file 'none'"),
     ],
 )
 def test_faults_of_a_task(task: str, expected: str) -> None:
@@ -82,10 +84,12 @@ def test_faults_of_a_task(task: str, expected: str) -> None:
         "community.general.thing: {any: 1}",
         "debug: msg='two words'",
         "service: name=nginx state=restarted",
+        "copy: src='two words' dest=/x",
+        "unarchive: src=there.tar dest=/x copy=no",
     ],
 )
 def test_what_is_right_is_left_alone(task: str) -> None:
-    assert told(task, **{"templates__t.j2": "x", "files__run.sh": "x"}) == []
+    assert told(task, **{"templates__t.j2": "x", "files__run.sh": "x", "files__two words": "x"}) == []
 
 
 def test_all_faults_are_found_and_not_only_the_first() -> None:
