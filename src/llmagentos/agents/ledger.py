@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from llmagentos.agents import log as runlog
 from llmagentos.agents import permits
 from llmagentos.agents.admission import Admission, Unlimited
-from llmagentos.agents.following import claims_topic, follow, run_topic
+from llmagentos.agents.following import Drafts, claims_topic, follow, run_topic
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.measuring import measure
@@ -83,7 +83,8 @@ class Ledger:
         self._known = Known(_REMEMBER)
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._claiming = asyncio.Lock()
-        self.on_change: list[Changed] = [measure]
+        self.drafts = Drafts(hub)
+        self.on_change: list[Changed] = [measure, self.drafts.changed]
         self.budgets: Admission = Unlimited()
         self.deny: Mapping[str, Sequence[str]] = {}
         """Patterns of tools that are denied, by patterns of callers."""
@@ -178,7 +179,7 @@ class Ledger:
 
     def follow(self, run: str, *, after: int = 0) -> AsyncIterator[RunEvent | RunDelta]:
         """The log from the event after `after`, live, until the run has ended or the server stops."""
-        return follow(self._hub, self._records.events, self._load, run, after)
+        return follow(self._hub, self.drafts, self._records.events, self._load, run, after)
 
     # Carrying on ----------------------------------------------------------------------------------
 
@@ -392,10 +393,6 @@ class Ledger:
         if row is not None and self._leases.live(run) is None:
             self._hub.publish(claims_topic(row.host), run)
 
-    def delta(self, run: str, text: str) -> None:
-        """A piece of an answer that is being generated."""
-        self._hub.publish(run_topic(run), RunDelta(run, text))
-
     # The one place that writes --------------------------------------------------------------------
 
     async def _write(
@@ -413,6 +410,7 @@ class Ledger:
             )
         except BaseException:
             self._known.drop(run)  # a commit may or may not have happened: read it again
+            self.drafts.drop(run)
             raise
         self._known.put(run, state)
         if waits or state.ended_at is not None:

@@ -286,11 +286,13 @@ class RunEvent(msgspec.Struct, frozen=True):
         return str(type(self.data).__struct_config__.tag)
 
 
-class RunDelta(msgspec.Struct, frozen=True):
+class RunDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     """A piece of an answer while it is being generated. Not kept: the log has the whole."""
 
     run: str
     text: str
+    begins: bool = False
+    """Whether this is all that there is of the answer so far, for who begins to follow the run in the middle of it."""
 
 
 class Wait(msgspec.Struct, frozen=True):

@@ -132,7 +132,7 @@ class _Printer:
             self.end_line()
             self._asked(item.data)
         elif isinstance(item, RunDelta):
-            self._piece(item.text)
+            self._piece(item)
         elif isinstance(item.data, ModelReplied):
             self._replied = True
         elif isinstance(item.data, ModelCalled) and item.data.purpose is Purpose.ANSWER:
@@ -147,13 +147,15 @@ class _Printer:
         self._retelling.again()  # after a pause, or when a host was lost, the answer begins again
         self._replied = False
 
-    def _piece(self, text: str) -> None:
+    def _piece(self, piece: RunDelta) -> None:
+        if piece.begins:  # the connection was lost
+            self._retelling.again()
         try:
-            new = self._retelling.told(text)
+            new = self._retelling.told(piece.text)
         except Retold:  # it is another answer this time
             self.end_line()
             self._retelling = Retelling()
-            new = self._retelling.told(text)
+            new = self._retelling.told(piece.text)
         self._shown += new
         emit(new, newline=False)
 

@@ -59,7 +59,7 @@ class Gateway:
         *,
         meter: Meter,
         clock: Clock,
-        on_delta: OnDelta,
+        on_delta: OnDelta = lambda *_: None,
         policy: Policy = POLICIES["fair"],
         shares: Mapping[str, float] | None = None,
     ) -> None:
@@ -75,6 +75,10 @@ class Gateway:
     def know_runs(self, look_up: StandingOf) -> None:
         """From now on calls of runs are ordered by what `look_up` says of the run."""
         self._standings.look_up = look_up
+
+    def tell_pieces(self, told: OnDelta) -> None:
+        """From now on `told` gets the text of runs' answers as it is generated."""
+        self._on_delta = told
 
     def use_budgets(self, holding: Holding) -> None:
         """From now on every call holds what it may take before it waits for its slot."""

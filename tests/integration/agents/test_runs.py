@@ -46,7 +46,7 @@ def test_the_log_and_the_tree_of_a_run(house: ServerProcess, support: str) -> No
     house.llmctl("ask", support, "What does the kettle cost?")
     run = str(newest(house)["id"])
     lines = house.llmctl("logs", run[:5]).stdout.splitlines()
-    kinds = [line.split()[1] for line in lines]
+    kinds = [line.split()[2] for line in lines]
     assert kinds == [
         "created",
         "claimed",

@@ -223,7 +223,7 @@ async def test_followers_see_every_event_once_and_the_pieces_between(tmp_path: P
             await eventually(lambda: len(h.ledger._hub._topics.get(run_topic(run), ())) == 2)  # both listen
             claim = await h.taken()
             await h.ledger.append(run, claim.fence, 2, [ModelCalled(Purpose.ANSWER, "m")])
-            h.ledger.delta(run, "hi")
+            h.ledger.drafts.piece(run, "hi")
             await h.ledger.append(run, claim.fence, 3, [ModelReplied(Purpose.ANSWER, "hi"), Answered("hi")])
         assert [item.seq for item in whole.result() if isinstance(item, RunEvent)] == [1, 2, 3, 4, 5]
         assert [item.seq for item in part.result() if isinstance(item, RunEvent)] == [2, 3, 4, 5]

@@ -11,6 +11,7 @@ from llmagentos.api.runs import Purpose, RunDelta, RunEvent
 from llmagentos.cli import watching
 
 CALLED = runs.ModelCalled(Purpose.ANSWER, "m")
+ANEW = RunDelta("own", "so it", begins=True)
 REPLIED = runs.ModelReplied(Purpose.ANSWER, "so it is")
 
 
@@ -22,10 +23,13 @@ REPLIED = runs.ModelReplied(Purpose.ANSWER, "so it is")
         ([CALLED, "so ", runs.Claimed("h", 2), CALLED, "so it is", REPLIED, runs.Answered("so it is")], "so it is\n"),
         ([CALLED, "so ", runs.Claimed("h", 2), CALLED, "no", REPLIED, runs.Answered("no")], "so \nno\n"),
         ([CALLED, "so", REPLIED, CALLED, "so", REPLIED, runs.Answered("so")], "so\nso\n"),
+        ([CALLED, ANEW, " is", REPLIED, runs.Answered("so it is")], "so it is\n"),
+        ([CALLED, "so ", ANEW, " is", REPLIED, runs.Answered("so it is")], "so it is\n"),
     ],
 )
 def test_no_text_is_printed_twice(items: list[Any], printed: str, capsys: pytest.CaptureFixture[str]) -> None:
     printer = watching._Printer("own", quiet=False)
     for seq, item in enumerate(items, 1):
-        printer.show(RunDelta("own", item) if isinstance(item, str) else RunEvent(seq, 1.5, item))
+        piece = RunDelta("own", item) if isinstance(item, str) else item
+        printer.show(piece if isinstance(piece, RunDelta) else RunEvent(seq, 1.5, piece))
     assert capsys.readouterr().out == printed

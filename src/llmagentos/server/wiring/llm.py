@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from llmagentos.agents.following import run_topic
 from llmagentos.agents.hosted import require_own
 from llmagentos.agents.ledger import Ledger
 from llmagentos.api.llm import CallInfo
-from llmagentos.api.runs import RunDelta
 from llmagentos.core.config.guardrails import Guardrails
 from llmagentos.kernel.policy import POLICIES
 from llmagentos.llm.gateway import Gateway
@@ -32,15 +30,11 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
     meter = Meter(records.add, base.clock)
     known = configured(base.config, base.state, base.clock)
 
-    def watched(run_id: str, text: str) -> None:
-        base.hub.publish(run_topic(run_id), RunDelta(run_id, text))
-
     scheduling = base.config.scheduling
     gateway = Gateway(
         known,
         meter=meter,
         clock=base.clock,
-        on_delta=watched,
         policy=POLICIES[scheduling.policy],
         shares=scheduling.shares,
     )
@@ -54,6 +48,7 @@ def expose(
     base: Foundation, parts: Parts, gateway: Gateway, records: CallRecords, ledger: Ledger, agents: AgentRecords
 ) -> None:
     """OpenAI's API. `ledger` knows whose run a call is made for, so it comes after the agents."""
+    gateway.tell_pieces(ledger.drafts.piece)
     redacted = RedactedCalls(gateway, base.config.guardrails, _rails(base.config.guardrails, ledger, agents))
 
     async def acts_for(identity: Identity, run_id: str) -> None:
