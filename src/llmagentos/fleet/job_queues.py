@@ -1,16 +1,16 @@
 """The nodes' side of jobs: each node works through its own queue, one job at a time.
 
-A claim is a lease with a fencing token: what comes with an older token is refused, so that a node
-agent that was replaced cannot write. The token is stored with the job on its node, and that one decides:
-several servers on one database may answer one node. A node that claims again while its job runs (it was restarted, or
-was away) gets the same job with a new token and goes on from what it knows; the job is never handed
-out as new. Another attempt of a job is one that ended first.
+A claim gives a fencing token: what comes with an older token is refused, so that a node agent that was replaced
+cannot write. The token is stored with the job on its node, and that one decides, in the transaction of what it
+guards: several servers on one database may answer one node, and none remembers more than another. It has no end in
+time, because nobody but its node may take up the job: one that was cut off goes on with it. A node that claims again
+while its job runs (it was restarted) gets the same job with a new token and goes on from what it knows; the job is
+never handed out as new. Another attempt of a job is one that ended first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,8 @@ from llmagentos.core.events import Hub
 from llmagentos.fleet.job_news import require_there
 from llmagentos.fleet.job_states import ENDS, WORKING, WrongState, step
 from llmagentos.fleet.job_writer import JobWriter
-from llmagentos.kernel.leases import LeaseLost, LeaseTable
+from llmagentos.fleet.looks import Looks
+from llmagentos.kernel.leases import LeaseLost
 from llmagentos.storage.gathering import Gathered
 from llmagentos.storage.host_changes import HostStep, HostWish
 from llmagentos.storage.job_changes import Changes, Seen
@@ -45,12 +46,12 @@ from llmagentos.storage.job_tables import HostRow, JobRow
 from llmagentos.storage.jobs import JobRecords
 
 LEASE_S = 30.0
+"""A node at work asks at least each third of it whether it is to go on."""
 MAX_EVENTS_PER_HOST = 50_000
 """Further ones of an attempt on a node are left out of the job, but for the recap; a line says so."""
 MAX_BACKOFF_S = 86_400.0
 RENEWALS_PER_S = 200
 """Of all nodes together; then they renew less often, down to a third of the lease."""
-SWEEP_S = 300.0
 KEPT_JOBS = 32
 """Jobs whose inventory is kept in memory for their nodes."""
 
@@ -64,7 +65,10 @@ class _Kept:
 
 
 class NodeQueues:
-    """All nodes' queues. `closed` says which of some nodes take no new jobs."""
+    """All nodes' queues. `closed` says which of some nodes take no new jobs.
+
+    `several`: other servers may work on the same database.
+    """
 
     def __init__(
         self,
@@ -74,39 +78,34 @@ class NodeQueues:
         clock: Clock,
         *,
         closed: Callable[[Sequence[str]], Awaitable[Collection[str]]],
+        several: bool = False,
     ) -> None:
+        self._looks = Looks(several=several)
         self._records = records
         self._writer = writer
         self._hub = hub
         self._clock = clock
         self._closed = closed
-        self._leases = LeaseTable(clock, LEASE_S)
         self._head = Gathered(self._heads)
         self._at_work = Gathered(self._working)
-        self._sweep_at = 0.0
         self._jobs: dict[int, _Kept] = {}
         self._reading: dict[str, str] = {}  # by node the bundle of the job that it holds
-
-    async def start(self) -> None:
-        """Take up the leases that storage remembers: each lives for one full term from now."""
-        self._leases.advance(await self._records.highest_fence())
-        for node, queue in (await self._records.queues()).items():
-            for host in queue:
-                if host.state in WORKING:
-                    self._leases.restore(_key(host.job, node), node, host.fence)
 
     async def claim(self, node: str, *, wait: float) -> Claimed:
         """The node's next job, waiting up to `wait` seconds for one. Raises `Unauthenticated` once it is revoked."""
         end = self._clock.monotonic() + wait
-        with self._hub.subscribe(f"queue:{node}") as wakes:
+        with self._hub.subscribe(f"queue:{node}") as wakes, self._looks.waiting():
             while True:
                 taken = await self._take(node)
                 left = end - self._clock.monotonic()
                 if taken is not None or left <= 0:
                     return Claimed(taken, LEASE_S)
                 try:
-                    require_there(node, await wakes.next(left))
-                except (TimeoutError, StopAsyncIteration):
+                    require_there(node, await wakes.next(self._looks.within(left)))
+                except TimeoutError:
+                    if self._looks.within(left) == left:
+                        return Claimed(None, LEASE_S)
+                except StopAsyncIteration:
                     return Claimed(None, LEASE_S)
 
     async def _take(self, node: str) -> NodeJob | None:
@@ -114,33 +113,26 @@ class NodeQueues:
             kept = await self._kept(first.job)
             if kept.inventory.span is not None and first.state not in WORKING:
                 await self._records.shares.begin(first.job)
-            self._leases.advance(first.fence)  # another server on the same database may have given it
-            lease = self._leases.grant(_key(first.job, node), node)
 
-            def decide(_: JobRow, host: HostRow, token: int = lease.token) -> HostStep:
-                if token <= host.fence:  # another server gave as high a one meanwhile
-                    raise WrongState(f"job {host.job} was claimed on node {node!r} elsewhere")
+            def decide(_: JobRow, host: HostRow) -> HostStep:
                 started = host.started if host.started is not None else self._clock.time()
-                values = {"state": step(host.state, "claim"), "fence": token, "started": started}
+                values = {"state": step(host.state, "claim"), "fence": host.fence + 1, "started": started}
                 again = host.state == "queued" and host.attempt > 1
                 return HostStep(values, lines=[f"attempt {host.attempt} begins"] if again else [])
 
             try:
                 with tracing.span("claim job", llmagentos__job=first.job, llmagentos__node=node):
                     done = await self._writer.change_on(HostWish(first.job, node, f"node:{node}", decide))
-            except WrongState:  # cancelled or claimed between the two steps: look again
-                self._leases.release(lease.key, lease.token)
+            except WrongState:  # cancelled between the two steps: look again
                 continue
             with log.bind(job_id=str(first.job), node=node):
-                _log.info("job claimed", fence=lease.token, resumed=first.state != "queued", attempt=first.attempt)
+                resumed = first.state != "queued"
+                _log.info("job claimed", fence=done.host.fence, resumed=resumed, attempt=first.attempt)
             self._reading[node] = kept.row.spec.bundle
-            return _node_job(kept, done.host, lease.token, before=first)
+            return _node_job(kept, done.host, before=first)
         return None
 
     async def _heads(self, nodes: Sequence[str]) -> list[HostRow | None]:
-        if self._clock.monotonic() > self._sweep_at:  # leases on what ended at another server
-            self._leases.expired()
-            self._sweep_at = self._clock.monotonic() + SWEEP_S
         heads = await self._records.heads(nodes)
         idle = [node for node, first in heads.items() if first.state not in WORKING]
         closed = await self._closed(idle) if idle else ()
@@ -157,35 +149,20 @@ class NodeQueues:
                 del self._jobs[next(iter(self._jobs))]
         return found
 
-    def check(self, node: str, job: int, fence: int) -> None:
-        """Raise `LeaseLost` unless the node holds the job with this token."""
-        self._leases.check(_key(job, node), fence)
+    async def require(self, node: str, job: int, fence: int) -> HostRow:
+        """Where the job stands on the node. Raises `LeaseLost` unless the node holds it with this token."""
+        return await self._at_work((job, node, fence))
 
     async def renew(self, node: str, job: int, fence: int) -> Ack:
-        """Keep a job. Raises `LeaseLost` when it has to be claimed again."""
-        await self._renewed(node, job, fence)
-        host = await self._at_work((job, node))
-        _require_newest(host, fence)
-        return self._ack(host)
-
-    async def _renewed(self, node: str, job: int, fence: int) -> None:
-        """The lease extended; one that another server gave is taken up. Raises `LeaseLost`."""
-        key = _key(job, node)
-        if self._leases.newest(key) < fence:
-            host = await self._records.host(job, node)
-            current = host is not None and host.state in WORKING and host.fence == fence
-            if current and self._leases.newest(key) < fence:
-                self._leases.restore(key, node, fence)
-        self._leases.renew(key, fence)
+        """What the node is to know while it works. Raises `LeaseLost` when the job has to be claimed again."""
+        return self._ack(await self.require(node, job, fence))
 
     async def append(self, node: str, job: int, fence: int, events: Sequence[JobEvent]) -> Ack:
         """Append events; those known already are skipped. Raises `LeaseLost`, or `EventGap` when some are missing."""
-        await self._renewed(node, job, fence)
         shortened = [fit(event) for event in events]
 
         def decide(_: JobRow, host: HostRow) -> HostStep:
-            self._leases.check(_key(job, node), fence)
-            _require_newest(host, fence)
+            _require_held(host, fence)
             next_seq, kept = _new(host, shortened)
             return HostStep({"next_seq": next_seq} if next_seq != host.next_seq else {}, kept)
 
@@ -199,9 +176,13 @@ class NodeQueues:
         pace = min(LEASE_S / 3, max(RENEW_S, len(self._reading) / RENEWALS_PER_S))
         return Ack(host.next_seq, host.state == "cancelling", LEASE_S, pace)
 
-    async def _working(self, held: Sequence[tuple[int, str]]) -> list[HostRow | Exception]:
-        found = await self._records.working(sorted({node for _, node in held}))
-        return [found.get(each) or WrongState(f"job {each[0]} has ended on node {each[1]!r}") for each in held]
+    async def _working(self, held: Sequence[tuple[int, str, int]]) -> list[HostRow | Exception]:
+        found = await self._records.working(sorted({node for _, node, _ in held}))
+        answers: list[HostRow | Exception] = []
+        for job, node, fence in held:
+            host = found.get((job, node))
+            answers.append(host if host is not None and host.fence == fence else lease_lost(job, fence))
+        return answers
 
     async def finish(self, node: str, job: int, end: Finish) -> None:
         """The job ended on this node. Said again with the same token it changes nothing."""
@@ -209,8 +190,7 @@ class NodeQueues:
         def decide(row: JobRow, host: HostRow) -> HostStep:
             if host.fence == end.fence and host.state not in WORKING:
                 return HostStep()
-            self._leases.check(_key(job, node), end.fence)
-            _require_newest(host, end.fence)
+            _require_held(host, end.fence)
             if (again := self._again(row, host, end)) is not None:
                 return again
             recap = msgspec.json.encode(end.recap).decode() if end.recap else None
@@ -224,8 +204,6 @@ class NodeQueues:
             tracing.span("finish job", llmagentos__job=job, llmagentos__node=node, llmagentos__status=end.status),
             log.bind(job_id=str(job), node=node),
         ):
-            with suppress(LeaseLost):  # it may have ended, with this token
-                await self._renewed(node, job, end.fence)
             done = await self._writer.change_on(HostWish(job, node, f"node:{node}", decide))
             if not done.changed:
                 return
@@ -233,7 +211,6 @@ class NodeQueues:
                 self._jobs.pop(job, None)
             _log.info("job ended on node", status=end.status, exit_code=end.exit_code)
         self._reading.pop(node, None)
-        self._leases.release(_key(job, node), end.fence)
         self._hub.publish(f"queue:{node}", job)
 
     def _again(self, row: JobRow, host: HostRow, end: Finish) -> HostStep | None:
@@ -277,12 +254,16 @@ class NodeQueues:
                 return Changes({node: gone})
 
             await self._writer.change(host.job, "system", decide)
-            self._leases.drop(_key(host.job, node))
 
 
-def _require_newest(host: HostRow, fence: int) -> None:
-    if host.fence != fence:
-        raise LeaseLost(f"the lease on job {host.job} with token {fence} is over", key=_key(host.job, host.node))
+def lease_lost(job: int, fence: int) -> LeaseLost:
+    """The answer to a node that does not hold the job with this token."""
+    return LeaseLost(f"the lease on job {job} with token {fence} is over: it has ended there, or was claimed again")
+
+
+def _require_held(host: HostRow, fence: int) -> None:
+    if host.state not in WORKING or host.fence != fence:
+        raise lease_lost(host.job, fence)
 
 
 def _new(host: HostRow, events: Sequence[JobEvent]) -> tuple[int, list[JobEvent]]:
@@ -309,7 +290,7 @@ def mine(hosts: list[HostRow], node: str) -> HostRow:
     raise _not_here(node)
 
 
-def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> NodeJob:
+def _node_job(kept: _Kept, now: HostRow, *, before: HostRow) -> NodeJob:
     spec = kept.row.spec
     inventory = msgspec.structs.replace(
         kept.inventory,
@@ -318,7 +299,7 @@ def _node_job(kept: _Kept, now: HostRow, fence: int, *, before: HostRow) -> Node
     )
     return NodeJob(
         job=now.job,
-        fence=fence,
+        fence=now.fence,
         host=now.node,
         bundle=spec.bundle,
         playbook=spec.playbook,
@@ -347,7 +328,3 @@ def _of(node: str, boxes: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 def _not_here(node: str) -> NotFound:
     return NotFound(f"this job is not for node {node!r}")
-
-
-def _key(job: int, node: str) -> str:
-    return f"{job}:{node}"

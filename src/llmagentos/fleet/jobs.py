@@ -75,7 +75,8 @@ class Jobs:
     """All jobs.
 
     `nodes` names the nodes there are, `away` says whether one is not answering, `closed` which of
-    some take no new jobs; `windows` are the ones that are known.
+    some take no new jobs; `windows` are the ones that are known. `several`: other servers may work on the
+    same database.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Jobs:
         windows: Collection[str] = (),
         certificates: Certificates = _none,
         approval: Rules = Rules(),
+        several: bool = False,
     ) -> None:
         self._records = records
         self._certificates = certificates
@@ -102,11 +104,7 @@ class Jobs:
         self._clock = clock
         self.writer = JobWriter(records, hub, clock, away=away)
         self.approvals = JobApprovals(records, self.writer, hub, clock, approval)
-        self.queues = NodeQueues(records, self.writer, hub, clock, closed=closed)
-
-    async def start(self) -> None:
-        """Take up what storage remembers."""
-        await self.queues.start()
+        self.queues = NodeQueues(records, self.writer, hub, clock, closed=closed, several=several)
 
     async def keep_bundle(self, digest: str, content: bytes) -> BundleInfo:
         """Store a playbook's directory."""

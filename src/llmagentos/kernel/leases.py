@@ -77,11 +77,6 @@ class LeaseTable:
             raise LeaseLost(f"the lease on {key} with token {token} is over", key=key)
         return current
 
-    def newest(self, key: str) -> int:
-        """The token of the lease on `key`, live or run out; 0 for none."""
-        lease = self._leases.get(key)
-        return lease.token if lease is not None else 0
-
     def release(self, key: str, token: int) -> bool:
         """End the lease when `token` is its token; whether it was."""
         current = self._leases.get(key)

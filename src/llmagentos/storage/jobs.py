@@ -270,11 +270,6 @@ class JobRecords:
         async with self._database.read() as connection:
             return {row[0]: row[1] for row in await connection.execute(query)}
 
-    async def highest_fence(self) -> int:
-        """The greatest fencing token ever given."""
-        async with self._database.read() as connection:
-            return (await connection.execute(select(func.max(HOSTS.c.fence)))).scalar() or 0
-
     async def bundles(self) -> set[str]:
         """Every bundle that some job refers to."""
         async with self._database.read() as connection:

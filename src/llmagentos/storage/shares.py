@@ -13,6 +13,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    Row,
     String,
     Table,
     Text,
@@ -70,12 +71,14 @@ class ShareRecords:
             if (await connection.execute(known)).first() is None:
                 await connection.execute(insert(SPANS).values(job=job, begun=self._clock.time()))
 
-    async def append(self, job: int, node: str, first_seq: int, shares: Sequence[dict[str, Any]]) -> int | None:
-        """Keep what is new of a node's shares; its next number. None when the job has ended on that node."""
+    async def append(
+        self, job: int, node: str, fence: int, first_seq: int, shares: Sequence[dict[str, Any]]
+    ) -> int | None:
+        """Keep what is new of a node's shares; its next number. None unless it holds the job with this token."""
         async with self._database.write() as connection:
             await connection.execute(select(JOBS.c.id).where(JOBS.c.id == job).with_for_update())
-            here = select(HOSTS.c.state).where(HOSTS.c.job == job, HOSTS.c.node == node)
-            if (await connection.execute(here)).scalar() not in _WORKING:
+            here = select(HOSTS.c.state, HOSTS.c.fence).where(HOSTS.c.job == job, HOSTS.c.node == node)
+            if not _holds((await connection.execute(here)).all(), fence):
                 return None
             mine = select(func.max(SHARES.c.seq)).where(SHARES.c.job == job, SHARES.c.node == node)
             all_ = select(func.max(SHARES.c.id)).where(SHARES.c.job == job)
@@ -92,13 +95,18 @@ class ShareRecords:
                 await connection.execute(insert(SHARES), rows)
         return int(next_seq) + len(new)
 
-    async def after(self, job: int, after: int) -> Shared:
-        """Shares after the one with id `after`; with the last of them, the nodes on which the job has ended."""
+    async def after(self, job: int, node: str, fence: int, after: int) -> Shared | None:
+        """Shares after the one with id `after`; with the last of them, the nodes on which the job has ended.
+
+        None unless `node`, which asks, holds the job with this token.
+        """
         found: list[Share] = []
         size, more = 0, True
         query = select(SHARES).where(SHARES.c.job == job).order_by(SHARES.c.id).limit(_SLICE)
         async with self._database.read() as connection:
             hosts = (await connection.execute(select(HOSTS).where(HOSTS.c.job == job))).all()
+            if not _holds([host for host in hosts if host.node == node], fence):
+                return None
             while more and size < PAGE_BYTES:
                 last = found[-1].id if found else after
                 rows = (await connection.execute(query.where(SHARES.c.id > last))).all()
@@ -134,6 +142,10 @@ async def _wipe(connection: AsyncConnection, which: ColumnElement[bool]) -> None
         found = msgspec.json.decode(row.inventory, type=Inventory)
         bare = msgspec.structs.replace(found, sealed={}, sealed_variables={})
         await connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(inventory=_json(bare)))
+
+
+def _holds(hosts: Sequence[Row[*tuple[Any, ...]]], fence: int) -> bool:
+    return any(host.state in _WORKING and host.fence == fence for host in hosts)
 
 
 def _json(value: Any) -> str:

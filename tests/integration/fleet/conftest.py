@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from llmagentos.api.vault import VARIABLES
 from llmagentos.cli.pack import pack
 from llmagentos.core.sealing import unseal
 from llmagentos.fleet.node import keys
+from support.postgres import Postgres
 from support.server import ServerProcess
 
 PLAYBOOK = """\
@@ -96,3 +97,19 @@ def submit(tmp_path: Path) -> Callable[..., object]:
         return await jobs.submit(client, jobs.JobSpec(bundle=digest, playbook="site.yml", **more))  # type: ignore[arg-type]
 
     return send
+
+
+@pytest.fixture
+def two_servers(postgres: Postgres, tmp_path: Path) -> Iterator[list[ServerProcess]]:
+    """Two servers on one PostgreSQL, each with its own state."""
+    database = postgres.create()
+    made = []
+    for name in ("one", "two"):
+        directory = tmp_path / name
+        directory.mkdir()
+        made.append(ServerProcess(directory, database=database))
+        made[-1].start()
+    yield made
+    for server in made:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()

@@ -13,7 +13,6 @@ from llmagentos.api.schedules import ScheduleSpec, TemplateUse
 from llmagentos.api.templates import Launch, Parameter, TemplateSpec
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -31,22 +30,6 @@ async def spec_of(submit, admin):
     made = await submit(admin)
     await jobs.cancel(admin, made.summary.id)
     return made.spec
-
-
-@pytest.fixture
-def two_servers(postgres, tmp_path):
-    """Two servers on one PostgreSQL, with one state of keys."""
-    database = postgres.create()
-    made = []
-    for name in ("one", "two"):
-        directory = tmp_path / name
-        directory.mkdir()
-        made.append(ServerProcess(directory, database=database))
-        made[-1].start()
-    yield made
-    for server in made:
-        if server.process.poll() is None:
-            server.stop()
 
 
 async def test_two_servers_fire_each_time_once_and_one_goes_on_alone(two_servers, join, submit):

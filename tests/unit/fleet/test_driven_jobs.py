@@ -89,7 +89,6 @@ async def house(root: Path, names: list[str]) -> AsyncIterator[House]:
     made = House(root, names)
     await made.database.create_all()
     await made.blobs.put(made.digest, made.content)
-    await made.jobs.start()
     try:
         async with made.group:
             yield made

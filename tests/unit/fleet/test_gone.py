@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,12 @@ async def heard(hub: Hub, topic: str) -> None:
             await asyncio.sleep(0.001)
 
 
+def packed(directory: Path) -> tuple[str, bytes]:
+    directory.mkdir()
+    (directory / "site.yml").write_text("- hosts: all\n  tasks: [{ping: }]\n")
+    return pack(directory)
+
+
 def test_what_waits_in_its_name_ends_at_once(tmp_path: Path):
     async def main() -> None:
         database, clock, hub = Database("sqlite:///:memory:"), SystemClock(), Hub()
@@ -43,15 +49,24 @@ def test_what_waits_in_its_name_ends_at_once(tmp_path: Path):
             return ["a"]
 
         records = JobRecords(database, clock)
-        jobs = Jobs(records, Blobs(tmp_path), hub, clock, nodes=nodes, away=lambda _: False)
+        jobs = Jobs(records, Blobs(tmp_path / "blobs"), hub, clock, nodes=nodes, away=lambda _: False)
         plays = Plays(records.shares, hub, clock)
-        for work in (jobs.queues.claim("a", wait=60), plays.shared("a", 1, after=0, gone=0, wait=60)):
+
+        async def ends(work: Coroutine[object, object, object]) -> None:
             waiting = asyncio.ensure_future(work)
             await heard(hub, "queue:a")
             hub.publish("queue:a", GONE)
             with pytest.raises(Unauthenticated, match="node 'a' was ended"):
                 async with asyncio.timeout(20):
                     await waiting
+
+        await ends(jobs.queues.claim("a", wait=60))
+        digest, content = packed(tmp_path / "play")
+        await jobs.keep_bundle(digest, content)
+        await jobs.submit(JobSpec(digest, "site.yml"), "me")
+        held = (await jobs.queues.claim("a", wait=0)).job
+        assert held is not None
+        await ends(plays.shared("a", held.job, held.fence, after=0, gone=0, wait=60))
         await database.aclose()
 
     asyncio.run(main())
@@ -64,9 +79,7 @@ def test_a_revoked_node_is_given_nothing_new(tmp_path: Path):
         database, clock = Database("sqlite:///:memory:"), ManualClock()
         await database.create_all()
         machines = NodeRecords(database, clock)
-        (tmp_path / "play").mkdir()
-        (tmp_path / "play" / "site.yml").write_text("- hosts: all\n  tasks: [{ping: }]\n")
-        digest, content = pack(tmp_path / "play")
+        digest, content = packed(tmp_path / "play")
 
         async def nodes() -> list[str]:
             return ["a"]

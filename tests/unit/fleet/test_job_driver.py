@@ -75,7 +75,6 @@ class Control(RuleBasedStateMachine):
         self.records = records
         self.jobs = Jobs(records, self.blobs, hub, self.clock, nodes=nodes, away=lambda _: False, windows=["w"])
         self.driver = JobDriver(records, self.jobs.writer, None, self.window, hub, self.clock)  # type: ignore[arg-type]
-        self.run(self.jobs.start())
 
     def drive(self) -> None:
         async def look() -> None:

@@ -53,7 +53,6 @@ class World:
     async def begin(self) -> None:
         await self.database.create_all()
         await self.blobs.put(self.digest, self.content)
-        await self.jobs.start()
 
     def spec(self, limit: str | None = None) -> JobSpec:
         return JobSpec(self.digest, "site.yml", limit=limit)
@@ -67,11 +66,10 @@ class Queues(RuleBasedStateMachine):
         self.world = World(Path(self.directory.name))
         self.run(self.world.begin())
         self.held: dict[str, NodeJob] = {}  # what each node believes to hold
-        self.fresh: dict[str, float] = {}  # when its lease was granted or renewed
         self.stale: list[tuple[str, NodeJob]] = []
         self.sent: dict[tuple[int, str], int] = {}
         self.begun: dict[str, list[int]] = {name: [] for name in NODES}
-        self.highest = 0
+        self.highest: dict[tuple[int, str], int] = {}
 
     def run(self, coroutine):
         return self.loop.run(coroutine)
@@ -81,9 +79,6 @@ class Queues(RuleBasedStateMachine):
         self.run(self.world.database.aclose())
         self.loop.close()
         self.directory.cleanup()
-
-    def live(self, node: str) -> bool:
-        return node in self.held and self.world.clock.monotonic() - self.fresh[node] < LEASE_S
 
     @rule(limit=st.sampled_from([None, "a", "b"]))
     def submit(self, limit):
@@ -96,14 +91,13 @@ class Queues(RuleBasedStateMachine):
             self.stale.append((node, self.held.pop(node)))
         if job is None:
             return
-        assert job.fence > self.highest, "fences only grow"
-        self.highest = job.fence
+        assert job.fence > self.highest.get((job.job, node), 0), "fences only grow"
+        self.highest[job.job, node] = job.fence
         assert job.resumed == (job.job in self.begun[node]), "begun once, resumed afterwards"
         assert job.next_seq == self.sent.get((job.job, node), 0) + 1
         if not job.resumed:
             self.begun[node].append(job.job)
         self.held[node] = job
-        self.fresh[node] = self.world.clock.monotonic()
 
     @rule(node=st.sampled_from(NODES), again=st.integers(0, 3), count=st.integers(1, 4))
     def send(self, node, again, count):
@@ -116,9 +110,8 @@ class Queues(RuleBasedStateMachine):
         try:
             ack = self.run(self.world.jobs.queues.append(node, job.job, job.fence, events))
         except Conflict:
-            assert not self.live(node) or self.ended(node, job.job)
+            assert self.ended(node, job.job), "nothing else takes a job from a node that holds it"
         else:
-            self.fresh[node] = self.world.clock.monotonic()
             self.sent[job.job, node] = known + count
             assert ack.next_seq == known + count + 1
 
@@ -127,12 +120,8 @@ class Queues(RuleBasedStateMachine):
         if node not in self.held:
             return
         job = self.held[node]
-        try:
-            self.run(self.world.jobs.queues.finish(node, job.job, Finish(job.fence, end, 0)))
-        except Conflict:
-            assert not self.live(node)
-        else:
-            del self.held[node]
+        self.run(self.world.jobs.queues.finish(node, job.job, Finish(job.fence, end, 0)))
+        del self.held[node]
 
     @precondition(lambda self: self.stale)
     @rule(data=st.data())
@@ -163,9 +152,6 @@ class Queues(RuleBasedStateMachine):
     @rule()
     def restart(self):
         self.world.jobs = self.world.server()
-        self.run(self.world.jobs.start())
-        for node in self.held:
-            self.fresh[node] = self.world.clock.monotonic()
 
     def ended(self, node: str, job: int) -> bool:
         shown = self.run(self.world.jobs.show(job))

@@ -13,6 +13,7 @@ from llmagentos.api.jobs import Finish, JobSpec, LogLine
 from llmagentos.cli.pack import pack
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.events import Hub
+from llmagentos.fleet.job_queues import LEASE_S
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.kernel.leases import LeaseLost
 from llmagentos.storage import tables
@@ -24,9 +25,9 @@ assert tables.METADATA is not None
 
 
 @asynccontextmanager
-async def two(root: Path) -> AsyncIterator[tuple[Jobs, Jobs]]:
+async def two(root: Path, clock: ManualClock | None = None) -> AsyncIterator[tuple[Jobs, Jobs]]:
     """Both with a job for the node `a`."""
-    database, clock, blobs = Database(f"sqlite:///{root / 'db'}"), ManualClock(), Blobs(root / "blobs")
+    database, clock, blobs = Database(f"sqlite:///{root / 'db'}"), clock or ManualClock(), Blobs(root / "blobs")
 
     async def nodes() -> list[str]:
         return ["a"]
@@ -37,8 +38,6 @@ async def two(root: Path) -> AsyncIterator[tuple[Jobs, Jobs]]:
     await database.create_all()
     await blobs.put(digest, content)
     made = [Jobs(JobRecords(database, clock), blobs, Hub(), clock, nodes=nodes, away=lambda _: False) for _ in "12"]
-    for jobs in made:
-        await jobs.start()
     await made[0].submit(JobSpec(digest, "site.yml"), "me")
     try:
         yield made[0], made[1]
@@ -86,6 +85,28 @@ def test_a_token_that_was_replaced_at_the_other_server_is_refused(tmp_path: Path
             found = await one.show(new.job)
             assert found.summary.state == "succeeded"
             assert [record.event.text for record in await one.events(new.job, after=0, limit=9)] == ["line 1"]
+
+    asyncio.run(main())
+
+
+def test_who_answered_long_ago_answers_again(tmp_path: Path):
+    """What one server alone heard for long makes the other refuse nothing; neither does silence."""
+    clock = ManualClock()
+
+    async def main() -> None:
+        async with two(tmp_path, clock) as (one, other):
+            job = (await one.queues.claim("a", wait=0)).job
+            assert job is not None
+            for _ in range(4):
+                clock.advance(LEASE_S - 1)
+                await other.queues.renew("a", job.job, job.fence)
+            assert (await one.queues.renew("a", job.job, job.fence)).next_seq == 1
+            clock.advance(10 * LEASE_S)
+            assert (await one.queues.append("a", job.job, job.fence, [event(1)])).next_seq == 2
+            await one.queues.finish("a", job.job, Finish(job.fence, "succeeded", 0))
+            for jobs in (one, other):
+                with pytest.raises(LeaseLost):
+                    await jobs.queues.require("a", job.job, job.fence)
 
     asyncio.run(main())
 

@@ -23,7 +23,7 @@ AT_ONCE = 8
 
 def endpoints(
     files: JobFiles,
-    check: Callable[[str, int, int], None],
+    check: Callable[[str, int, int], Awaitable[object]],
     known: Callable[[int], Awaitable[Job]],
     used: Callable[[int], Awaitable[bool]],
 ) -> list[Endpoint]:
@@ -40,7 +40,7 @@ def endpoints(
 
     async def take(call: Call, content: bytes) -> None:
         node, job = node_name(call.identity), job_number(call)
-        check(node, job, int(call.number("fence", 0, most=2**53)))
+        await check(node, job, int(call.number("fence", 0, most=2**53)))
         given: dict[str, object] = {name: call.query.get(name, "") for name in ("path", "source")}
         given |= {"digest": call.path["digest"], "size": len(content)}
         try:
@@ -51,7 +51,7 @@ def endpoints(
 
     async def of_other_node(call: Call) -> Response:
         job = job_number(call)
-        check(node_name(call.identity), job, int(call.number("fence", 0, most=2**53)))
+        await check(node_name(call.identity), job, int(call.number("fence", 0, most=2**53)))
         path = await files.of_digest(job, call.path["digest"]) if await used(job) else None
         if path is None:
             raise NotFound("no node of this job has fetched such a file for the others")

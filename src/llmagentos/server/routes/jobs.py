@@ -16,6 +16,7 @@ from llmagentos.core.errors import Forbidden, InvalidInput
 from llmagentos.core.events import Hub, Subscription
 from llmagentos.fleet.job_news import JobNews
 from llmagentos.fleet.jobs import Jobs
+from llmagentos.fleet.looks import Looks
 from llmagentos.security.identity import Identity, Kind, Permission
 from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.sse import Event, stream
@@ -29,9 +30,12 @@ PACE_OF_NODE_S = 0.0005
 K = TypeVar("K", JobSpec, Launch)
 
 
-def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int) -> list[Endpoint]:
-    """`jobs` decides and stores; `bundle_bytes` is the largest bundle that is taken."""
-    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub), *_control(jobs)]
+def endpoints(jobs: Jobs, hub: Hub, *, bundle_bytes: int, several: bool) -> list[Endpoint]:
+    """`jobs` decides and stores; `bundle_bytes` is the largest bundle that is taken.
+
+    `several`: other servers may work on the same database.
+    """
+    return [*_bundles(jobs, bundle_bytes), *_people(jobs, hub, Looks(several=several)), *_control(jobs)]
 
 
 def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
@@ -63,7 +67,7 @@ def _bundles(jobs: Jobs, bundle_bytes: int) -> list[Endpoint]:
     ]
 
 
-def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
+def _people(jobs: Jobs, hub: Hub, looks: Looks) -> list[Endpoint]:
     async def submit(call: Call) -> Job:
         asked = keyed(call, call.body)
         return await jobs.submit(asked.spec(), str(call.identity), vault=asked.vault)
@@ -84,7 +88,7 @@ def _people(jobs: Jobs, hub: Hub) -> list[Endpoint]:
         await jobs.show(job)
         if call.flag("follow"):
             last = call.request.headers.get("last-event-id", "")
-            return stream(_follow(jobs, hub, job, int(last) if last.isdigit() else after))
+            return stream(_follow(jobs, hub, looks, job, int(last) if last.isdigit() else after))
         return await jobs.events(job, after=after, limit=int(call.number("limit", PAGE, most=PAGE)))
 
     read, write = Permission.JOBS_READ, Permission.JOBS_WRITE
@@ -160,9 +164,9 @@ def keyed(call: Call, spec: K) -> K:
     return msgspec.structs.replace(spec, idempotency_key=header)
 
 
-async def _follow(jobs: Jobs, hub: Hub, job: int, after: int) -> AsyncIterator[Event]:
+async def _follow(jobs: Jobs, hub: Hub, looks: Looks, job: int, after: int) -> AsyncIterator[Event]:
     """The job, its events from storage and, woken by the hub, those that come; the job again when it changes."""
-    with hub.subscribe(f"job:{job}", "nodes") as wakes:
+    with hub.subscribe(f"job:{job}", "nodes") as wakes, looks.waiting():
         shown: Job | None = None
         while True:
             current = await jobs.show(job)
@@ -175,15 +179,19 @@ async def _follow(jobs: Jobs, hub: Hub, job: int, after: int) -> AsyncIterator[E
                 yield Event("job", current)
             if current.summary.state in ENDED:
                 return
-            if not await _woken(wakes, min(MOST_PACE_S, max(PACE_S, len(current.hosts) * PACE_OF_NODE_S))):
+            pace = min(MOST_PACE_S, max(PACE_S, len(current.hosts) * PACE_OF_NODE_S))
+            if not await _woken(wakes, pace, looks.within(None)):
                 return
 
 
-async def _woken(wakes: Subscription, pace: float) -> bool:
-    """Wait until something changed, and `pace` longer, but not for more of a job that ended. False at the end."""
+async def _woken(wakes: Subscription, pace: float, look: float | None) -> bool:
+    """Wait until something changed, and `pace` longer, but not for more of a job that ended. False at the end.
+
+    After `look` seconds without anything it is time to look as well.
+    """
     loop = asyncio.get_running_loop()
     try:
-        item = await wakes.next()
+        item = await wakes.next(look)
         until = loop.time() + pace
         while not (isinstance(item, JobNews) and item.ended) and (left := until - loop.time()) > 0:
             item = await wakes.next(left)

@@ -44,6 +44,7 @@ class Work:
 
 
 def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
+    several = not base.database.is_sqlite
     windows = Windows(base.config.windows)
     records = JobRecords(base.database, base.clock)
     jobs = Jobs(
@@ -57,11 +58,12 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         windows=windows.names,
         certificates=CertificateRecords(base.database, base.clock).good,
         approval=Rules(base.config.approvals.jobs_timeout_s, base.config.approvals.own_jobs),
+        several=several,
     )
     checks = Checks(records, jobs.writer, base.hub, base.clock, submit=jobs.submit)
     driver = JobDriver(records, jobs.writer, checks, windows, base.hub, base.clock)
 
-    plays = Plays(records.shares, base.hub, base.clock)
+    plays = Plays(records.shares, base.hub, base.clock, several=several)
     fetched = Blobs(base.state.root / "fetched")
     files = JobFiles(base.database, base.clock, fetched, days=base.config.retention.job_files_days)
 
@@ -88,11 +90,10 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         return span is not None and span.files
 
     limits = base.config.server.limits
-    parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes)
+    parts.endpoints += job_routes.endpoints(jobs, base.hub, bundle_bytes=limits.bundle_bytes, several=several)
     parts.endpoints += job_queue.endpoints(jobs.queues, jobs.bundle_content)
-    parts.endpoints += job_shares.endpoints(plays, jobs.queues.check)
-    parts.endpoints += job_files.endpoints(files, jobs.queues.check, jobs.show, used)
-    parts.start.append(jobs.start)
+    parts.endpoints += job_shares.endpoints(plays)
+    parts.endpoints += job_files.endpoints(files, jobs.queues.require, jobs.show, used)
     parts.endpoints += schedule_routes.endpoints(schedules)
     parts.endpoints += template_routes.endpoints(templates)
     parts.background += [driver.run, schedules.run]
