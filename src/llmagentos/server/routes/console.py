@@ -79,6 +79,7 @@ def _overview(sources: Sources, pages: Pages) -> Endpoint:
         engines, started, machines = await asyncio.gather(sources.models(), sources.jobs(limit=5), sources.nodes())
         tiles = [
             overview.runs(counts, t),
+            overview.approvals(sources.approvals(), t),
             overview.agents(known, t),
             overview.services(sources.instances(), t),
             overview.models(engines, t),
@@ -90,7 +91,7 @@ def _overview(sources: Sources, pages: Pages) -> Endpoint:
             call.identity,
             "overview.html",
             section="overview",
-            topics="topic=runs&topic=jobs&topic=nodes&topic=registry",
+            topics="topic=runs&topic=approvals&topic=jobs&topic=nodes&topic=registry",
             every=10,
             tiles=tiles,
             running=runs.rows(veiling.shown(run, call.identity) for run in active),

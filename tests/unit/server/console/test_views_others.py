@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from llmagentos.api.agents import AgentInfo, AgentSpec, ToolUse
+from llmagentos.api.approvals import Approval
 from llmagentos.api.jobs import JobSummary
 from llmagentos.api.llm import ModelInfo, ReplicaInfo
 from llmagentos.api.nodes import Facts, Heartbeat, ModuleUnit, Node, NodeSummary
@@ -57,10 +58,18 @@ def test_tiles_say_what_is_wrong_first(t: Translate) -> None:
     assert told(overview.agents([agent(host="module:desk", online=False)], t)) == ("1", "warn", "not running: support")
 
 
+def test_a_tile_says_what_waits_for_a_person(t: Translate) -> None:
+    asked = [Approval(f"r.{i}", "r", "support", str(i), f"pay{i}", {}, "", "admin:li", 1.0, 2.0) for i in range(4)]
+    assert told(overview.approvals(asked[:1], t)) == ("1 waiting", "warn", "pay0")
+    assert told(overview.approvals(asked, t)) == ("4 waiting", "warn", "pay0, pay1, pay2 …")
+    assert overview.approvals(asked, t).href == "/approvals"
+
+
 def test_tiles_of_an_empty_system(t: Translate) -> None:
     tiles = [overview.runs({}, t), overview.agents([], t), overview.services([], t)]
     tiles += [overview.models([], t), overview.jobs([], t), overview.nodes([], t)]
-    assert [(tile.look, tile.note) for tile in tiles] == [("", "")] * 6
+    tiles.append(overview.approvals([], t))
+    assert [(tile.look, tile.note) for tile in tiles] == [("", "")] * 7
 
 
 def test_an_agent_says_who_hosts_it(t: Translate) -> None:

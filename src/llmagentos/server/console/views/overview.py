@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmagentos.api.agents import AgentInfo
+from llmagentos.api.approvals import Approval
 from llmagentos.api.jobs import JobSummary
 from llmagentos.api.llm import ModelInfo
 from llmagentos.api.nodes import NodeSummary
@@ -36,6 +37,14 @@ def runs(counts: Mapping[str, int], t: Translate) -> Tile:
     ]
     value = t("{count} running", count=going) if going else t("None running")
     return Tile("/runs", t("Runs"), value, "busy" if going else "", " · ".join(filter(None, notes)))
+
+
+def approvals(waiting: Sequence[Approval], t: Translate) -> Tile:
+    """How many tool calls and jobs wait for a person, and the first of them."""
+    if not waiting:
+        return Tile("/approvals", t("Approvals"), t("None waiting"))
+    value = t("{count} waiting", count=len(waiting))
+    return Tile("/approvals", t("Approvals"), value, "warn", _names([each.tool for each in waiting]))
 
 
 def agents(found: Sequence[AgentInfo], t: Translate) -> Tile:
