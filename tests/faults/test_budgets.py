@@ -39,7 +39,7 @@ def say(request: dict) -> str:  # type: ignore[type-arg]
 
 async def settled(house: ServerProcess) -> list[runs.RunSummary]:  # noqa: F811
     """All runs, once none is under way."""
-    async with house.client() as client, asyncio.timeout(60):
+    async with house.client() as client, asyncio.timeout(120):
         while await runs.listing(client, ended=False):
             await asyncio.sleep(0.05)
         return await runs.listing(client, ended=True, limit=1000)
@@ -67,7 +67,7 @@ async def counted(client: ApiClient, run: str) -> tuple[int, int, int]:
 
 async def spent(client: ApiClient) -> budgets.Budget:
     """The agent's node, once nothing waits to be stored any more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = {node.path: node for node in (await budgets.listing(client)).budgets}
             if not found["org"].reserved:
@@ -75,7 +75,7 @@ async def spent(client: ApiClient) -> budgets.Budget:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(60 + 5 * KILLS)
+@pytest.mark.timeout(240 + 10 * KILLS)
 def test_budgets_are_the_sum_of_the_calls(house: ServerProcess, shop: ModuleProcess, talker: Talker) -> None:  # noqa: F811
     talker.say = say
     (house.directory / "buyer.yaml").write_text(BUYER)

@@ -34,7 +34,7 @@ def crowd(server: ServerProcess, count: int) -> Iterator[list[socket.socket]]:
     """So many connections on which nobody says anything."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(socket.create_connection((server.host, server.port), timeout=10)) for _ in range(count)
+            stack.enter_context(socket.create_connection((server.host, server.port), timeout=30)) for _ in range(count)
         ]
 
 
@@ -59,7 +59,7 @@ async def asked(server: ServerProcess) -> Response:
     client = HttpClient()
     try:
         headers = {"Authorization": f"Bearer {server.token}"}
-        return await client.request("GET", server.url, "/api/v1/nodes", headers=headers, timeout=10)
+        return await client.request("GET", server.url, "/api/v1/nodes", headers=headers, timeout=30)
     finally:
         await client.aclose()
 
@@ -103,15 +103,19 @@ def test_without_files_to_open_the_server_lives_on(start_server, joined):
     with crowd(server, 30) as silent:
         # One of them more than it may open is enough; what it could not take it lets go, or leaves waiting.
         until(lambda: psutil.Process(pid).num_fds() >= now + 4, "it has taken what it may")
-        with pytest.raises(LLMAgentOSError):
-            asyncio.run(refused(server))
+        until(lambda: asyncio.run(refused(server)), "there is no room for more")
         assert server.process.poll() is None
         assert silent
     until(lambda: psutil.Process(pid).num_fds() < now + 4, "what the others held is given back")
     works(server, node)
 
 
-async def refused(server: ServerProcess) -> None:
+async def refused(server: ServerProcess) -> bool:
+    """Whether a caller gets no answer; the node may just have given a connection back, which is then free for one."""
     async with server.client(timeout=2.0) as admin:
-        await admin.get("/api/v1/nodes", list)
-        await admin.get("/api/v1/jobs", list)
+        try:
+            await admin.get("/api/v1/nodes", list)
+            await admin.get("/api/v1/jobs", list)
+        except LLMAgentOSError:
+            return True
+        return False

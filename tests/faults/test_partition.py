@@ -95,7 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 async def in_state(client: ApiClient, name: str, state: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (found := (await nodes.show(client, name)).summary.state) != state:
         assert time.monotonic() < deadline, f"{name} is {found}"
         await asyncio.sleep(0.05)
@@ -121,11 +121,11 @@ def begun(marks: Path, name: str) -> bool:
 async def under_way(client: ApiClient, marks: Path) -> int:
     """A job whose long task runs on both nodes, until it is told to go on."""
     number = await submit(client, {"site.yml": play(marks, told=True)})
-    await eventually(lambda: all(begun(marks, name) for name in NAMES), within=20)
+    await eventually(lambda: all(begun(marks, name) for name in NAMES))
     return number
 
 
-@pytest.mark.timeout(60 + CUT_S)
+@pytest.mark.timeout(240 + CUT_S)
 @pytest.mark.parametrize("ends", ["while it is cut off", "afterwards"])
 def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: Path, ends: str) -> None:
     async def main() -> None:
@@ -136,7 +136,7 @@ def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: 
             try:
                 if ends == "while it is cut off":
                     go_on(tmp_path)
-                    await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
+                    await eventually((node.state / "jobs" / str(number) / "exit.json").exists)
                     assert (tmp_path / "web1").read_text() == WHOLE, "the playbook went on without the server"
                 await in_state(client, "web1", "away")
                 await in_state(client, "web2", "ready")
@@ -146,7 +146,7 @@ def test_a_node_is_cut_off_in_the_middle_and_comes_back(place: Place, tmp_path: 
             finally:
                 host.heal()
             go_on(tmp_path)
-            await all_right(client, await ended(client, number, within=40 + CUT_S), tmp_path)
+            await all_right(client, await ended(client, number, within=90 + CUT_S), tmp_path)
             await in_state(client, "web1", "ready")
 
     asyncio.run(main())
@@ -163,12 +163,12 @@ def test_the_node_agent_is_killed_while_it_is_cut_off(place: Place, tmp_path: Pa
                 node.kill()
                 if ends == "while it is cut off":
                     go_on(tmp_path)
-                    await eventually((node.state / "jobs" / str(number) / "exit.json").exists, within=20)
+                    await eventually((node.state / "jobs" / str(number) / "exit.json").exists)
             finally:
                 host.heal()
             before = node.log().count("job claimed")
             node.start()
-            await eventually(lambda: node.log().count("job claimed") > before, within=20)
+            await eventually(lambda: node.log().count("job claimed") > before)
             if ends == "afterwards":
                 assert JobDirectory(node.state / "jobs" / str(number)).locked(), "the playbook runs on"
             go_on(tmp_path)
@@ -203,7 +203,7 @@ def test_the_answer_to_a_claim_is_lost(place: Place, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.timeout(60 + 10 * LOST_ANSWERS)
+@pytest.mark.timeout(240 + 20 * LOST_ANSWERS)
 def test_the_link_is_cut_at_random_moments_around_a_claim(place: Place, tmp_path: Path) -> None:
     chance = random.Random()  # moments, not secrets
 
@@ -261,12 +261,12 @@ async def waiting(node: NodeProcess) -> None:
     def idle() -> bool:
         return all((job / "reported").exists() for job in (node.state / "jobs").iterdir())
 
-    await eventually(idle, within=20)
+    await eventually(idle)
     await asyncio.sleep(0.2)  # the next claim is on its way
 
 
 async def claimed(client: ApiClient, number: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (await jobs.show(client, number)).hosts[0].state != "running":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

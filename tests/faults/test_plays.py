@@ -70,6 +70,7 @@ def two(server: ServerProcess, tmp_path: Path) -> Iterator[list[NodeProcess]]:
             kill_all(node.runners(job.name))
 
 
+@pytest.mark.timeout(240)
 def test_server_and_node_agents_are_killed(server: ServerProcess, two: list[NodeProcess], tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     chance = random.Random(4)
@@ -101,7 +102,7 @@ def test_a_runner_is_killed_and_the_others_go_on(server: ServerProcess, two: lis
     async def main() -> None:
         async with server.client() as client:
             number = await submit(client, {"site.yml": play}, inventory=INVENTORY)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not Path(f"{mark}-b").exists():
                     await asyncio.sleep(0.02)
             kill_all(two[1].runners(number))

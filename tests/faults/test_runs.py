@@ -58,11 +58,11 @@ def test_a_run_survives_kill_9_of_the_server(house: ServerProcess, shop: ModuleP
     (house.directory / "buyer.yaml").write_text(BUYER)
     assert house.llmctl("apply", "-f", "buyer.yaml").returncode == 0
     process = asking(house, "buyer")
-    until(lambda: "slow begins" in shop.notes)
+    until(lambda: "slow begins" in shop.notes, within=60)
     house.kill()
     house.start()
     shop.go()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert out.startswith("The kettle costs 39.90 EUR.")
     assert "connection lost" in error
@@ -85,14 +85,15 @@ def test_a_run_survives_kill_9_of_its_module(house: ServerProcess, shop: ModuleP
     wait = '{"tool": "wait", "arguments": {"seconds": 1}}'
     talker.say = by_progress({0: double, 1: wait, 2: READY})  # type: ignore[assignment]
     process = asking(house, "sums")
-    until(lambda: "wait begins" in shop.notes)
+    until(lambda: "wait begins" in shop.notes, within=60)
     shop.processes[0].kill()
     shop.go()
     shop.start()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert out.startswith("The kettle costs 39.90 EUR.")
     assert shop.notes.count("double 21") == 1
+    assert "lease of a run ran out" in house.log()
     assert shop.notes.count("wait begins") == 2
     kinds = [event["data"]["type"] for event in events_of(house)]
     assert kinds.count("claimed") == 2
@@ -107,12 +108,13 @@ def test_a_module_that_leaves_hands_its_runs_over_at_once(
     wait = '{"tool": "wait", "arguments": {"seconds": 1}}'
     talker.say = by_progress({0: wait, 1: READY})  # type: ignore[assignment]
     process = asking(house, "sums")
-    until(lambda: "wait begins" in shop.notes)
+    until(lambda: "wait begins" in shop.notes, within=60)
     shop.start()
     shop.processes[0].terminate()
-    until(lambda: shop.notes.count("wait begins") == 2, shop.log, within=8)  # less than a lease
+    until(lambda: shop.notes.count("wait begins") == 2, shop.log, within=60)
+    assert "lease of a run ran out" not in house.log(), "nobody waited for the end of its lease"
     shop.go()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert out.startswith("The kettle")
 
@@ -126,11 +128,11 @@ def test_a_module_goes_on_through_kill_9_of_the_server(
     wait = '{"tool": "wait", "arguments": {"seconds": 1}}'
     talker.say = by_progress({0: wait, 1: READY})  # type: ignore[assignment]
     process = asking(house, "sums")
-    until(lambda: "wait begins" in shop.notes)
+    until(lambda: "wait begins" in shop.notes, within=60)
     house.kill()
     shop.go()
     house.start()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert out.startswith("The kettle")
     assert shop.notes.count("wait begins") == 1

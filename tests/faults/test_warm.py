@@ -17,14 +17,21 @@ PLAY = """- hosts: all
   gather_facts: false
   tasks:
     - {name: Before, shell: 'echo before >> MARK'}
-    - {name: Long, shell: 'echo begun >> MARK; sleep SECONDS; echo done >> MARK'}
+    - {name: Long, shell: 'echo begun >> MARK; WAIT; echo done >> MARK'}
     - {name: After, shell: 'echo after >> MARK'}
 """
+WAIT = "until [ -e MARK.go ] || [ $((i+=1)) -gt 1200 ]; do sleep 0.1; done"
 WHOLE = "before\nbegun\ndone\nafter\n"
 
 
-def play(mark: Path, seconds: float) -> dict[str, str]:
-    return {"site.yml": PLAY.replace("MARK", str(mark)).replace("SECONDS", str(seconds))}
+def play(mark: Path) -> dict[str, str]:
+    """Its task in the middle goes on when it is told to."""
+    return {"site.yml": PLAY.replace("WAIT", WAIT).replace("MARK", str(mark))}
+
+
+def go_on(mark: Path) -> None:
+    """Tell the task in the middle."""
+    Path(f"{mark}.go").touch()
 
 
 def warm(node: NodeProcess) -> list[psutil.Process]:
@@ -46,17 +53,19 @@ def test_the_warm_process_is_killed_while_a_playbook_runs(
 
     async def main() -> None:
         async with server.client() as client:
-            number = await submit(client, play(mark, 2))
-            await eventually(lambda: begun(mark), within=20)
+            number = await submit(client, play(mark))
+            await eventually(lambda: begun(mark))
             record = JobDirectory(node.state / "jobs" / str(number)).runner()
             assert record is not None
             assert psutil.Process(record.pid).ppid() in [process.pid for process in warm(node)], "a fork of it"
             kill_all(warm(node))
+            go_on(mark)
             assert (await ended(client, number)).summary.exit_code == 0
             assert mark.read_text() == WHOLE
-            assert (await ended(client, await submit(client, play(later, 0)))).summary.exit_code == 0
+            go_on(later)
+            assert (await ended(client, await submit(client, play(later)))).summary.exit_code == 0
             assert later.read_text() == WHOLE
-            assert warm(node), "another one"
+            await eventually(lambda: warm(node))  # another one
 
     asyncio.run(main())
 
@@ -66,15 +75,17 @@ def test_the_fork_server_is_killed_while_a_playbook_runs(
 ) -> None:
     """The module that ran counts as killed; those after it go ansible-core's own way."""
     mark = tmp_path / "mark"
-    files = {"site.yml": PLAY.replace("MARK", str(mark)).replace("sleep SECONDS", "sleep 30")}
-    files["site.yml"] = (
-        files["site.yml"].replace("done >> ", "never >> ").replace("{name: Long,", "{name: Long, ignore_errors: true,")
+    text = (
+        PLAY.replace("WAIT", WAIT)
+        .replace("echo done", "echo never")
+        .replace("{name: Long,", "{name: Long, ignore_errors: true,")
     )
+    files = {"site.yml": text.replace("MARK", str(mark))}
 
     async def main() -> None:
         async with server.client() as client:
             number = await submit(client, files, verbosity=3)
-            await eventually(lambda: begun(mark), within=20)
+            await eventually(lambda: begun(mark))
             record = JobDirectory(node.state / "jobs" / str(number)).runner()
             assert record is not None
             kill_all(process for process in node.runners(number) if process.pid != record.pid)

@@ -282,7 +282,7 @@ def charged(calls: Sequence[CallInfo], budget: str) -> Counter[str]:
 async def _spent(client: ApiClient) -> Budget:
     """The team's node, once nothing waits to be stored any more."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 found = {node.path: node for node in (await budgets.listing(client)).budgets}
                 if not found["org"].reserved:

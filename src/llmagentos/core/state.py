@@ -18,6 +18,9 @@ from llmagentos.core import clock
 from llmagentos.core.discovery import CREDENTIALS
 from llmagentos.core.errors import Conflict, OperatorError
 
+_WRITTEN_S = 5.0
+"""Who takes the lock says who it is within an instant; within this on the slowest machine."""
+
 
 class StateUnusable(OperatorError):
     """The state directory cannot be used as it is."""
@@ -147,7 +150,7 @@ class StateDirectory:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return _holder(file.read())
+                    return _settled(file.fileno())
         except FileNotFoundError:
             pass
         except PermissionError as error:
@@ -180,6 +183,14 @@ def _locked(descriptor: int) -> bool:
         else:
             return True
     return False
+
+
+def _settled(descriptor: int) -> Holder:
+    """Who holds the lock: it has the lock first, and writes who it is then. A process 0 could be signalled: it is us."""
+    deadline = time.monotonic() + _WRITTEN_S
+    while not (found := _holder(os.pread(descriptor, 4096, 0))).pid and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
 
 
 def _holder(content: bytes) -> Holder:

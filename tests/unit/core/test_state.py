@@ -18,6 +18,16 @@ with StateDirectory(Path(sys.argv[1])).held("http://127.0.0.1:1"):
     sys.stdin.read()
 """
 
+SLOW = """
+import fcntl, os, sys, time
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(0.3)
+os.write(file, b'{"pid": 7, "address": "http://x", "started": 1.0}')
+sys.stdin.read()
+"""
+
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateDirectory:
@@ -66,6 +76,19 @@ def test_the_lock_says_who_holds_it_and_goes_with_its_process(state: StateDirect
     with state.held("http://127.0.0.1:2"):
         assert state.holder() is not None
     assert state.holder() is None
+
+
+def test_who_has_just_taken_the_lock_is_asked_again(state: StateDirectory) -> None:
+    """`llmctl down` sends it a signal: to nobody yet would be to its own caller."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(state.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        holder = state.holder()
+        assert holder is not None
+        assert holder.pid == 7
+        other.kill()
 
 
 def test_children_are_remembered(state: StateDirectory) -> None:
