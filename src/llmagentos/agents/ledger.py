@@ -173,9 +173,12 @@ class Ledger:
         sort: RunSort = RunSort.NEWEST,
         limit: int = 100,
         offset: int = 0,
+        before: str | None = None,
     ) -> list[RunSummary]:
-        """Runs, by default the newest first."""
-        return await self._records.newest(ended=ended, agent=agent, state=state, sort=sort, limit=limit, offset=offset)
+        """Runs, by default the newest first; with `before` only those that are older than that run."""
+        return await self._records.newest(
+            ended=ended, agent=agent, state=state, sort=sort, limit=limit, offset=offset, before=before
+        )
 
     def follow(self, run: str, *, after: int = 0) -> AsyncIterator[RunEvent | RunDelta]:
         """The log from the event after `after`, live, until the run has ended or the server stops."""

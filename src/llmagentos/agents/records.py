@@ -54,6 +54,7 @@ class Records(Protocol):
         sort: RunSort = RunSort.NEWEST,
         limit: int = 100,
         offset: int = 0,
+        before: str | None = None,
     ) -> list[RunSummary]: ...
 
 

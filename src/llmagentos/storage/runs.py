@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -268,8 +269,12 @@ class RunRecords:
         sort: RunSort = RunSort.NEWEST,
         limit: int = 100,
         offset: int = 0,
+        before: str | None = None,
     ) -> list[RunSummary]:
-        """Summaries in the order of `sort`; with `ended` also of runs that are over, with `state` only those in it."""
+        """Summaries in the order of `sort`; with `ended` also of runs that are over, with `state` only those in it.
+
+        With `before`, the id of a run, only of runs that are older: none when there is no such run any more.
+        """
         query = select(RUNS.c.summary).order_by(*_ORDERS[sort], RUNS.c.id.desc()).limit(limit).offset(offset)
         if state is not None:
             query = query.where(RUNS.c.state == state.value)
@@ -281,6 +286,9 @@ class RunRecords:
             query = query.where(RUNS.c.session == session)
         if by is not None:
             query = query.where(RUNS.c.created_by == by)
+        if before is not None:
+            mark = select(RUNS.c.created).where(RUNS.c.id == before).scalar_subquery()
+            query = query.where(RUNS.c.created <= mark, or_(RUNS.c.created < mark, RUNS.c.id < before))
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).scalars().all()
         return [msgspec.json.decode(text, type=RunSummary) for text in rows]

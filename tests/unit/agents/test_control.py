@@ -246,3 +246,9 @@ async def test_lists_are_filtered_sorted_and_paged(tmp_path: Path) -> None:
         assert await found(ended=True, sort=RunSort.OLDEST, limit=2, offset=2) == everything[2:4]
         for sort in RunSort:
             assert len(await found(sort=sort)) == 4
+        newest = await h.ledger.newest(ended=True)
+        older: list[str] = []
+        while page := await h.ledger.newest(ended=True, limit=2, before=older[-1] if older else None):
+            older += [run.id for run in page]
+        assert older == [run.id for run in newest], "each once, also those of the same moment"
+        assert await found(ended=True, before="gone") == []

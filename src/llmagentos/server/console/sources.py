@@ -18,9 +18,11 @@ from llmagentos.security.identity import Identity
 
 
 class Runs(Protocol):
-    """Runs, newest first; with `ended` also those that are over."""
+    """Runs, newest first; with `ended` also those that are over, with `before` only those older than that run."""
 
-    async def __call__(self, *, ended: bool, agent: str | None = None, limit: int) -> list[RunSummary]: ...
+    async def __call__(
+        self, *, ended: bool, agent: str | None = None, limit: int, before: str | None = None
+    ) -> list[RunSummary]: ...
 
 
 class Jobs(Protocol):

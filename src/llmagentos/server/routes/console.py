@@ -13,8 +13,9 @@ from starlette.responses import Response
 
 from llmagentos.agents import veiling
 from llmagentos.api.runs import NewRun, RunDelta, RunEvent
-from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput
+from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
 from llmagentos.core.events import Hub
+from llmagentos.core.ids import LENGTH
 from llmagentos.fleet.job_news import JobNews
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server import sse
@@ -139,16 +140,20 @@ def _agents(sources: Sources, pages: Pages) -> list[Endpoint]:
 
 def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
     async def listing(call: Call, **form: Any) -> Response:
-        active = call.flag("active")
-        found, known = await asyncio.gather(sources.runs(ended=not active, limit=MAX_ROWS + 1), sources.agents())
+        active, before = call.flag("active"), _run_id(call.query["before"]) if "before" in call.query else None
+        found, known = await asyncio.gather(
+            sources.runs(ended=not active, limit=MAX_ROWS + 1, before=before), sources.agents()
+        )
+        moves = before is None or not all(run.state.ended for run in found[:MAX_ROWS])
         return pages.page(
             call.request,
             call.identity,
             "runs.html",
             section="runs",
-            topics="topic=runs",
+            topics="topic=runs" if moves else "",
             runs=runs.rows(veiling.shown(run, call.identity) for run in found[:MAX_ROWS]),
-            more=len(found) > MAX_ROWS,
+            older=found[MAX_ROWS - 1].id if len(found) > MAX_ROWS else None,
+            newest=before is None,
             active=active,
             agents=[agent.name for agent in known],
             **({"chosen": call.query.get("agent", ""), "input": "", "error": None} | form),
@@ -184,6 +189,13 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         _page("/runs/{id}", read, show),
         Endpoint("POST", "/runs", write, ask, body=bytes, max_body=MAX_FORM, audited=True),
     ]
+
+
+def _run_id(text: str) -> str:
+    """The id of a run, as far as one can see."""
+    if not (text.isascii() and text.isalnum() and len(text) <= LENGTH):
+        raise NotFound(f"there is no run {text[:80]!r}", hint="`llmctl ps -a` lists them")
+    return text
 
 
 def _control(sources: Sources) -> list[Endpoint]:

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -209,6 +210,31 @@ def test_a_viewer_sees_no_forms_to_act(path: str) -> None:
     going = full(run=value(runlog.detail("r1", log)), run_events=value(EVENTS[:3]))
     assert 'action="/runs' in text(ask(going, path))
     assert 'action="/runs' not in text(ask(going, path, who=VIEWER))
+
+
+def test_older_runs_are_a_page_further() -> None:
+    summary = runlog.summary("r1", runlog.fold(EVENTS))
+    many = [msgspec.structs.replace(summary, id=f"r{number}") for number in range(console.MAX_ROWS + 1)]
+    asked: list[str | None] = []
+
+    async def listing(*, limit: int, before: str | None = None, **_: Any) -> list[runs.RunSummary]:
+        asked.append(before)
+        return many[:limit] if before is None else many[limit // 2 :] if before == "r49" else []
+
+    sources = full(runs=listing)
+    first = text(ask(sources, "/runs", query="active=1"))
+    assert 'href="/runs?active=1&amp;before=r49"' in first
+    assert "Newest" not in first
+    assert 'id="run-r50"' not in first
+    second = text(ask(sources, "/runs", query="active=1&before=r49"))
+    assert 'href="/runs?active=1">Newest<' in second
+    assert "Older" not in second
+    assert "sse-connect" not in second, "what is old does not move"
+    assert "No older runs" in text(ask(sources, "/runs", query="before=r9"))
+    assert asked == [None, "r49", "r9"]
+    for wrong in ("%00", "a-b", "x" * 13, ""):
+        with pytest.raises(NotFound):
+            ask(sources, "/runs", query=f"before={wrong}")
 
 
 def test_a_run_that_ended_stands_still() -> None:
