@@ -186,7 +186,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _settled(descriptor: int) -> Holder:
-    """Who holds the lock: it has the lock first, and writes who it is then. No process: a signal to 0 is to ourselves."""
+    """Who holds the lock: it has the lock first, and writes who it is then. A signal to process 0 is to ourselves."""
     deadline = time.monotonic() + _WRITTEN_S
     while not (found := _holder(os.pread(descriptor, 4096, 0))).pid and time.monotonic() < deadline:
         time.sleep(0.01)
