@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,7 +88,7 @@ class ModuleProcess:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start one (more) and wait until it is registered."""
+        """Start one (more) and wait until it is registered, and its agents are known: they are with its first claim."""
         before = self.log().count('"registered"')
         with (self._directory / "module.log").open("ab") as log:
             process = subprocess.Popen(
@@ -97,8 +99,15 @@ class ModuleProcess:
                 stderr=log,
             )
         self.processes.append(process)
-        until(lambda: self.log().count('"registered"') > before, lambda: self.log())
+        until(lambda: self.log().count('"registered"') > before, self.log)
+        until(self._agents_are_known, self.log)
         return process
+
+    def _agents_are_known(self) -> bool:
+        headers = {"Authorization": f"Bearer {self._server.token}"}
+        request = urllib.request.Request(f"{self._server.url}/api/v1/agents", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as listed:
+            return any(agent["name"] == "sums" and agent["online"] for agent in json.load(listed))
 
     def go(self) -> None:
         """Let the slow things end."""
@@ -118,7 +127,7 @@ class ModuleProcess:
             process.wait(10)
 
 
-def until(condition: Callable[[], object], why: Callable[[], str] = lambda: "", *, within: float = 20.0) -> None:
+def until(condition: Callable[[], object], why: Callable[[], str] = lambda: "", *, within: float = 60.0) -> None:
     """Wait for `condition()`."""
     deadline = time.monotonic() + within
     while not condition():

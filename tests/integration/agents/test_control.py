@@ -33,7 +33,7 @@ class Door:
     def _say(self, request: dict[str, Any]) -> str:
         self.asked += 1
         results = sum("Result of" in message["content"] for message in request["messages"])
-        assert self._open.acquire(timeout=20)
+        assert self._open.acquire(timeout=100)
         return self._replies[results] if "response_format" in request else "The kettle costs 39.90 EUR."
 
     def let(self, count: int = 1) -> None:

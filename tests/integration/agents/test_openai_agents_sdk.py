@@ -101,7 +101,7 @@ async def test_a_kill_ends_it_and_its_call(start_server: StartServer) -> None:
     async with scripted_engine(lambda _: ["Well", Hang()]) as engine:
         server = await started(start_server, engine)
         program = asyncio.create_task(llmctl(server, *EXEC))
-        await eventually(lambda: engine.active, within=30)
+        await eventually(lambda: engine.active, within=60)
         (run,) = json.loads((await llmctl(server, "ps", "--json")).stdout)
         assert (await llmctl(server, "kill", run["id"])).returncode == 0
         await eventually(lambda: engine.hung_up == 1)

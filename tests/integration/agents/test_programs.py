@@ -16,7 +16,7 @@ import pytest
 from integration.agents.conftest import until
 from llmagentos.api import control, runs
 from llmagentos.core.errors import Forbidden, LLMAgentOSError, Unauthenticated
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 from support.talker import Talker
 
 SCRIPT = """
@@ -88,7 +88,7 @@ def test_kill_ends_the_program_its_family_and_its_call(house: ServerProcess, scr
     until(lambda: talker.requests)
     assert house.llmctl("kill", ps(house)[0]["id"]).returncode == 0
     until(lambda: talker.cut_off == 1)
-    _, error = process.communicate(timeout=15)
+    _, error = process.communicate(timeout=END_S)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "stopped" in error
     child = int((house.directory / "child").read_text())
@@ -108,7 +108,7 @@ def test_a_paused_program_waits_at_the_gate(house: ServerProcess, script: list[s
     assert len(talker.requests) == 1
     assert ps(house)[0]["state"] == "paused"
     assert house.llmctl("resume", run).returncode == 0
-    _, error = process.communicate(timeout=15)
+    _, error = process.communicate(timeout=END_S)
     assert process.returncode == 0, error
     assert [request["messages"][0]["content"] for request in talker.requests] == ["one", "one", "two"]
 
@@ -119,9 +119,9 @@ def test_a_host_that_is_gone_ends_the_run(house: ServerProcess, script: list[str
     process = started(house, script)
     until(lambda: talker.requests)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=15)
+    process.communicate(timeout=END_S)
     until(lambda: talker.cut_off == 1)
-    until(lambda: ps(house)[0]["state"] == "failed", within=25)
+    until(lambda: ps(house)[0]["state"] == "failed")
     assert "host was lost" in house.llmctl("wait", ps(house)[0]["id"]).stderr
 
 
@@ -135,7 +135,7 @@ def test_it_goes_on_through_kill_9_of_the_server(house: ServerProcess, script: l
     house.kill()
     talker.endless = False
     house.start()
-    _, error = process.communicate(timeout=40)
+    _, error = process.communicate(timeout=90)
     assert process.returncode == 0, error
     (run,) = ps(house)
     assert (run["state"], run["model_calls"]) == ("succeeded", 2)

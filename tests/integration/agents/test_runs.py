@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from llmagentos.api.agents import AgentSpec
 from llmagentos.api.hosting import Append, ClaimRequest, HostedAgent
 from llmagentos.api.runs import ModelCalled, Purpose, RunState
 from llmagentos.core.errors import Conflict, Forbidden
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 from support.talker import Talker
 
 
@@ -67,25 +68,27 @@ def test_the_log_and_the_tree_of_a_run(house: ServerProcess, support: str) -> No
     assert "succeeded" in listed
 
 
-def test_a_killed_run_stops_the_engine(house: ServerProcess, friend: str, talker: Talker) -> None:
+def test_a_killed_run_stops_the_engine(house: ServerProcess, friend: str, talker: Talker, tmp_path: Path) -> None:
     talker.endless = True
-    asking = subprocess.Popen(
-        [sys.executable, "-m", "llmagentos.cli.main", "ask", friend, "kettle?"],
-        cwd=house.directory,
-        env=house.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until(lambda: talker.requests)
+    shown = tmp_path / "shown"
+    with shown.open("wb") as output:
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "llmagentos.cli.main", "ask", friend, "kettle?"],
+            cwd=house.directory,
+            env=house.env,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    until(lambda: "more" in shown.read_text())
     listed = house.llmctl("ps", "--json")
     (run,) = json.loads(listed.stdout)
     assert run["state"] == "running"
     assert house.llmctl("kill", run["id"][:6]).returncode == 0
     until(lambda: talker.cut_off == 1)
-    out, error = asking.communicate(timeout=10)
+    _, error = asking.communicate(timeout=END_S)
     assert asking.returncode == 1
-    assert out.startswith("The kettle costs 39.90 EUR. more")
+    assert shown.read_text().startswith("The kettle costs 39.90 EUR. more")
     assert "was stopped by admin:admin" in error
     assert house.llmctl("ps", "--json").stdout.strip() == "[]"
     again = house.llmctl("kill", run["id"])
@@ -103,7 +106,7 @@ def test_ctrl_c_kills_what_was_asked(house: ServerProcess, support: str, talker:
     )
     until(lambda: talker.requests)
     asking.send_signal(signal.SIGINT)
-    asking.communicate(timeout=10)
+    asking.communicate(timeout=END_S)
     assert asking.returncode == 130
     until(lambda: talker.cut_off == 1)
     assert newest(house)["state"] == "killed"
@@ -199,10 +202,15 @@ async def test_words_that_are_to_be_checked_are_not_shown_before(
 
 
 @pytest.mark.anyio
-async def test_a_run_is_followed_as_it_happens(house: ServerProcess, friend: str) -> None:
+async def test_a_run_is_followed_as_it_happens(house: ServerProcess, friend: str, talker: Talker) -> None:
+    followed = threading.Event()
+    talker.say = lambda _: "The kettle costs 39.90 EUR." if followed.wait(60) else ""
+    items = []
     async with house.client() as client:
         started = await runs.start(client, friend, "What does the kettle cost?")
-        items = [item async for item in runs.follow(client, started.id)]
+        async for item in runs.follow(client, started.id):
+            followed.set()
+            items.append(item)
         text = "".join(item.text for item in items if isinstance(item, runs.RunDelta))
         events = [item for item in items if isinstance(item, runs.RunEvent)]
         assert text == "The kettle costs 39.90 EUR."

@@ -211,7 +211,7 @@ def test_tools_of_mcp_servers_over_stdio_and_http(house: ServerProcess, script: 
     number = pid["result"]["result"]
     os.kill(number, signal.SIGKILL)  # the program dies: its next call starts another one
     until(lambda: asked(house, "/api/v1/mcp/servers")[1]["state"] != "ready")
-    time.sleep(0.7)  # the pause before a restart
+    until(lambda: house.llmctl("mcp", "files").returncode == 0)  # after the pause before a restart
     (again,) = ask(house, script, call("files.pid"))
     assert again["result"]["result"] != number
 
@@ -297,7 +297,7 @@ def test_after_kill_9_the_parent_waits_on_for_the_same_sub_run(
     house.start()
     script.gate.touch()
     ended: Callable[[], bool] = lambda: next(one for one in listed(house) if one["id"] == run)["state"] == "succeeded"  # noqa: E731
-    until(ended, lambda: house.log()[-3000:], within=40)
+    until(ended, lambda: house.log()[-3000:])
     assert len(runs_of(house, "friend")) == before
     answered = [event["data"] for event in events_of(house, run) if event["data"]["type"] == "tool_answered"]
     assert [one["result"] for one in answered] == ["I am fine."]
@@ -307,7 +307,7 @@ def test_many_runs_that_wait_for_others_do_not_wait_for_places(house: ServerProc
     """More runs at once than the host has places, each waiting for one below it."""
     script.calls = {"BOSS": [call("friend", request="hello")]}
     start(house, "boss", times=20)
-    until(lambda: [one["state"] for one in listed(house)[:40]] == ["succeeded"] * 40, within=40)
+    until(lambda: [one["state"] for one in listed(house)[:40]] == ["succeeded"] * 40, lambda: house.log()[-3000:])
 
 
 def test_what_others_return_is_marked_as_data(house: ServerProcess, script: Script) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from integration.agents.conftest import until
 from llmagentos.api import runs
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 from support.talker import Talker
 
 LEFT = b"\x1b[?25h\x1b[?1049l"
@@ -61,7 +61,7 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def left_as_it_was(self) -> bool:
-        """Whether modes, cursor and screen are as before."""
+        """Whether modes, cursor and screen are as before; what was written last comes through a moment later."""
         self.shown()
         return termios.tcgetattr(self._theirs) == self.before and self.output.rstrip().endswith(LEFT)
 
@@ -108,8 +108,8 @@ async def test_keys_pause_resume_nice_and_kill(
         until(lambda: state()[0] == "killed", top.last)
         until(lambda: "Nothing is running." in top.last(), top.last)
         top.press("\x1b[A\x1b[Bq")
-        assert top.process.wait(10) == 0
-        assert top.left_as_it_was()
+        assert top.process.wait(END_S) == 0
+        until(top.left_as_it_was, top.shown)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -117,8 +117,8 @@ def test_the_terminal_is_left_as_it_was(top: Terminal, number: signal.Signals) -
     until(lambda: "talker" in top.shown(), top.shown)
     assert not top.left_as_it_was()
     top.process.send_signal(number)
-    assert top.process.wait(10) == 0
-    assert top.left_as_it_was()
+    assert top.process.wait(END_S) == 0
+    until(top.left_as_it_was, top.shown)
 
 
 def test_a_server_that_goes_away_is_said_and_waited_for(house: ServerProcess, top: Terminal) -> None:
@@ -128,5 +128,5 @@ def test_a_server_that_goes_away_is_said_and_waited_for(house: ServerProcess, to
     house.start()
     until(lambda: "q quit" in top.last(), top.last)
     top.press("q")
-    assert top.process.wait(10) == 0
-    assert top.left_as_it_was()
+    assert top.process.wait(END_S) == 0
+    until(top.left_as_it_was, top.shown)
