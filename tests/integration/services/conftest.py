@@ -42,7 +42,10 @@ class HelloService(Service):
         await asyncio.sleep(delay)
         return os.getpid()
 
-    async def once(self, delay: float = 0.0) -> int:
+    async def once(self, delay: float = 0.0, mark: str = "") -> int:
+        if mark:
+            with open(mark, "a") as begun:
+                begun.write(f"{os.getpid()}\\n")
         await asyncio.sleep(delay)
         return os.getpid()
 
@@ -160,7 +163,7 @@ def start_module(server: ServerProcess, start_module_of: StartModule) -> StartMo
 def consumer(server: ServerProcess, tmp_path: Path) -> Callable[[str], str]:
     """Runs a program that uses the SDK, warnings being errors; what it printed."""
 
-    def run(source: str, timeout: float = 60.0) -> str:
+    def run(source: str, timeout: float = 100.0) -> str:
         done = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", source],
             cwd=tmp_path,

@@ -10,6 +10,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import SystemClock
@@ -20,7 +23,7 @@ from llmagentos.services.directory import Directory
 from llmagentos.services.errors import CallInterrupted
 from llmagentos.services.link import Follower, ServerLink
 from llmagentos.services.tokens import ServiceTokens
-from support.server import ServerProcess, eventually
+from support.server import END_S, ServerProcess, eventually
 
 SERVICE = "hello-service"
 
@@ -73,14 +76,13 @@ def test_an_instance_killed_under_load(server: ServerProcess, start_module) -> N
                 await eventually(lambda: all(answered[module.pid] > 20 for module in modules))
                 os.kill(modules[0].pid, signal.SIGKILL)
                 killed_at[0] = time.monotonic()
-                await eventually(lambda: len(caller.directory.offering(SERVICE)) == 2, within=15)
-                assert time.monotonic() - killed_at[0] < 12, "the lease of a dead instance runs out after 10 s"
-                await eventually(lambda: sum(late.values()) > 100, within=20)
+                await eventually(lambda: len(caller.directory.offering(SERVICE)) == 2)
+                await eventually(lambda: all(late[module.pid] > 20 for module in modules[1:]))
                 stop.set()
 
     asyncio.run(main())
-    assert set(late) == {module.pid for module in modules[1:]}
-    assert min(late.values()) > 20, "both that are left work"
+    assert "lease ran out" in server.log()
+    assert set(late) == {module.pid for module in modules[1:]}, "both that are left work"
     assert errors["once"] <= 32, "at most those that were running there"
 
 
@@ -125,13 +127,15 @@ def test_another_server_takes_over(server: ServerProcess, start_module) -> None:
     assert module.stop() == 0
 
 
-def test_a_stopping_module_finishes_what_it_began(server: ServerProcess, start_module) -> None:
-    modules = [start_module(), start_module()]
+def test_a_stopping_module_finishes_what_it_began(server: ServerProcess, start_module, tmp_path: Path) -> None:
+    modules, mark = [start_module(), start_module()], tmp_path / "begun"
+    mark.touch()
 
     async def main() -> None:
         async with calling(server) as caller:
-            slow = [asyncio.create_task(caller.call(SERVICE, "once", {"delay": 2.0})) for _ in range(16)]
-            await asyncio.sleep(0.5)
+            asked = {"delay": 2.0, "mark": str(mark)}
+            slow = [asyncio.create_task(caller.call(SERVICE, "once", asked)) for _ in range(16)]
+            await eventually(lambda: len(mark.read_text().splitlines()) == len(slow))
             modules[0].process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + 1.0
             while time.monotonic() < deadline:
@@ -140,7 +144,7 @@ def test_a_stopping_module_finishes_what_it_began(server: ServerProcess, start_m
             await eventually(lambda: len(caller.directory.all()) == 1)
 
     asyncio.run(main())
-    assert modules[0].process.wait(10) == 0
+    assert modules[0].process.wait(END_S) == 0
 
 
 def test_a_service_that_never_answers(server: ServerProcess, start_module) -> None:
@@ -148,11 +152,10 @@ def test_a_service_that_never_answers(server: ServerProcess, start_module) -> No
 
     async def main() -> None:
         async with calling(server) as caller:
-            begun = time.monotonic()
             never = [caller.call(SERVICE, "never", {}, timeout=0.5) for _ in range(100)]
-            results = await asyncio.gather(*never, return_exceptions=True)
+            async with asyncio.timeout(25):  # without a timeout of their own they would take 30 s
+                results = await asyncio.gather(*never, return_exceptions=True)
             assert {type(result) for result in results} == {DeadlineExceeded}
-            assert time.monotonic() - begun < 5
             assert await caller.call(SERVICE, "echo", {"text": "still here"}) == "still here"
 
     asyncio.run(main())
@@ -161,7 +164,7 @@ def test_a_service_that_never_answers(server: ServerProcess, start_module) -> No
 def test_a_module_may_only_be_itself(server: ServerProcess, start_module) -> None:
     token = server.llmctl("token", "create", "--kind", "module", "other").stdout.strip()
     module = start_module(wait=False, LLMAGENTOS_SERVER=server.url, LLMAGENTOS_TOKEN=token)
-    assert module.process.wait(20) == 2
+    assert module.process.wait(END_S) == 2
     assert "may not register the module 'hello-service'" in module.log()
     own = server.llmctl("token", "create", "--kind", "module", SERVICE).stdout.strip()
     start_module(LLMAGENTOS_SERVER=server.url, LLMAGENTOS_TOKEN=own)
@@ -170,7 +173,7 @@ def test_a_module_may_only_be_itself(server: ServerProcess, start_module) -> Non
 
 def test_a_module_without_a_server_says_so(server: ServerProcess, start_module) -> None:
     module = start_module(wait=False, LLMAGENTOS_STATE="/nonexistent")
-    assert module.process.wait(20) == 1
+    assert module.process.wait(END_S) == 1
     assert "no LLMAgentOS server is known here" in module.log()
     assert "hint: start one with `llmctl up`" in module.log()
 
@@ -181,7 +184,8 @@ from llmagentos import Module, Service
 
 
 class StuckService(Service):
-    def sleep(self):
+    def sleep(self, mark: str):
+        open(mark, "w").close()
         time.sleep(600)
 
 
@@ -191,19 +195,19 @@ module.start()
 """
 
 
-def test_a_plain_method_that_never_returns_does_not_hold_up_the_end(server: ServerProcess, start_module) -> None:
-    module = start_module(STUCK)
+def test_a_plain_method_that_never_returns_does_not_hold_up_the_end(
+    server: ServerProcess, start_module, tmp_path: Path
+) -> None:
+    module, mark = start_module(STUCK), tmp_path / "begun"
 
     async def main() -> None:
         async with calling(server) as caller:
-            try:
-                await caller.call("stuck", "sleep", {}, timeout=0.2)
-            except DeadlineExceeded:
-                assert module.stop() == 0
+            while not mark.exists():  # it may have been late before it began
+                with pytest.raises(DeadlineExceeded):
+                    await caller.call("stuck", "sleep", {"mark": str(mark)}, timeout=0.2)
+            assert module.stop() == 0  # in less time than the method's 600 s
 
-    begun = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - begun < 10
 
 
 BACKGROUND = """
@@ -224,7 +228,7 @@ module.start()
 
 def test_background_work_that_fails_ends_the_module(server: ServerProcess, start_module) -> None:
     module = start_module(BACKGROUND, wait=False)
-    assert module.process.wait(20) == 2
+    assert module.process.wait(END_S) == 2
     assert module.log().endswith("error: the queue is missing\nhint: make one\n")
     assert "Traceback" not in module.log()
     assert json.loads(server.llmctl("services", "--json").stdout) == []
