@@ -92,3 +92,21 @@ def test_a_job_says_who_did_what(entered: Page, console: ServerProcess, scene: S
     page.get_by_label("Filter").fill("web")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("alert")).to_contain_text("there is no fact 'web'")
+
+
+def test_what_a_job_fetched_is_downloaded(entered: Page, console: ServerProcess, scene: Scene) -> None:
+    page = entered
+    page.goto(f"{console.url}/jobs/{scene.job}")
+    files = page.locator("#files")
+    expect(files.get_by_role("row")).to_have_count(3)
+    expect(files.get_by_role("row").nth(1)).to_contain_text("17 B")
+    for name, kept, content in (
+        ("got/web-1/hosts", "hosts", "127.0.0.1 主机\n"),
+        ('<script>alert(1)</script> "é"', 'script> "é"', ""),
+    ):
+        with page.expect_download() as started:
+            files.get_by_role("link", name=name).click()
+        assert started.value.path().read_text("utf-8") == content
+        assert started.value.suggested_filename.endswith(kept.replace(">", "_").replace('"', "_"))
+    page.goto(f"{console.url}/jobs/{scene.job}/files/99")
+    expect(page.locator("main")).to_contain_text("this file is not there")

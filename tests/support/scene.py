@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmagentos.api import hosting, jobs, nodes, registry, runs, templates
+from llmagentos.api import hosting, job_files, jobs, nodes, registry, runs, templates
 from llmagentos.api.agents import AgentSpec, ToolUse
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import NewToken, TokenRequest
@@ -59,7 +60,7 @@ def furnish(server: ServerProcess) -> Scene:
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(30)
+    thread.join(100)
     if failure:
         raise failure[0]
     return scene
@@ -204,6 +205,9 @@ async def _work(node: ApiClient, job: int) -> None:
     assert claimed is not None
     assert claimed.job == job
     await jobs.send_events(node, job, claimed.fence, _events())
+    for name, content in (("hosts", "127.0.0.1 主机\n".encode()), (f'{HOSTILE} "é"', b"")):
+        fetched = job_files.Fetched(f"got/web-1/{name}", f"/etc/{name}", hashlib.sha256(content).hexdigest(), 0)
+        await job_files.send(node, job, claimed.fence, fetched, content)
     recap = jobs.Stats(ok=3, changed=1, failed=1, skipped=1)
     await jobs.finish(node, job, jobs.Finish(claimed.fence, "failed", 2, recap))
 

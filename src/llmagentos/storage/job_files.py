@@ -6,8 +6,9 @@ Fetched again, by another attempt or a later task, a file takes the place of the
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, Text, delete, func, insert, select
+from sqlalchemy import BigInteger, Column, Float, Integer, Row, String, Table, Text, delete, func, insert, select
 
 from llmagentos.api.job_files import MAX_FILES, MAX_JOB_BYTES, Fetched, JobFile
 from llmagentos.core.clock import Clock
@@ -66,19 +67,21 @@ class JobFiles:
                 insert(FILES).values(job=job, id=last + 1, node=node, at=self._clock.time(), **told)
             )
 
-    async def listing(self, job: int) -> list[JobFile]:
-        """The files of a job, in the order in which they came."""
-        query = select(FILES).where(FILES.c.job == job).order_by(FILES.c.id)
+    async def listing(self, job: int, *, node: str | None = None, limit: int = MAX_FILES) -> list[JobFile]:
+        """The files of a job (and of one of its nodes), in the order in which they came."""
+        query = select(FILES).where(FILES.c.job == job).order_by(FILES.c.id).limit(limit)
+        if node is not None:
+            query = query.where(FILES.c.node == node)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return [JobFile(row.id, row.node, row.path, row.source, row.digest, row.size, row.at) for row in rows]
+            return [_file(row) for row in await connection.execute(query)]
 
-    async def find(self, job: int, file: int) -> Path | None:
-        """Where the bytes of a file are; None when it is not there, or not any more."""
-        query = select(FILES.c.digest).where(FILES.c.job == job, FILES.c.id == file)
+    async def find(self, job: int, file: int) -> tuple[JobFile, Path] | None:
+        """A file, and where its bytes are; None when it is not there, or not any more."""
+        query = select(FILES).where(FILES.c.job == job, FILES.c.id == file)
         async with self._database.read() as connection:
-            digest = (await connection.execute(query)).scalar()
-        return await self._there(digest) if digest is not None else None
+            row = (await connection.execute(query)).first()
+        path = await self._there(row.digest) if row is not None else None
+        return None if row is None or path is None else (_file(row), path)
 
     async def of_digest(self, job: int, digest: str) -> Path | None:
         """Where the bytes of this job's file with this SHA-256 are; None when it has fetched none such."""
@@ -99,3 +102,7 @@ class JobFiles:
         async with self._database.read() as connection:
             needed = {row.digest for row in await connection.execute(select(FILES.c.digest).distinct())}
         await self._blobs.prune(needed)
+
+
+def _file(row: Row[Any]) -> JobFile:
+    return JobFile(row.id, row.node, row.path, row.source, row.digest, row.size, row.at)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import PurePosixPath
 
 import msgspec
 from starlette.responses import FileResponse, Response
 
 from llmagentos.api.job_files import MAX_FILE_BYTES, Fetched, JobFile
-from llmagentos.api.jobs import Job
+from llmagentos.api.jobs import Job, JobSummary
 from llmagentos.core.errors import Forbidden, InvalidInput, NotFound
-from llmagentos.security.identity import Permission
-from llmagentos.server.endpoint import Call, Endpoint
+from llmagentos.security.identity import Identity, Permission
+from llmagentos.server.endpoint import Call, Endpoint, Handler
 from llmagentos.server.respond import read_bounded
 from llmagentos.server.routes.jobs import job_number, node_name
 from llmagentos.storage.job_files import JobFiles
@@ -82,19 +83,6 @@ def _people(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> list[End
         await known(job)
         return await files.listing(job)
 
-    async def download(call: Call) -> Response:
-        text = call.path["file"]
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
-        job, who = await known(job_number(call)), call.identity
-        if not who.may(Permission.JOBS_WRITE) and job.summary.created_by != str(who):
-            raise Forbidden(  # what is in them may be secret; who may run playbooks could fetch it again
-                f"{who} may not read what job {job.summary.id} fetched: whoever made the job may, and operators"
-            )
-        path = await files.find(job.summary.id, number)
-        if path is None:
-            raise NotFound("this file is not there, or no longer kept", hint="`llmctl job files N` lists them")
-        return FileResponse(path, media_type="application/octet-stream", headers=_NOT_SHOWN)
-
     return [
         Endpoint(
             "GET",
@@ -108,10 +96,39 @@ def _people(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> list[End
             "GET",
             "/api/v1/jobs/{id}/files/{file}",
             Permission.JOBS_READ,
-            download,
+            _download(files, known),
             summary="The bytes of one of them",
         ),
     ]
 
 
-_NOT_SHOWN = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+def page(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> Endpoint:
+    """The same for a browser with a session of the console."""
+    return Endpoint("GET", "/jobs/{id}/files/{file}", Permission.JOBS_READ, _download(files, known))
+
+
+def may_download(who: Identity, job: JobSummary) -> bool:
+    """What was fetched may be secret: it is for who made the job, and for who could fetch it again."""
+    return who.may(Permission.JOBS_WRITE) or job.created_by == str(who)
+
+
+def _download(files: JobFiles, known: Callable[[int], Awaitable[Job]]) -> Handler:
+    async def download(call: Call) -> Response:
+        text = call.path["file"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+        job = (await known(job_number(call))).summary
+        if not may_download(call.identity, job):
+            raise Forbidden(
+                f"{call.identity} may not read what job {job.id} fetched: whoever made the job may, and operators"
+            )
+        found = await files.find(job.id, number)
+        if found is None:
+            raise NotFound("this file is not there, or no longer kept", hint="`llmctl job files N` lists them")
+        file, path = found
+        name = PurePosixPath(file.path).name or f"file-{number}"
+        return FileResponse(path, filename=name, media_type="application/octet-stream", headers=_NOT_SHOWN)
+
+    return download
+
+
+_NOT_SHOWN = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox", "Cache-Control": "no-store"}

@@ -11,6 +11,7 @@ from typing import Protocol
 from starlette.responses import Response
 
 from llmagentos.api.job_control import JobChange
+from llmagentos.api.job_files import JobFile
 from llmagentos.api.jobs import Job, JobRecord, JobSummary
 from llmagentos.api.templates import Launch, Template
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, NotFound
@@ -20,6 +21,7 @@ from llmagentos.server.console.forms import form_of, see_other
 from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.views import jobs, templates
 from llmagentos.server.endpoint import Call, Endpoint, Handler
+from llmagentos.server.routes.job_files import may_download
 from llmagentos.server.routes.jobs import job_number
 
 MAX_ROWS = 50
@@ -45,6 +47,12 @@ class Changes(Protocol):
     async def __call__(self, job: int, *, limit: int, node: str | None, hosts: bool) -> list[JobChange]: ...
 
 
+class Files(Protocol):
+    """The first files that a job (and one of its nodes) fetched."""
+
+    async def __call__(self, job: int, *, node: str | None = None, limit: int) -> list[JobFile]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSources:
     """Where these pages get what they show, and what they do."""
@@ -53,6 +61,7 @@ class JobSources:
     job: Callable[[int], Awaitable[Job]]
     events: JobEvents
     changes: Changes
+    files: Files
     decide: Callable[[int, Identity, bool, str | None], Awaitable[Job]]
     cancel: Callable[[int, Identity], Awaitable[Job]]
     templates: Callable[[], Awaitable[list[Template]]]
@@ -93,9 +102,10 @@ def _showing(sources: JobSources, pages: Pages) -> Callable[..., Awaitable[Respo
         number, node = _number(call.path["id"]), call.query.get("node") or None
         job = await sources.job(number)
         few = len(job.hosts) <= jobs.FEW
-        events, changes = await asyncio.gather(
+        events, changes, files = await asyncio.gather(
             sources.events(number, limit=jobs.MAX_EVENTS, node=node),
             sources.changes(number, limit=jobs.MAX_CHANGES, node=node, hosts=few),
+            sources.files(number, node=node, limit=jobs.MAX_FILES + 1),
         )
         chosen = jobs.Chosen(call.query.get("state", ""), node or "", call.query.get("page"))
         return language_choice(call.request) or pages.page(
@@ -105,6 +115,9 @@ def _showing(sources: JobSources, pages: Pages) -> Callable[..., Awaitable[Respo
             section="jobs",
             topics="" if job.summary.ended is not None else f"topic=job:{number}&topic=nodes",
             error=error,
+            files=files[: jobs.MAX_FILES],
+            more_files=len(files) > jobs.MAX_FILES,
+            may_download=may_download(call.identity, job.summary),
             **jobs.page(job, events, translation(call.request), changes=changes, chosen=chosen),
         )
 

@@ -25,6 +25,7 @@ from llmagentos.server.endpoint import Endpoint
 from llmagentos.server.respond import Responder
 from llmagentos.server.routes import (
     console,
+    job_files,
     job_pages,
     login,
     memory_pages,
@@ -77,6 +78,7 @@ def wire(
         *memory_pages.endpoints(_memory_sources(agents), pages),
         *_node_pages(pages, fleet),
         *job_pages.endpoints(job_sources(fleet.work), pages),
+        job_files.page(fleet.work.files, fleet.work.jobs.show),
         *schedule_pages.endpoints(schedule_sources(fleet.work), pages),
         *telemetry_pages.endpoints(telemetry, pages, fleet.nodes.names),
         login.logout(base.authenticator),

@@ -41,6 +41,7 @@ class Work:
     jobs: Jobs
     schedules: Schedules
     templates: Templates
+    files: JobFiles
 
 
 def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
@@ -100,7 +101,7 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     if (file := find()) is not None:
         parts.background.append(partial(follow, file, windows.become))
     parts.prune.append(prune)
-    return Work(jobs, schedules, templates)
+    return Work(jobs, schedules, templates, files)
 
 
 def job_sources(work: Work) -> JobSources:
@@ -115,6 +116,7 @@ def job_sources(work: Work) -> JobSources:
         job=jobs.show,
         events=jobs.last_events,
         changes=jobs.last_changes,
+        files=work.files.listing,
         decide=decide,
         cancel=lambda job, who: jobs.cancel(job, str(who)),
         templates=templates.listing,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from llmagentos.api import jobs
 from llmagentos.api.job_control import Approval, Batch, Waiting
+from llmagentos.api.job_files import JobFile
 from llmagentos.api.schedules import Fire, Schedule, ScheduleSpec, TemplateUse
 from llmagentos.api.templates import BadParameter, Parameter, Template, TemplateSpec
 from llmagentos.core.clock import ManualClock
@@ -39,6 +40,7 @@ ASKED = [
     Parameter("token", "secret"),
 ]
 TEMPLATE = Template("deploy", 2, TemplateSpec(SPEC, HOSTILE, ASKED), 1.0, HOSTILE)
+FILES = [JobFile(1, "n1", "got/n1/etc/hosts", "/etc/hosts", "0" * 64, 2048, 1.0)]
 SCHEDULES = [
     Schedule("nightly", ScheduleSpec("0 2 * * *", zone="Asia/Tokyo", job=SPEC), False, 1.0, HOSTILE, "x", [99.0], []),
     Schedule("often", ScheduleSpec(None, 60.0, template=TemplateUse("deploy")), True, 1.0, "x", "x", [], [
@@ -74,7 +76,7 @@ def ask(path: str, done: Done, *, method: str = "GET", who: Identity = ADMIN, fo
         empty: bool = False, query: str = "") -> Any:  # fmt: skip
     acts = {name: done.act(name) for name in ("decide", "cancel", "launch")}
     sources = JobSources(
-        **acts, listing=value([]), job=value(JOB), events=value([]), changes=value([]),
+        **acts, listing=value([]), job=value(JOB), events=value([]), changes=value([]), files=value(FILES),
         templates=value([] if empty else [TEMPLATE]), template=value(TEMPLATE),
     )  # fmt: skip
     acts = {name: done.act(name) for name in ("add", "change", "delete", "pause", "run_now")}
@@ -126,6 +128,16 @@ def test_a_bad_answer_is_shown_with_the_form_as_it_was_but_no_secret() -> None:
     assert 'id="field-count-error"' in html and 'value="9"' in html and 'aria-invalid="true"' in html
     assert "hunter2" not in html
     assert ask("/templates/{name}", Done(), method="POST", form=[("count", "x")]).status_code == 400
+
+
+def test_what_a_job_fetched_is_listed_and_downloaded_by_who_may() -> None:
+    shown = bytes(ask("/jobs/{id}", Done()).body).decode()
+    assert '<a id="file-1" href="/jobs/7/files/1">got/n1/etc/hosts</a>' in shown
+    assert "2.0 KiB" in shown
+    assert "/etc/hosts</td>" in shown
+    seen = bytes(ask("/jobs/{id}", Done(), who=VIEWER).body).decode()
+    assert "got/n1/etc/hosts" in seen
+    assert "/files/1" not in seen, "who may not read it gets no link"
 
 
 @pytest.mark.parametrize(("word", "approved"), [("approve", True), ("deny", False)])

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmagentos.api import jobs
 from llmagentos.api.job_control import Batch, JobChange
+from llmagentos.api.job_files import JobFile
 from llmagentos.api.llm import CallInfo, ModelInfo, ModelQueue, ReplicaInfo, WaitingCall
 from llmagentos.api.memory import Fact
 from llmagentos.api.runs import Turn
@@ -43,6 +44,7 @@ CHANGES = [
     JobChange(2, 2.0, HOSTILE, "host", "failed", "running", HOSTILE, None, 2, HOSTILE),
     JobChange(1, 1.0, HOSTILE, "batch", "gating", "running", None, 1),
 ]
+FILES = [JobFile(number, HOSTILE, f"{HOSTILE}/{number}", HOSTILE, "0" * 64, 2048, 1.0) for number in range(101)]
 
 
 def value(result: Any) -> Callable[..., Awaitable[Any]]:
@@ -79,8 +81,8 @@ def job_sources(*, full: bool) -> job_pages.JobSources:
     job = jobs.Job(JOB, SPEC, [host], batches=[batch])
     return job_pages.JobSources(
         listing=value([JOB] if full else []), job=value(job) if full else missing, events=value(RECORDS),
-        changes=value(CHANGES), decide=missing, cancel=missing, templates=value([TEMPLATE] if full else []),
-        template=value(TEMPLATE) if full else missing, launch=missing,
+        changes=value(CHANGES), files=value(FILES if full else []), decide=missing, cancel=missing,
+        templates=value([TEMPLATE] if full else []), template=value(TEMPLATE) if full else missing, launch=missing,
     )  # fmt: skip
 
 

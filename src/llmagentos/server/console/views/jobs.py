@@ -29,6 +29,7 @@ from llmagentos.server.console.words import Translate, compact
 
 MAX_EVENTS = 1000
 MAX_CHANGES = 100
+MAX_FILES = 100
 MAX_RESULTS = 40
 """Of one task; what failed or changed comes first."""
 FEW = 20
