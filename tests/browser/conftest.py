@@ -14,6 +14,7 @@ from support.engine import ScriptedEngine
 from support.scene import Scene, furnish
 from support.server import ServerProcess
 
+expect.set_options(timeout=30_000)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WORDS = ["The kettle", " costs", " 39.90", " euros", " and", " boils", " 1.7 litres."]
 
@@ -43,7 +44,7 @@ def chromium() -> Iterator[Browser]:
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     """A browser without any cookie; errors in its console fail the test."""
     context = chromium.new_context(locale="en-GB", timezone_id="Europe/Berlin", color_scheme="light")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     said: list[str] = []
     context.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     context.on("weberror", lambda error: said.append(str(error.error)))
@@ -79,6 +80,7 @@ def engine(_engine: ScriptedEngine) -> Iterator[ScriptedEngine]:
 def _server(_engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     model = f"models:\n  scripted:\n    engine: openai\n    url: {_engine.url}\n    aliases: [default]\n"
     model += "  tiny:\n    engine: llama.cpp\n    path: /none/tiny.gguf\n    keep_alive: 5m\n"
+    model += "server: {node_away_s: 3600}\n"  # the nodes of the scene say nothing after they were made
     server = ServerProcess(tmp_path_factory.mktemp("console"), model).start()
     definition = server.directory / "support.yaml"
     definition.write_text(AGENT)

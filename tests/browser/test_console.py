@@ -37,7 +37,7 @@ def ask(server: ServerProcess, text: str) -> str:
         json.dumps({"agent": "support", "input": text}).encode(),
         {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return str(json.load(answer)["id"])
 
 
@@ -215,7 +215,7 @@ def test_a_job_shows_what_each_task_came_to(entered: Page, console: ServerProces
     expect(tasks).to_contain_text(["Before the first task", "Gathering Facts", "Write its configuration"])
     expect(page.locator(".diff .add").first).to_have_text("+port: 8080")
     expect(page.locator(".task", has_text="Packages")).to_contain_text("No package matching 'git' is available")
-    page.get_by_role("link", name="web-1").click()
+    page.get_by_role("link", name="web-1", exact=True).click()
     expect(page.get_by_role("heading", name="web-1")).to_be_visible()
     expect(page.locator(".facts")).to_contain_text("Debian GNU/Linux 12 (bookworm)")
     expect(page.locator("table", has_text="mailer")).to_contain_text("failed")
