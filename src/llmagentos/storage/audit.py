@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, delete, func, insert, select
 
 from llmagentos.core.clock import Clock
 from llmagentos.storage.database import METADATA, Database
+from llmagentos.storage.gathering import Gathered
 
 AUDIT = Table(
     "audit",
@@ -29,19 +31,17 @@ class AuditRecords:
         self._clock = clock
         self._most = most
         self._days = days
+        self._together = Gathered(self._add)
 
     async def add(self, identity: str, action: str, target: str, status: int) -> None:
         """Record one act."""
+        act = {"identity": identity[:300], "action": action[:200], "target": target[:500], "status": status}
+        await self._together(act | {"at": self._clock.time()})
+
+    async def _add(self, acts: Sequence[dict[str, Any]]) -> list[None]:
         async with self._database.write() as connection:
-            await connection.execute(
-                insert(AUDIT).values(
-                    at=self._clock.time(),
-                    identity=identity[:300],
-                    action=action[:200],
-                    target=target[:500],
-                    status=status,
-                )
-            )
+            await connection.execute(insert(AUDIT), acts)
+        return [None for _ in acts]
 
     async def newest(self, limit: int) -> list[dict[str, Any]]:
         """The last `limit` acts, newest first."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Column, ColumnElement, Float, String, Table, Text, delete, insert, select, update
 from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmagentos.core.clock import Clock
 from llmagentos.security.certificates import Certificate
 from llmagentos.storage.database import METADATA, Database
+from llmagentos.storage.gathering import Gathered
 
 CERTIFICATES = Table(
     "node_certificates",
@@ -45,26 +49,30 @@ class CertificateRecords:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._together = Gathered(self._add)
 
     async def add(self, certificate: Certificate) -> None:
         """A new one; the oldest ones beyond `KEPT` are revoked."""
-        mine = (CERTIFICATES.c.node == certificate.node) & CERTIFICATES.c.revoked.is_(None)
-        older = select(CERTIFICATES.c.serial).where(mine).order_by(CERTIFICATES.c.issued.desc()).offset(KEPT - 1)
+        await self._together(certificate)
+
+    async def _add(self, certificates: Sequence[Certificate]) -> list[None]:
+        theirs = CERTIFICATES.c.node.in_({each.node for each in certificates}) & CERTIFICATES.c.revoked.is_(None)
+        newest = select(CERTIFICATES.c.node, CERTIFICATES.c.serial).where(theirs).order_by(CERTIFICATES.c.issued.desc())
+        count = Counter(each.node for each in certificates)
+        surplus: list[str] = []
         async with self._database.write() as connection:
-            surplus = [row.serial for row in await connection.execute(older.limit(100))]
-            await connection.execute(
-                insert(CERTIFICATES).values(
-                    serial=certificate.serial,
-                    node=certificate.node,
-                    pem=certificate.pem,
-                    thumbprint=certificate.thumbprint,
-                    issued=certificate.issued,
-                    expires=certificate.expires,
-                )
-            )
-            await connection.execute(
-                update(CERTIFICATES).where(CERTIFICATES.c.serial.in_(surplus)).values(revoked=self._clock.time())
-            )
+            for row in await connection.execute(newest):
+                count[row.node] += 1
+                if count[row.node] > KEPT:
+                    surplus.append(row.serial)
+            rows = [
+                {name: getattr(each, name) for name in ("serial", "node", "pem", "thumbprint", "issued", "expires")}
+                for each in certificates
+            ]
+            await connection.execute(insert(CERTIFICATES), rows)
+            if surplus:
+                await self._revoke_on(connection, CERTIFICATES.c.serial.in_(surplus))
+        return [None for _ in certificates]
 
     async def find(self, serial: str) -> CertificateRecord | None:
         """The certificate with this number."""
@@ -97,9 +105,12 @@ class CertificateRecords:
         await self._revoke(mine if serial is None else mine & (CERTIFICATES.c.serial == serial))
 
     async def _revoke(self, which: ColumnElement[bool]) -> None:
-        good = CERTIFICATES.c.revoked.is_(None)
         async with self._database.write() as connection:
-            await connection.execute(update(CERTIFICATES).where(which, good).values(revoked=self._clock.time()))
+            await self._revoke_on(connection, which)
+
+    async def _revoke_on(self, connection: AsyncConnection, which: ColumnElement[bool]) -> None:
+        good = CERTIFICATES.c.revoked.is_(None)
+        await connection.execute(update(CERTIFICATES).where(which, good).values(revoked=self._clock.time()))
 
     async def forget(self, node: str) -> None:
         """The node was removed."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 from sqlalchemy import BigInteger, Column, Float, String, Table, Text, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import IntegrityError
 
 from llmagentos.api.nodes import Availability, Facts, Grant, Heartbeat, Trouble, Upgrade
 from llmagentos.core.clock import Clock
 from llmagentos.storage.database import METADATA, Database
+from llmagentos.storage.gathering import Gathered
 
 NODES = Table(
     "nodes",
@@ -75,33 +77,38 @@ class NodeRecords:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+        self._added = Gathered(self._add)
+        self._found = Gathered(self._find)
+        self._described = Gathered(self._set_facts)
 
     async def add(self, name: str, facts: Facts, *, place: str, labels: dict[str, str]) -> float | None:
         """A new node that runs at `place`; when it joined, or None when there is one of this name."""
+        return await self._added({"name": name, "facts": _json(facts), "labels": _json(labels), "place": place})
+
+    async def _add(self, rows: Sequence[dict[str, Any]]) -> list[float | None]:
         now = self._clock.time()
-        try:
-            async with self._database.write() as connection:
-                await connection.execute(
-                    insert(NODES).values(
-                        name=name,
-                        joined=now,
-                        seen=now,
-                        facts=msgspec.json.encode(facts).decode(),
-                        heartbeat="{}",
-                        clock_offset=0.0,
-                        availability="open",
-                        labels=msgspec.json.encode(labels).decode(),
-                        place=place,
-                        counter=0,
-                    )
-                )
-        except IntegrityError:
-            return None
-        return now
+        first = {row["name"]: row for row in reversed(rows)}
+        common = {"joined": now, "seen": now, "heartbeat": "{}", "clock_offset": 0.0, "availability": "open"}
+        new = [row | common | {"counter": 0} for row in first.values()]
+        async with self._database.write() as connection:
+            insert = self._insert(NODES).on_conflict_do_nothing().returning(NODES.c.name)
+            made = {row.name for row in await connection.execute(insert, new)}
+        return [now if row["name"] in made and first[row["name"]] is row else None for row in rows]
 
     async def set_facts(self, name: str, facts: Facts) -> bool:
         """Replace a node's facts; whether there is such a node."""
-        return await self._update(name, facts=msgspec.json.encode(facts).decode())
+        return await self._described((name, facts))
+
+    async def _set_facts(self, told: Sequence[tuple[str, Facts]]) -> list[bool]:
+        async with self._database.write() as connection:
+            query = select(NODES.c.name).where(NODES.c.name.in_({name for name, _ in told})).order_by(NODES.c.name)
+            known = {row.name for row in await connection.execute(query.with_for_update())}
+            new = [{"of": name, "told": _json(facts)} for name, facts in told if name in known]
+            if new:
+                changed = update(NODES).where(NODES.c.name == bindparam("of")).values(facts=bindparam("told"))
+                await connection.execute(changed, new)
+        return [name in known for name, _ in told]
 
     async def beats(self, beats: Sequence[tuple[str, Heartbeat]]) -> list[NodeRecord | None]:
         """Keep signs of life; each node as it is then, None where there is no such node."""
@@ -175,9 +182,13 @@ class NodeRecords:
 
     async def find(self, name: str) -> NodeRecord | None:
         """One node."""
+        return await self._found(name)
+
+    async def _find(self, names: Sequence[str]) -> list[NodeRecord | None]:
         async with self._database.read() as connection:
-            row = (await connection.execute(select(NODES).where(NODES.c.name == name))).first()
-        return _record(row) if row is not None else None
+            rows = await connection.execute(select(NODES).where(NODES.c.name.in_(set(names))))
+            found = {row.name: _record(row) for row in rows}
+        return [found.get(name) for name in names]
 
     async def all(self) -> list[NodeRecord]:
         """Every node, by name."""

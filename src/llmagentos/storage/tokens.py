@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Boolean, Column, Float, Integer, String, Table, Text, case, delete, insert, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
 from llmagentos.core.clock import Clock
@@ -14,6 +29,7 @@ from llmagentos.core.ids import new_id
 from llmagentos.security import tokens
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.storage.database import METADATA, Database
+from llmagentos.storage.gathering import Gathered
 
 TOKENS = Table(
     "tokens",
@@ -70,6 +86,8 @@ class TokenRecords:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._created = Gathered(self._insert)
+        self._consumed = Gathered(self._consume)
 
     async def create(
         self,
@@ -90,25 +108,29 @@ class TokenRecords:
         left = uses if one_time else None
         expires = now + ttl if ttl else None
         record = TokenRecord(new_id(), kind, subject, one_time, now, by, expires, None, left, binding)
-        async with self._database.write() as connection:
-            await connection.execute(
-                insert(TOKENS).values(
-                    id=record.id,
-                    digest=tokens.digest(secret),
-                    kind=kind.value,
-                    subject=subject,
-                    session=session_of is not None,
-                    parent=session_of or None,
-                    one_time=one_time,
-                    created=now,
-                    created_by=by,
-                    expires=record.expires,
-                    uses_left=left,
-                    binding=binding,
-                    scope=msgspec.json.encode(scope).decode() if scope is not None else None,
-                )
-            )
+        await self._created(
+            {
+                "id": record.id,
+                "digest": tokens.digest(secret),
+                "kind": kind.value,
+                "subject": subject,
+                "session": session_of is not None,
+                "parent": session_of or None,
+                "one_time": one_time,
+                "created": now,
+                "created_by": by,
+                "expires": record.expires,
+                "uses_left": left,
+                "binding": binding,
+                "scope": msgspec.json.encode(scope).decode() if scope is not None else None,
+            }
+        )
         return secret, record
+
+    async def _insert(self, rows: Sequence[dict[str, object]]) -> list[None]:
+        async with self._database.write() as connection:
+            await connection.execute(insert(TOKENS), rows)
+        return [None for _ in rows]
 
     async def find(self, keys: Sequence[tuple[str, bool]]) -> list[TokenRecord | None]:
         """The tokens with these digests, each a session or not, where they are still good."""
@@ -130,18 +152,28 @@ class TokenRecords:
 
     async def consume(self, token_id: str) -> Scope | None:
         """Use a one-time token; what it brings, or None when it was used up."""
-        now = self._clock.time()
-        left = TOKENS.c.uses_left
+        return await self._consumed(token_id)
+
+    async def _consume(self, ids: Sequence[str]) -> list[Scope | None]:
+        now, wanted = self._clock.time(), Counter(ids)
         unused = TOKENS.c.used.is_(None) & or_(TOKENS.c.expires.is_(None), TOKENS.c.expires > now)
-        one = (TOKENS.c.id == token_id) & unused & (left > 0)
+        good = TOKENS.c.id.in_(wanted) & unused & (TOKENS.c.uses_left > 0)
         async with self._database.write() as connection:
-            done = await connection.execute(
-                update(TOKENS).where(one).values(uses_left=left - 1, used=case((left <= 1, now), else_=None))
-            )
-            if done.rowcount != 1:
-                return None
-            scope = (await connection.execute(select(TOKENS.c.scope).where(TOKENS.c.id == token_id))).scalar()
-        return msgspec.json.decode(scope, type=Scope) if scope else Scope()
+            found = (await connection.execute(select(TOKENS).where(good).order_by(TOKENS.c.id).with_for_update())).all()
+            given = {row.id: min(row.uses_left, wanted[row.id]) for row in found}
+            used = update(TOKENS).where(TOKENS.c.id == bindparam("of"))
+            used = used.values(uses_left=bindparam("left"), used=bindparam("at"))
+            lefts = [(row.id, row.uses_left - given[row.id]) for row in found]
+            if lefts:
+                rows = [{"of": id_, "left": left, "at": None if left else now} for id_, left in lefts]
+                await connection.execute(used, rows)
+        scopes = {row.id: msgspec.json.decode(row.scope, type=Scope) if row.scope else Scope() for row in found}
+        answers: list[Scope | None] = []
+        for id_ in ids:
+            left = given.get(id_, 0)
+            answers.append(scopes[id_] if left else None)
+            given[id_] = left - 1 if left else 0
+        return answers
 
     async def all(self) -> list[TokenRecord]:
         """Every bearer token that can still be used, oldest first."""
