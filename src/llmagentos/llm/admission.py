@@ -33,7 +33,7 @@ class Slot:
 
 
 class Admissions:
-    """Drives a `PolicyScheduler` of `models` in one event loop."""
+    """Drives a `PolicyScheduler` of `models` in one event loop; `on_change` is told when calls come, begin or end."""
 
     def __init__(self, scheduler: PolicyScheduler, models: Sequence[str], clock: Clock) -> None:
         self._models = list(models)
@@ -43,6 +43,7 @@ class Admissions:
         self._slots: dict[str, Slot] = {}
         self._wanted: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.on_change: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def slot(self, call: Submission) -> AsyncIterator[Slot]:
@@ -174,6 +175,7 @@ class Admissions:
                 turn.set_result(admission.waited)
         self._want()
         self._arm(now)
+        self.on_change()
 
     def _arm(self, now: float) -> None:
         if self._timer is not None:
@@ -189,6 +191,7 @@ class Admissions:
         else:
             self._scheduler.cancel(call_id)
             self._want()
+            self.on_change()
 
     def _end(self, call_id: str, outcome: Outcome | None) -> None:
         self._scheduler.finish(call_id, self._clock.monotonic(), outcome)

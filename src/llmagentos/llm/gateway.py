@@ -80,6 +80,11 @@ class Gateway:
         """From now on `told` gets the text of runs' answers as it is generated."""
         self._on_delta = told
 
+    def tell_changes(self, told: Callable[[], None]) -> None:
+        """From now on `told` hears when `models` or `queues` have something new: a model of this machine came into
+        another state, an engine failed, calls came, began or ended."""
+        self._admissions.on_change = told
+
     def use_budgets(self, holding: Holding) -> None:
         """From now on every call holds what it may take before it waits for its slot."""
         self._passage.holding = holding

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmagentos.api.llm import CallInfo, ChatRequest, EmbeddingRequest, Message, Usage
 from llmagentos.core.clock import SystemClock
 from llmagentos.core.config import Config
-from llmagentos.core.config.schema import OpenAI, SecretRef
+from llmagentos.core.config.schema import LlamaCpp, OpenAI, SecretRef
 from llmagentos.core.errors import ConfigError, DeadlineExceeded, InvalidInput, LLMAgentOSError, TooManyRequests
 from llmagentos.core.state import StateDirectory
 from llmagentos.kernel.scheduling import QueueFull
+from llmagentos.llm.engines import wishes
 from llmagentos.llm.engines.engine import (
     ContextOverflow,
     EngineFailed,
@@ -24,9 +27,11 @@ from llmagentos.llm.engines.engine import (
     EngineUnreachable,
     ModelLoading,
 )
+from llmagentos.llm.engines.local import Report, place
 from llmagentos.llm.gateway import Gateway, ModelNotFound
 from llmagentos.llm.metering import CallCancelled, Meter
 from llmagentos.llm.models import configured
+from llmagentos.llm.residence import residence_of
 from llmagentos.security.identity import Identity, Kind
 from support.scripted import Drop, End, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
 from support.server import eventually
@@ -329,3 +334,28 @@ async def test_records_wait_until_storage_works_again() -> None:
     await meter.flush()
     await meter.flush()
     assert len(stored) == 1
+
+
+async def test_whoever_shows_models_hears_of_calls_and_of_their_states(tmp_path: Any) -> None:
+    async with house(tmp_path, lambda _: ["Hel", "lo"]) as it:
+        seen: list[int] = []
+        it.gateway.tell_changes(lambda: seen.append(it.gateway.busy("talker")))
+        await it.gateway.complete(ask(), ME)
+        assert 1 in seen, "one runs"
+        assert seen[-1] == 0, "and has ended"
+
+    state = StateDirectory(tmp_path / "state")
+    state.prepare()
+    local = Config(models={"tiny": LlamaCpp(path="/none/tiny.gguf", keep_alive="5m")})
+    clock = SystemClock()
+    gateway = Gateway(configured(local, state, clock), meter=it.meter, clock=clock)
+    told: list[str] = []
+    residence = residence_of("tiny", gateway.model("tiny").residence)
+    gateway.tell_changes(lambda: told.append("ready" if residence.ready else "not"))
+    residence.load()
+    assert told, "it is to be loaded"
+    report = Report(os.getpid(), "ready", generation=wishes.read(state)["tiny"].generation)
+    place(state, "tiny").report.write_bytes(msgspec.json.encode(report))
+    residence.look()
+    assert told[-1] == "ready"
+    await gateway.aclose()

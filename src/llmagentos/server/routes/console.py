@@ -43,6 +43,7 @@ TOPICS = {
     "job": Permission.JOBS_READ,
     "nodes": Permission.NODES_READ,
     "budgets": Permission.BUDGETS_READ,
+    "models": Permission.MODELS_READ,
 }
 """What a page may follow, and what that needs; `run` and `job` are followed by one's id, as in `run:ID`."""
 

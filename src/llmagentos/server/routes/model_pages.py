@@ -19,8 +19,8 @@ from llmagentos.server.console.views import models
 from llmagentos.server.endpoint import Call, Endpoint
 
 MAX_CALLS = 50
-EVERY_S = 2
-"""No topic tells of models' states."""
+EVERY_S = 10
+"""What no event tells of: how engines elsewhere are, memory, rates."""
 
 
 class Unload(Protocol):
@@ -50,7 +50,7 @@ def endpoints(sources: ModelSources, pages: Pages) -> list[Endpoint]:
             call.identity,
             "models.html",
             section="models",
-            topics="topic=runs",
+            topics="topic=models",
             every=EVERY_S,
             models=models.rows(known, translation(call.request)),
             waiting=models.waiting(sources.queues(MAX_CALLS), translation(call.request)),

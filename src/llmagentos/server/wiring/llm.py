@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
 
 from llmagentos.agents.hosted import require_own
 from llmagentos.agents.ledger import Ledger
 from llmagentos.api.llm import CallInfo
 from llmagentos.core.config.guardrails import Guardrails
+from llmagentos.core.events import Hub
 from llmagentos.kernel.policy import POLICIES
 from llmagentos.llm.gateway import Gateway
 from llmagentos.llm.metering import Meter
@@ -38,10 +41,21 @@ def wire(base: Foundation, parts: Parts) -> tuple[Gateway, CallRecords, Meter]:
         policy=POLICIES[scheduling.policy],
         shares=scheduling.shares,
     )
+    _tell(base.hub, gateway, meter)
     parts.background += [meter.run, gateway.keep_models]
     parts.prune.append(records.prune)
     parts.close.append(gateway.aclose)
     return gateway, records, meter
+
+
+def _tell(hub: Hub, gateway: Gateway, meter: Meter) -> None:
+    """Pages that show models and calls hear of what is new."""
+
+    async def stored(_: Sequence[CallInfo]) -> None:
+        hub.publish("models", None)
+
+    gateway.tell_changes(partial(hub.publish, "models", None))
+    meter.told.append(stored)
 
 
 def expose(

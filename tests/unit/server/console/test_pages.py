@@ -188,6 +188,7 @@ def test_every_page_with_hostile_texts(path: str, language: str) -> None:
     assert f'<html lang="{language}"' in html
     assert "&lt;script&gt;alert" in html
     assert {name: response.headers[name] for name in HEADERS} == HEADERS
+    assert set(re.findall(r"topic=(\w+)", html)) <= console.TOPICS.keys(), "what it follows can be followed"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
