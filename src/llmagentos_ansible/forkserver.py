@@ -12,9 +12,10 @@ Messages come as datagrams with file descriptors:
     b"module"        request (a file with JSON), stdout, stderr, reply      run a module
     b"server " NAME  a socket, standard error, what modules keep open       start the fork server of the job NAME
 
-A reply is one byte and a number: `ENDED` with the status as waitpid(2) gives it, `NOT_BEGUN` with errno.
-When the other end of the reply closes before that, whoever waited is gone, and the module is ended as well;
-after a byte on it the module may run on.
+A reply is one byte and a number: `ENDED` with the status as waitpid(2) gives it, `NOT_BEGUN` with errno. A module
+that comes to its end says so itself: the kernel takes another millisecond to clear away its process. For one that is
+killed the fork server does. When the other end of the reply closes, whoever waited is gone, and the module is ended
+as well; after a byte on it the module may run on.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ from llmagentos_ansible import title
 REPLY = struct.Struct("=cq")
 ENDED, NOT_BEGUN = b"e", b"n"
 MODULE, SERVER = b"module", b"server"
+Run = Callable[[int, Callable[[int], None]], NoReturn]
+"""Runs the module that the file describes, tells its exit code, and ends the process."""
+Ready = Callable[[], Run]
+"""What a fork does before its module comes."""
 _MESSAGE_BYTES, _DESCRIPTORS = 8192, 8
 _ASIDE = 64  # above what is put in order below
 
@@ -54,10 +59,10 @@ class _Running:
 class ForkServer:
     """Serves one socket until its other end is closed everywhere and the last module has ended."""
 
-    def __init__(self, connection: socket.socket, kept: tuple[int, ...], run: Callable[[int], NoReturn]) -> None:
+    def __init__(self, connection: socket.socket, kept: tuple[int, ...], ready: Ready) -> None:
         self._connection = connection
         self._kept = kept  # descriptors that modules inherit: the job's lock
-        self._run = run  # runs the module that the file describes, and ends the process
+        self._ready = ready
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._message)
         self._running = 0
@@ -91,7 +96,7 @@ class ForkServer:
     def _module(self, request: int, stdout: int, stderr: int, reply: int) -> None:
         answer = socket.socket(fileno=reply)
         try:
-            pid = self._hand_over(request, stdout, stderr)
+            pid = self._hand_over(request, stdout, stderr, reply)
         except OSError as error:
             _answer(answer, NOT_BEGUN, error.errno or 0)
             answer.close()
@@ -136,15 +141,17 @@ class ForkServer:
         os.setsid()
         stdin = os.open(os.devnull, os.O_RDONLY)
         handed = socket.socket(fileno=detached((given.fileno(), *self._kept), (stdin, 2, 2))[0])
-        message, descriptors, _, _ = socket.recv_fds(handed, len(MODULE), 3)
+        run = self._ready()
+        message, descriptors, _, _ = socket.recv_fds(handed, len(MODULE), 4)
         handed.close()
         if message:
-            request, stdout, stderr = descriptors
-            os.set_inheritable(request, False)
+            request, stdout, stderr, reply = descriptors
+            for descriptor in (request, reply):
+                os.set_inheritable(descriptor, False)
             for descriptor, number in ((stdout, 1), (stderr, 2)):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            self._run(request)
+            run(request, lambda code: _tell(reply, code))
         os._exit(0)  # no module came, and none will
 
     def _ended(self, running: _Running) -> None:
@@ -156,6 +163,8 @@ class ForkServer:
         self._forget(running)
 
     def _left(self, running: _Running) -> None:
+        if running.reply.fileno() < 0:
+            return  # its end was noticed in the same moment
         try:
             let_run = running.reply.recv(1)
         except ConnectionError:
@@ -176,7 +185,7 @@ class ForkServer:
             try:
                 os.setsid()
                 title.write(name)
-                become(connection, stderr, kept, self._run)
+                become(connection, stderr, kept, self._ready)
             finally:
                 os._exit(0)
         pidfd = os.pidfd_open(pid)
@@ -190,11 +199,11 @@ class ForkServer:
         os.close(pidfd)
 
 
-def become(connection: int, stderr: int, kept: tuple[int, ...], run: Callable[[int], NoReturn]) -> None:
+def become(connection: int, stderr: int, kept: tuple[int, ...], ready: Ready) -> None:
     """Be the fork server of a job, in a process made for it, until the job has ended."""
     stdin = os.open(os.devnull, os.O_RDONLY)
     served, *rest = detached((connection, *kept), (stdin, stderr, stderr))
-    ForkServer(socket.socket(fileno=served), tuple(rest), run).serve()
+    ForkServer(socket.socket(fileno=served), tuple(rest), ready).serve()
 
 
 def detached(kept: Sequence[int], stdio: tuple[int, int, int]) -> list[int]:
@@ -209,3 +218,8 @@ def detached(kept: Sequence[int], stdio: tuple[int, int, int]) -> list[int]:
 def _answer(reply: socket.socket, kind: bytes, number: int) -> None:
     with contextlib.suppress(OSError):  # nobody is there any more
         reply.send(REPLY.pack(kind, number))
+
+
+def _tell(reply: int, code: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(reply, REPLY.pack(ENDED, code << 8))

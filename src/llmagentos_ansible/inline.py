@@ -11,6 +11,7 @@ this process, or needs a process of its own, is forked as ever: `eligibility.TO_
 from __future__ import annotations
 
 import copy
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -30,15 +31,21 @@ from llmagentos_ansible.eligibility import SWITCH, Circumstances, reason_to_fork
 _KNOWN = frozenset({"assert", "command", "copy", "debug", "fail", "set_fact", "shell", "template"})
 _FOREIGN = ("action", "become", "connection", "filter", "lookup", "shell", "test")
 _OF_A_COLLECTION = re.compile(r"ansible_collections\.(?!ansible\.builtin\.)\w+\.\w+\.plugins\.(filter|lookup|test)\.")
+_SOON_S = 0.0001
+_seen: dict[str, tuple[int, bool]] = {}
+"""By directory of plugins when it changed last and whether there are any."""
 _display = Display()
 
 
 def install() -> Callable[[Any], None]:
     """From now on, for the workers of this process. Returns what starts one in a process of its own."""
-    start = worker.WorkerProcess.start
+    start, pause = worker.WorkerProcess.start, constants.DEFAULT_INTERNAL_POLL_INTERVAL
 
     def begin(process: Any) -> None:
-        if (reason := reason_to_fork(_circumstances(process._task, process._task_vars))) is None:
+        reason = reason_to_fork(_circumstances(process._task, process._task_vars))
+        # One task at a time: the result of one that is executed here is there before the strategy looks for it.
+        constants.DEFAULT_INTERNAL_POLL_INTERVAL = pause if reason is not None else _SOON_S
+        if reason is None:
             execute(process)
         else:
             _display.vvv(f"task in a process of its own: {reason}", host=process._host.name)
@@ -96,7 +103,19 @@ def _only_own_plugins() -> bool:
     """Whether no plugins but ansible-core's can come in: a playbook's, a role's, this machine's, a collection's."""
     for kind in _FOREIGN:
         for entry in getattr(loader, f"{kind}_loader")._get_paths_with_context():
-            if not entry.internal and "llmagentos" not in entry.path and any(Path(entry.path).glob("*.py")):
+            if not entry.internal and "llmagentos" not in entry.path and _has_plugins(entry.path):
                 return False
     # What of a collection is used in a template shows only when it was: from then on it is not used here again.
-    return not any(_OF_A_COLLECTION.match(name) for name in sys.modules)
+    return not any(name.startswith("ansible_collections.") and _OF_A_COLLECTION.match(name) for name in sys.modules)
+
+
+def _has_plugins(directory: str) -> bool:
+    """Asked before each task: a directory is read again only when it has changed."""
+    try:
+        changed = os.stat(directory).st_mtime_ns  # noqa: PTH116 - a Path for each would cost more than the call
+    except OSError:
+        return False
+    known = _seen.get(directory)
+    if known is None or known[0] != changed:
+        _seen[directory] = known = (changed, any(Path(directory).glob("*.py")))
+    return known[1]

@@ -10,8 +10,8 @@ import selectors
 import signal
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, fields
 from typing import Any
 
 from llmagentos_ansible import forkserver, modulerun
@@ -39,7 +39,7 @@ class Request:
 
     def encoded(self) -> bytes:
         """As JSON."""
-        members: dict[str, Any] = asdict(self)
+        members: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         return json.dumps({name: value for name, value in members.items() if value is not None}).encode()
 
 
@@ -57,7 +57,7 @@ def start(kept: tuple[int, ...]) -> socket.socket:
             ours.close()
             connection = theirs.detach()
             modulerun.preload()
-            forkserver.become(connection, 2, kept, modulerun.run)
+            forkserver.become(connection, 2, kept, modulerun.ready)
         finally:
             os._exit(0)
     theirs.close()
@@ -87,9 +87,9 @@ def run(server: socket.socket, request: Request) -> tuple[int, bytes, bytes]:
         try:
             stdout, stderr = _read_all([reader.fileno() for reader in readers])
             status = _status(ours)
-        except Exception:  # the task's time is up: its module runs on, as it does under ansible-core
-            ours.send(b".")
-            raise
+        finally:  # what it started runs on, and when the task's time is up so does the module, as under ansible-core
+            with suppress(OSError):
+                ours.send(b".")
     return _as_shell(status, stdout, stderr)
 
 

@@ -13,6 +13,7 @@ import atexit
 import importlib
 import io
 import json
+import locale
 import os
 import resource
 import selectors
@@ -22,29 +23,77 @@ import time
 import traceback
 import types
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What nearly every module imports, and cheap. Others are imported by the module's own fork.
+# What many modules import and what imports nothing but Python's own and ansible-core's: whether another package is
+# there may change from task to task. Others are imported by the module's own fork.
 PRELOADED = (
     "ansible.module_utils.basic",
     "ansible.module_utils._internal._ansiballz._loader",
     "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
     "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
-    "ansible.modules.command",
-    "ansible.modules.copy",
-    "ansible.modules.file",
-    "ansible.modules.lineinfile",
-    "ansible.modules.stat",
+    *(
+        f"ansible.modules.{name}"
+        for name in (
+            *("blockinfile", "command", "copy", "cron", "file", "find", "getent", "group", "lineinfile", "replace"),
+            *("service", "setup", "slurp", "stat", "systemd_service", "user"),
+        )
+    ),
+    # of ansible.module_utils.urls, which looks for other packages: apt, get_url, unarchive, uri
+    *("email.mime.application", "email.mime.multipart", "gzip", "http.cookiejar", "mimetypes", "netrc", "ssl"),
+    *("urllib.request", "zipfile"),
 )
+
+_REHEARSED: dict[str, dict[str, Any]] = {
+    "ansible.modules.command": {"_raw_params": "true"},
+    "ansible.modules.file": {"path": "/", "state": "directory"},
+    "ansible.modules.stat": {"path": "/", "get_checksum": False, "get_mime": False, "get_attributes": False},
+}
+_REHEARSALS = 3
+_codes: dict[tuple[str, str], types.CodeType | None] = {}
+_get_code = SourceFileLoader.get_code
 
 
 def preload() -> None:
-    """Import what modules share."""
+    """Import what modules share, and have it run once, so that forks do not each begin with empty caches."""
     for name in PRELOADED:
         importlib.import_module(name)
+    for name, module in [each for each in sys.modules.items() if each[0].startswith("ansible.modules.")]:
+        # A module runs as the main program, which nobody has imported. What it imports stays.
+        loader, path = module.__loader__, module.__file__
+        if isinstance(loader, SourceFileLoader) and path is not None:
+            _codes[name, path] = loader.get_code(name)
+        del sys.modules[name]
+    SourceFileLoader.get_code = _code_of  # type: ignore[method-assign]
     basic = sys.modules["ansible.module_utils.basic"]
     basic.selectors = types.SimpleNamespace(**{**vars(selectors), "PollSelector": _PollSelector})  # type: ignore[attr-defined]
+    for _ in range(_REHEARSALS):
+        for name, arguments in _REHEARSED.items():
+            _rehearse(name, arguments)
+
+
+def _code_of(loader: SourceFileLoader, fullname: str) -> types.CodeType | None:
+    """A preloaded module's code is not read from the disk again for each of its runs."""
+    return _codes.get((fullname, loader.path)) or _get_code(loader, fullname)
+
+
+def _rehearse(name: str, arguments: dict[str, Any]) -> None:
+    """Run a module that changes nothing to its end in this process, and leave no more than caches."""
+    found = {name: dict(vars(module)) for name, module in sys.modules.items() if name.startswith("ansible.")}
+    language, argv, stdout, environ = locale.setlocale(locale.LC_ALL), sys.argv, sys.stdout, dict(os.environ)
+    sys.argv, sys.stdout = [name], io.StringIO()
+    quiet = {**arguments, "_ansible_no_log": True}
+    try:
+        _module({"rlimit_nofile": 0, "params": json.dumps({"ANSIBLE_MODULE_ARGS": quiet}), "module": name})
+    except SystemExit:
+        for module, members in found.items():  # what they keep of their arguments
+            vars(sys.modules[module]).update(members)
+    finally:
+        locale.setlocale(locale.LC_ALL, language)
+        sys.argv, sys.stdout = argv, stdout
+        _environment(environ)
 
 
 class _PollSelector(selectors.PollSelector):
@@ -58,27 +107,40 @@ class _PollSelector(selectors.PollSelector):
         return super().select(timeout) if self.get_map() else []
 
 
-def run(file: int) -> NoReturn:
-    """Run the module that `file` describes (see `modulefork.Request`) and end the process as it ends."""
+def ready() -> Callable[[int, Callable[[int], None]], NoReturn]:
+    """What can be done before the module is known; returns `run`."""
+    _streams()
+    return run
+
+
+def run(file: int, tell: Callable[[int], None]) -> NoReturn:
+    """Run the module that `file` describes (see `modulefork.Request`), tell its exit code, and end as it ends."""
     with open(file, "rb") as opened:
         opened.seek(0)
         request = json.load(opened)
-    _ended(lambda: _as_new(request))
+    _ended(lambda: _as_new(request), tell)
 
 
 def _as_new(request: dict[str, Any]) -> None:
-    os.environ.clear()
-    os.environ.update(request["environ"])
+    _environment(request["environ"])
     os.chdir(request["cwd"])
     os.environ["PWD"] = str(Path.cwd())  # set by the shell that ansible-core starts modules with
     time.tzset()
     os.umask(request["umask"])
-    _streams()
     sys.argv = [request["argv0"]]
     if "script" in request:
         _script(request["script"])
     else:
         _module(request)
+
+
+def _environment(wanted: dict[str, str]) -> None:
+    """Only what differs is set: nearly all of it is what this process was forked with."""
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _module(request: dict[str, Any]) -> None:
@@ -144,9 +206,9 @@ def _streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _ended(call: Callable[[], None]) -> NoReturn:
+def _ended(call: Callable[[], None], tell: Callable[[int], None]) -> NoReturn:
     """End the process as Python ends after `call`."""
-    code = 0
+    code, process = 0, os.getpid()
     try:
         call()
     except SystemExit as end:
@@ -161,7 +223,11 @@ def _ended(call: Callable[[], None]) -> NoReturn:
         sys.stderr.flush()
     except BaseException:
         code = code or 120  # as Python's own end
-    os._exit(code & 0xFF)
+    code &= 0xFF
+    if os.getpid() == process:  # and not a fork that the module left behind
+        os.closerange(1, 3)
+        tell(code)
+    os._exit(code)
 
 
 def _code(end: SystemExit) -> int:

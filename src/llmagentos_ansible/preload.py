@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 _MODULES = (
@@ -28,6 +29,8 @@ _PLUGINS = {
     "shell": "sh",
     "strategy": "linear",
 }
+_ASKED_FOR = ("become", "callback", "connection", "shell", "vars")
+_OPTIONAL = ("paramiko_ssh", "psrp", "winrm")  # look for other packages when they are loaded, which may come later
 _FILTERS, _TESTS = "default basename regex_replace hash urlsplit b64decode", "defined match exists success"
 
 
@@ -61,10 +64,13 @@ def preload() -> None:
         for name in names.split():
             plugins.get(f"ansible.builtin.{name}", class_only=True)
     before = set(sys.modules)
-    for plugins in (loader.callback_loader, loader.vars_loader):
+    for kind in _ASKED_FOR:
+        plugins = getattr(loader, f"{kind}_loader")
         list(plugins.all(class_only=True))  # every run asks for all of them
+        for path in [path for path in plugins._module_cache if Path(path).stem in _OPTIONAL]:
+            del plugins._module_cache[path]
     for name in set(sys.modules) - before:
-        if name.startswith(("ansible.plugins.callback.", "ansible.plugins.vars.")) and "llmagentos" not in name:
+        if name.startswith(tuple(f"ansible.plugins.{kind}." for kind in _ASKED_FOR)) and "llmagentos" not in name:
             del sys.modules[name]  # so that a playbook's own of that name is not taken for this one
     for plugins, names in ((loader.filter_loader, _FILTERS), (loader.test_loader, _TESTS)):
         for name in names.split():

@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 
 from llmagentos_ansible import events, modulefork
 
-ANSWERS = "llmagentos_answers"  # fleet.playbooks.prompts
+ANSWERS = "llmagentos_answers"  # api.jobs
 OUTPUT_BYTES = 1024 * 1024
 PLUGINS = Path(__file__).parent / "plugins"
 _ERROR, _ANY_HOST = 1, 15  # of ansible-playbook's exit codes: the playbook is wrong; all that hosts can add up to
@@ -236,6 +236,7 @@ def environment(directory: Path, spec: Spec) -> dict[str, str]:
         "ANSIBLE_REMOTE_TEMP": str(home / "tmp"),
         "ANSIBLE_CALLBACK_PLUGINS": str(PLUGINS / "callback"),
         "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS / "connection"),
+        "ANSIBLE_INVENTORY_ENABLED": "yaml",  # the one inventory is written by this program
         "ANSIBLE_STDOUT_CALLBACK": "llmagentos_events",
         "ANSIBLE_MODULE_STRICT_UTF8_RESPONSE": "0",  # bytes that are not UTF-8 are shown, not a reason to fail
         "ANSIBLE_NOCOLOR": "1",

@@ -36,6 +36,10 @@ MAX_EVENT_BYTES = 256 * 1024
 """One event as JSON; `api.bounded.bounded` makes a result fit."""
 MAX_BATCH_BYTES = 3 * 1024 * 1024
 """All events of one request as JSON: within what the server takes as a body."""
+ANSWERS = "llmagentos_answers"
+"""The extra variable with what was answered to a playbook's `vars_prompt`, which only the program that runs the
+playbook sees: by name those of all plays that ask for it, in order, each as {"value": text or None, "salt": text or
+None}."""
 POLL_S = 25.0
 """Longest wait of one claim: below what proxies and clients cut."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import yaml
 
 from llmagentos.cli.inventories import read_text
 from llmagentos.core.errors import InvalidInput
@@ -106,6 +105,8 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _mapping(text: str, what: str) -> dict[str, Any]:
+    import yaml  # it is large, and most commands do without
+
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import secrets
 import string
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,9 @@ from llmagentos.cli.output import note
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 from llmagentos.fleet.playbooks import bundle
-from llmagentos.fleet.playbooks.check import Reader
-from llmagentos.fleet.playbooks.document import PlaybookError
-from llmagentos.fleet.playbooks.prompts import Prompt
-from llmagentos.fleet.playbooks.vocabulary import vocabulary
+
+if TYPE_CHECKING:
+    from llmagentos.fleet.playbooks.prompts import Prompt
 
 _ASKS = (b"vars_prompt", b"import_playbook")
 _SALT = string.ascii_letters + string.digits
@@ -41,6 +40,11 @@ def answers(content: bytes, playbook: str, given: Mapping[str, Any]) -> dict[str
 def _prompts(content: bytes, playbook: str, given: Mapping[str, Any]) -> Iterator[Prompt]:
     files = bundle.read(content)
     if any(word in files.get(playbook, b"") for word in _ASKS):
+        # Imported only for playbooks that may ask: it takes as long as all else before a job is queued.
+        from llmagentos.fleet.playbooks.check import Reader
+        from llmagentos.fleet.playbooks.document import PlaybookError
+        from llmagentos.fleet.playbooks.vocabulary import vocabulary
+
         reader = Reader(files, vocabulary(), given)
         try:
             reader.playbook(playbook)

@@ -12,10 +12,9 @@ import msgspec
 from llmagentos.api import jobs as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.http import ConnectionLost
-from llmagentos.api.jobs import Job, JobRequest, JobSpec, Kind
+from llmagentos.api.jobs import ANSWERS, Job, JobRequest, JobSpec, Kind
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.inventories import read_inventories, read_text
-from llmagentos.cli.job_files import brought
 from llmagentos.cli.job_following import Document, Lines, Text, watch
 from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
@@ -25,7 +24,6 @@ from llmagentos.cli.prompting import answers
 from llmagentos.cli.vault_passwords import vault_passwords
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
-from llmagentos.fleet.playbooks.prompts import ANSWERS
 
 RETRY = "@retry"
 LOOKED_AT = 200
@@ -81,6 +79,8 @@ def run(
         _detached(job, as_json)
         return
     note(tr("job {job} on {names}", job=job.summary.id, names=", ".join(job.summary.nodes)))
+    from llmagentos.cli.job_files import brought  # what it imports is loaded while the nodes are at work
+
     text = Text(hosts=len(job.hosts), verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else text
     code = watch(job.summary.id, telling, offer_cancel=True)

@@ -17,15 +17,15 @@ HEAD = """
 import json, os, signal, socket, sys, threading, time
 from llmagentos_ansible import modulefork, modulerun
 
-def module(file):
+def module(file, tell):
     with open(file, "rb") as opened:
         opened.seek(0)
         request = json.load(opened)
     modulerun._streams()
-    modulerun._ended(lambda: exec(request["script"], {"request": request}))
+    modulerun._ended(lambda: exec(request["script"], {"request": request}), tell)
 
 modulerun.preload = lambda: None
-modulerun.run = module
+modulerun.ready = lambda: module
 server = modulefork.start(())
 
 def run(script, **more):
@@ -72,7 +72,7 @@ def test_each_is_a_fork_of_its_own() -> None:
     lines = harness(f"told(*(run({script!r})[1].decode().split() for _ in range(5)))")
     assert len({pid for pid, _, _ in lines}) == 5
     assert {left for _, left, _ in lines} == {"False"}
-    assert {int(count) for _, _, count in lines} == {4}, "0 to 2 and the directory itself"
+    assert {int(count) for _, _, count in lines} == {5}, "0 to 2, where the end is told, and the directory itself"
 
 
 def test_killed_as_a_shell_says_it() -> None:
@@ -110,7 +110,9 @@ def test_a_spare_fork_that_is_killed_is_replaced() -> None:
         "def spares(): return open(f'/proc/{server_pid}/task/{server_pid}/children').read().split()\n"
         "while not spares(): assert time.monotonic() < deadline\n"
         "killed = spares(); [os.kill(int(pid), 9) for pid in killed]\n"
-        "def state(pid): return open(f'/proc/{pid}/stat').read().rpartition(') ')[2][0]\n"
+        "def state(pid):\n"
+        "    try: return open(f'/proc/{pid}/stat').read().rpartition(') ')[2][0]\n"
+        "    except (FileNotFoundError, ProcessLookupError): return 'Z'\n"  # the process of the module before, which is collected
         "while any(state(pid) != 'Z' for pid in killed): assert time.monotonic() < deadline\n"
         "told(run('print(1)')[1].decode())"
     )
@@ -118,16 +120,19 @@ def test_a_spare_fork_that_is_killed_is_replaced() -> None:
 
 
 def test_a_fork_server_that_is_killed() -> None:
-    """Before a module: it did not begin. While one runs: it may have, so it counts as killed."""
-    before, during = harness(
-        "def kill(): time.sleep(0.3); os.kill(children()[0], 9)\n"
-        "killer = threading.Thread(target=kill); killer.start()\n"
-        "during = run('import time; time.sleep(0.6)')[0]; killer.join()\n"
-        "try: before = run('pass')[0]\n"
-        "except modulefork.NotBegun: before = 'not begun'\n"
-        "told(before, during)"
+    """Before a module: it did not begin. While one runs: that tells its end itself, or nobody does."""
+    before, during, with_it = harness(
+        "kill = 'import os, signal; os.kill(os.getppid(), signal.SIGKILL); '\n"
+        "during = run(kill + 'raise SystemExit(3)')[0]; os.wait()\n"
+        "before, deadline = 137, time.monotonic() + 20\n"
+        "while before == 137 and time.monotonic() < deadline:\n"  # while its spare fork has the socket as well
+        "    try: before = run('pass')[0]\n"
+        "    except modulefork.NotBegun: before = 'not begun'\n"
+        "server = modulefork.start(())\n"
+        "with_it = run(kill + 'os.kill(os.getpid(), signal.SIGKILL)')[0]\n"
+        "told(before, during, with_it)"
     )
-    assert (before, during) == ("not begun", 137)
+    assert (before, during, with_it) == ("not begun", 3, 137)
 
 
 def test_whoever_waits_dies_and_the_module_with_it(tmp_path: Path) -> None:
@@ -173,3 +178,40 @@ def test_a_title() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_rehearsal_leaves_nothing_behind() -> None:
+    """What modules share is run before they are forked: no variable of ansible-core's may tell of it."""
+    script = """
+import copy, json, locale, os, sys
+from llmagentos_ansible import modulerun
+
+def shown():
+    plain = (dict, list, set, frozenset, tuple, str, bytes, int, float, bool, type(None))
+    found = {"locale": locale.setlocale(locale.LC_ALL), "environ": dict(os.environ), "argv": sys.argv,
+             "cwd": os.getcwd(), "main": sys.modules["__main__"].__file__, "files": sorted(os.listdir("/proc/self/fd"))}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ansible."):
+            found |= {f"{name}.{key}": repr(value) for key, value in vars(module).items()
+                      if isinstance(value, plain) and not key.startswith("__")}
+    return found
+
+rehearse = modulerun._rehearse
+told = []
+def rehearsed(name, arguments):
+    before = shown()
+    rehearse(name, arguments)
+    after = shown()
+    told.append([name, [key for key in after if before.get(key) != after[key]]])
+modulerun._rehearse = rehearsed
+modulerun.preload()
+print(json.dumps(told))
+"""
+    path = Path(__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", f"__file__ = {str(path)!r}\n{script}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name for name, _ in found} == {f"ansible.modules.{name}" for name in ("command", "file", "stat")}
+    assert all(not left for _, left in found), found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -22,6 +24,27 @@ def alive(pid: int, start: int) -> bool:
     except ProcessLookupError:
         return False
     return fields[0] not in ("Z", "X") and int(fields[19]) == start
+
+
+async def ended(pid: int, start: int, *, within: float) -> None:
+    """Wait for the end of a process that is none of our children (see `alive`), at most `within` seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or it has ended
+        descriptor = -1
+    if descriptor < 0:
+        await asyncio.sleep(within if alive(pid, start) else 0)
+        return
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, gone.set)
+    try:
+        if alive(pid, start):  # the descriptor is of this very process: looked at only now that it is open
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), within)
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def of_run(directory: Path) -> list[psutil.Process]:

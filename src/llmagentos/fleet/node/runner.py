@@ -5,6 +5,7 @@ It is not our child, or not for long: it outlives the node agent.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from llmagentos.fleet.node.jobdir import JobDirectory
 from llmagentos.fleet.node.warm import Warm, runner_environment
 
 STOP_GRACE_S = 5.0
+BEGIN_S = 0.01
+"""How often it is looked whether it has told who it is."""
 PLAYBOOKS = "llmagentos_ansible"
 FOREIGN = "llmagentos.fleet.node.foreign"
 
@@ -66,6 +69,13 @@ class Runner:
         """Collect the process when it was ours and has ended, so that it is no zombie."""
         if self._process is not None:
             self._process.poll()
+
+    async def ended(self, *, within: float) -> None:
+        """Wait for its end, at most `within` seconds."""
+        if (record := self._directory.runner()) is None:
+            await asyncio.sleep(min(within, BEGIN_S))
+        else:
+            await processes.ended(record.pid, record.start, within=within)
 
     def interrupt(self) -> None:
         """Ask it to end."""

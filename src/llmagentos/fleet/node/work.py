@@ -150,7 +150,7 @@ class Work:
     async def _follow(self) -> None:
         if not await self._send():
             await self._fetched.send()
-            await asyncio.sleep(POLL_S)
+            await self._runner.ended(within=POLL_S)
         if (stop := self._reason_to_stop()) is not None:
             _log.warning("stopping the playbook", reason=stop.message)
             self._directory.write_stop(stop)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from llmagentos.api.jobs import Inventory, JobSpec
+from llmagentos.api.jobs import ANSWERS, Inventory, JobSpec
 from llmagentos.core.errors import InvalidInput, nearest
 from llmagentos.fleet.playbooks import bundle, foreign, spanning, spans
 from llmagentos.fleet.playbooks.check import Play, Reader
@@ -16,7 +16,7 @@ from llmagentos.fleet.playbooks.document import fail
 from llmagentos.fleet.playbooks.inventory import Builder
 from llmagentos.fleet.playbooks.machines import FILTER, matching, mentions_groups
 from llmagentos.fleet.playbooks.patterns import IMPLICIT, Selector, UnknownHost
-from llmagentos.fleet.playbooks.prompts import ANSWERS, Prompt
+from llmagentos.fleet.playbooks.prompts import Prompt
 from llmagentos.fleet.playbooks.sources import of_nodes, read
 from llmagentos.fleet.playbooks.vocabulary import vocabulary
 

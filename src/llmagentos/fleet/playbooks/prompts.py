@@ -1,4 +1,4 @@
-"""`vars_prompt`: what a play asks for before it runs, and under which name the answers go along."""
+"""`vars_prompt`: what a play asks for before it runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 
 from llmagentos.core.errors import nearest
 from llmagentos.fleet.playbooks.document import FALSE, fail, get, is_null, items, kind, line_of, scalar
-
-ANSWERS = "llmagentos_answers"
-"""The extra variable with the answers, which only the program that runs the playbook sees: by name those of all plays
-that ask for it, in order, each as {"value": text or None, "salt": text or None}."""
 
 _KEYS = frozenset({"name", "prompt", "default", "private", "confirm", "encrypt", "salt", "salt_size", "unsafe"})
 
