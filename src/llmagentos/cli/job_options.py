@@ -159,7 +159,7 @@ def changed(spec: JobSpec, typed: Mapping[str, Any], unset: Iterable[str]) -> di
     An option that needs another one, like --gate needs --batch, finds that of `spec`. Raises `InvalidInput`.
     """
     gone = {name for each in unset for name in (each, *_WITH.get(each, ()))}
-    before = {name: value for name, value in _as_typed(spec).items() if name not in gone}
+    before = {name: value for name, value in as_typed(spec).items() if name not in gone}
     found = control(**before | {name: value for name, value in typed.items() if was_typed(value)})
     plain = JobSpec(spec.bundle, spec.playbook)
     return {name: found.get(name, getattr(plain, name)) for name in _FIELDS}
@@ -183,7 +183,7 @@ _FIELDS = (
 )
 
 
-def _as_typed(spec: JobSpec) -> dict[str, Any]:
+def as_typed(spec: JobSpec) -> dict[str, Any]:
     """The options that would make these fields of `spec`."""
     found: dict[str, Any] = {
         "priority": spec.priority,

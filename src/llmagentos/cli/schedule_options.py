@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +12,12 @@ import msgspec
 from llmagentos.api.jobs import JobSpec
 from llmagentos.api.schedules import ScheduleSpec, TemplateUse
 from llmagentos.cli.inventories import OUTSIDE, read_inventories
-from llmagentos.cli.job_options import changed, was_typed
+from llmagentos.cli.job_options import as_typed, changed, was_typed
+from llmagentos.cli.output import short
 from llmagentos.cli.pack import pack
 from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option
 from llmagentos.cli.span import Span
+from llmagentos.core import timespan
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
@@ -140,6 +142,10 @@ def times(
     """`before` with the times that were given; an interval takes the place of a cron expression and the other way."""
     if cron is not None and every is not None:
         raise InvalidInput(tr("either --cron or --every"))
+    if every is not None and not 10 <= every <= 366 * 86_400:
+        raise InvalidInput(tr("an interval is between 10s and 366d"))
+    if jitter is not None and jitter > 86_400:
+        raise InvalidInput(tr("times are late by at most 24h"))
     found = before
     if "jitter" in unset:
         found = msgspec.structs.replace(found, jitter_s=0.0)
@@ -245,3 +251,38 @@ def _directory(playbook: Path) -> Path:
             tr("there is no playbook {path}", path=repr(str(playbook))), hint=tr("the path of a YAML file")
         )
     return playbook.absolute().parent
+
+
+def told(spec: ScheduleSpec) -> Iterator[tuple[str, str]]:
+    """The options that a schedule has, by their names: what could be given again, or be `--unset`."""
+    found: dict[str, Any] = {"jitter": timespan.written(spec.jitter_s) if spec.jitter_s else None}
+    if spec.catch_up != "none":
+        found["catch_up"] = spec.catch_up
+    if spec.template is not None:
+        found["parameters"] = " ".join(f"{name}={value}" for name, value in spec.template.parameters.items())
+    if (job := spec.job) is not None:
+        found |= {
+            "inventories": ", ".join(source.name for source in job.inventory),
+            "limit": job.limit,
+            "check": job.check,
+            "diff": job.diff,
+            "extra": " ".join(f"{name}={value}" for name, value in job.extra_vars.items()),
+            "tags": ",".join(job.tags),
+            **as_typed(job),
+        }
+    names = {argument: option for option, argument in _UNSET.items()} | {"catch_up": "catch-up"}
+    for name, value in found.items():
+        if was_typed(value) and value not in ("", 0):
+            yield names[name], _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if value is True:
+        return tr("yes")
+    if name in _SPANS:
+        return timespan.written(value)
+    return short(", ".join(value) if isinstance(value, tuple) else str(value), _WIDTH)
+
+
+_SPANS = frozenset({"total_timeout", "backoff", "gate_timeout", "pause"})
+_WIDTH = 100

@@ -35,6 +35,7 @@ from llmagentos.cli.schedule_options import (
     require_one_kind,
     schedule_options,
     times,
+    told,
     unset_option,
 )
 from llmagentos.cli.templates import answered
@@ -192,6 +193,7 @@ def show(name: str, as_json: bool) -> None:
             (tr("State"), state("paused" if found.paused else "active")),
             (tr("When"), _rule(found)),
             (tr("Runs"), _runs(found)),
+            *((f"--{name}", value) for name, value in told(found.spec)),
             (tr("Next"), ", ".join(when(each) for each in found.next) or "-"),
             (tr("Made by"), found.created_by),
             (tr("Changed by"), found.changed_by),

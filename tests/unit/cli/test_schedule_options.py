@@ -12,7 +12,7 @@ from llmagentos.api.job_control import Retries, Rollout
 from llmagentos.api.jobs import InventorySource, JobSpec
 from llmagentos.api.schedules import ScheduleSpec, TemplateUse
 from llmagentos.cli.inventories import OUTSIDE
-from llmagentos.cli.schedule_options import changed_job, changed_use, require_one_kind, times
+from llmagentos.cli.schedule_options import changed_job, changed_use, require_one_kind, times, told
 from llmagentos.core.errors import InvalidInput
 
 DIGEST = "a" * 64
@@ -132,6 +132,9 @@ def test_times_are_a_cron_expression_or_an_interval() -> None:
     )
     with pytest.raises(InvalidInput, match="either"):
         times(before, **nothing | {"every": 60.0, "cron": "* * * * *"})
+    for wrong in ({"every": 5.0}, {"every": 400 * 86_400.0}, {"jitter": 90_000.0}):
+        with pytest.raises(InvalidInput):
+            times(before, **nothing | wrong)
 
 
 def test_answers_stay_with_their_template() -> None:
@@ -156,3 +159,16 @@ def test_options_of_the_other_kind(given: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         require_one_kind(**given)
     require_one_kind(runs_template=True, parameters=("a=1",), job={"limit": None, "check": False, "tags": ()})
+
+
+def test_all_options_are_told_as_they_are_given() -> None:
+    shown = dict(told(ScheduleSpec("30 2 * * *", jitter_s=300.0, catch_up="last", job=FULL)))
+    assert shown == {
+        "jitter": "5m", "catch-up": "last", "inventory": "web1", "limit": "web", "check": "yes",
+        "extra-vars": "mode=fast port=80", "tags": "config", "priority": "5", "lock": "web", "window": "night",
+        "window-stop": "yes", "approval": "yes", "approver": "operator:*", "total-timeout": "10m", "retries": "2",
+        "retry-on": "failed", "backoff": "30s", "batch": "1,25%", "max-failures": "10%", "gate": "http://{{ node }}/",
+        "gate-playbook": "check.yml", "gate-timeout": "30s", "pause": "5s", "rollback": "back.yml",
+    }  # fmt: skip
+    assert list(told(ScheduleSpec(every_s=60.0, job=JobSpec(DIGEST, "site.yml")))) == []
+    assert list(told(ScheduleSpec(every_s=60.0, template=TemplateUse("x", {"a": 1})))) == [("parameter", "a=1")]
