@@ -112,7 +112,7 @@ def test_a_spare_fork_that_is_killed_is_replaced() -> None:
         "killed = spares(); [os.kill(int(pid), 9) for pid in killed]\n"
         "def state(pid):\n"
         "    try: return open(f'/proc/{pid}/stat').read().rpartition(') ')[2][0]\n"
-        "    except (FileNotFoundError, ProcessLookupError): return 'Z'\n"  # the process of the module before, which is collected
+        "    except (FileNotFoundError, ProcessLookupError): return 'Z'\n"  # of the module before
         "while any(state(pid) != 'Z' for pid in killed): assert time.monotonic() < deadline\n"
         "told(run('print(1)')[1].decode())"
     )
