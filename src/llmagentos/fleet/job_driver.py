@@ -21,7 +21,7 @@ from llmagentos.fleet.rollout import BY, Checks
 from llmagentos.fleet.windows import Windows
 from llmagentos.storage.job_changes import Changes, LockTaken, Seen
 from llmagentos.storage.job_tables import ENDED
-from llmagentos.storage.jobs import JobRecords
+from llmagentos.storage.jobs import Driven, JobRecords
 
 TICK_S = 1.0
 PACE_S = 0.05
@@ -73,12 +73,14 @@ class JobDriver:
                         return
 
     async def look(self, group: asyncio.TaskGroup, *, only: set[int] | None = None) -> None:
-        """One round over all of them or `only` some, in the order in which they may take a lock."""
+        """One round over all of them or `only` some and those that want their locks, in the order in which they may."""
         known = await self._records.driven()
+        chosen = known if only is None else [job for job in known if job.id in only]
+        locks = {job.lock for job in chosen} - {None}
         for job in known:
-            if only is None or job in only:
+            if job in chosen or job.lock in locks:
                 await self._alone(job, group)
-        open_ = set(known)
+        open_ = {job.id for job in known}
         for key in [key for key in self._asked if key[0] not in open_]:
             self._asked.pop(key).cancel()
             self._verdicts.pop(key, None)
@@ -86,13 +88,13 @@ class JobDriver:
             await self._end_orphans()
         self._open = open_
 
-    async def _alone(self, job: int, group: asyncio.TaskGroup) -> None:
+    async def _alone(self, job: Driven, group: asyncio.TaskGroup) -> None:
         try:
             await self._bring_on(job, group)
         except Unavailable:  # the database is away: for all of them
             raise
         except Exception as error:  # a supervising loop: what is wrong with one job holds up no other
-            _log.error("a job cannot be brought on", job_id=str(job), error=str(error) or type(error).__name__)
+            _log.error("a job cannot be brought on", job_id=str(job.id), error=str(error) or type(error).__name__)
 
     async def _end_orphans(self) -> None:
         """The checks of a job that has ended, because its time was over, end with it."""
@@ -104,9 +106,11 @@ class JobDriver:
 
             await self._writer.change(child, BY, ending)
 
-    async def _bring_on(self, job: int, group: asyncio.TaskGroup) -> None:
+    async def _bring_on(self, job: Driven, group: asyncio.TaskGroup) -> None:
         for _ in range(STEPS):
-            seen = await self._records.changes.seen(job)
+            seen = await self._records.changes.seen(job.id)
+            if job.holder is not None and seen.holder is None:
+                return  # its lock became free in the middle of this round: the next one begins with whose turn it is
             if seen.row.state in ENDED or not await self._step(seen, group):
                 return
 

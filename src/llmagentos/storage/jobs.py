@@ -30,6 +30,7 @@ from llmagentos.storage.job_tables import (
     HOSTS,
     JOB_COLUMNS,
     JOBS,
+    LOCKS,
     OPEN,
     HostRow,
     JobRow,
@@ -53,6 +54,15 @@ class ParentEnded(Conflict):
     """What the job is a part of has ended meanwhile."""
 
     code = "parent_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """A job that something more than its queues decides on; `holder` is the job that has its lock."""
+
+    id: int
+    lock: str | None
+    holder: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +186,17 @@ class JobRecords:
             query = query.where(JOBS.c.id.in_(select(HOSTS.c.job).where(HOSTS.c.node == node)))
         return await self._several(query)
 
-    async def driven(self) -> list[int]:
+    async def driven(self) -> list[Driven]:
         """Jobs that something more than their queues decides on, in the order in which they may take a lock."""
         open_ = JOBS.c.state.in_(("waiting", "queued", "running"))
-        query = select(JOBS.c.id).where(JOBS.c.driven, open_).order_by(JOBS.c.priority.desc(), JOBS.c.id)
+        query = (
+            select(JOBS.c.id, JOBS.c.lock, LOCKS.c.job.label("holder"))
+            .outerjoin(LOCKS, LOCKS.c.name == JOBS.c.lock)
+            .where(JOBS.c.driven, open_)
+            .order_by(JOBS.c.priority.desc(), JOBS.c.id)
+        )
         async with self._database.read() as connection:
-            return [row.id for row in await connection.execute(query)]
+            return [Driven(row.id, row.lock, row.holder) for row in await connection.execute(query)]
 
     async def unapproved(self) -> list[JobRow]:
         """Jobs that wait for somebody's word, the oldest first; at most a thousand."""

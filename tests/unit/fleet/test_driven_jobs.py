@@ -24,6 +24,7 @@ from llmagentos.fleet.rollout import Checks
 from llmagentos.storage import tables
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.database import Database
+from llmagentos.storage.job_changes import Seen
 from llmagentos.storage.job_tables import JOBS
 from llmagentos.storage.jobs import JobRecords
 
@@ -230,6 +231,36 @@ def test_no_batch_begins_while_the_window_is_closed(tmp_path: Path):
             fleet.window.open = True
             await fleet.look()
             assert await fleet.works("b") == number
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_a_lock_that_becomes_free_in_the_middle_of_a_round_is_the_next_ones(
+    only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def main() -> None:
+        async with house(tmp_path, ["a"]) as fleet:
+            await fleet.submit(lock="x")
+            await fleet.look()
+            later, urgent = await fleet.submit(lock="x"), await fleet.submit(lock="x", priority=5)
+            await fleet.look()
+            seen, freed = fleet.records.changes.seen, list[int]()
+
+            async def read(job: int) -> Seen:
+                if job == later and not freed:  # whose turn it is was looked at before
+                    freed.append(await fleet.works("a"))
+                return await seen(job)
+
+            if only:  # it is free, and something of the later one alone has changed
+                await fleet.works("a")
+                await fleet.driver.look(fleet.group, only={later})
+            else:
+                monkeypatch.setattr(fleet.records.changes, "seen", read)
+                await fleet.look()
+                assert freed
+                await fleet.look()
+            assert await fleet.works("a") == urgent
 
     asyncio.run(main())
 
