@@ -47,7 +47,7 @@ def spent(house: ServerProcess, path: str) -> dict[str, int]:
     return asyncio.run(ask())
 
 
-async def until(condition: Callable[[], object], *, within: float = 20.0) -> None:
+async def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
@@ -117,7 +117,7 @@ def test_a_run_waits_for_room_and_goes_on(house: ServerProcess, talker: Talker) 
             assert [wait.path for wait in (await budgets.listing(client)).waiting]
             assert len(talker.requests) == 1
             await budgets.put(client, "org/support", BudgetSpec([Limit("calls", 5)]))
-        out, error = await asyncio.to_thread(asking.communicate, timeout=30)
+        out, error = await asyncio.to_thread(asking.communicate, timeout=60)
         assert asking.returncode == 0, error
         assert out.strip() == "one two three four five"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from integration.agents.conftest import ModuleProcess, house, shop, talker, until  # noqa: F401
 from llmagentos.api import budgets
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 from support.talker import Talker
 
 PROGRAM = """
@@ -40,7 +40,7 @@ def started(house: ServerProcess, *arguments: str) -> Iterator[subprocess.Popen[
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=END_S)
 
 
 def paused(house: ServerProcess) -> list[dict[str, Any]]:  # noqa: F811
@@ -68,7 +68,7 @@ def test_an_agent_in_a_module_waits_for_room(house: ServerProcess, shop: ModuleP
     with started(house, "ask", "sums", "Twice 21?") as asking:
         until(lambda: paused(house), shop.log)
         assert house.llmctl("budget", "set", "org/default/sums", "--calls", "9").returncode == 0
-        out, error = asking.communicate(timeout=30)
+        out, error = asking.communicate(timeout=60)
     assert asking.returncode == 0, error
     assert out.startswith("It is 42.")
     assert shop.notes.count("double 21") == 1
@@ -93,7 +93,7 @@ def test_a_program_waits_with_its_call(house: ServerProcess, talker: Talker) -> 
         until(lambda: paused(house))
         assert len(talker.requests) == 1
         assert house.llmctl("budget", "set", "org/default/robot", "--calls", "2").returncode == 0
-        out, error = program.communicate(timeout=30)
+        out, error = program.communicate(timeout=60)
     assert program.returncode == 0, error
     assert out.splitlines()[:2] == ["The kettle costs 39.90 EUR."] * 2
     assert spent(house, "org/default/robot")["calls"] == 2
