@@ -32,5 +32,5 @@ def server(house: tuple[ServerProcess, Engines]) -> ServerProcess:
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
     """OpenAI's own client."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.token, max_retries=0, timeout=60) as made:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.token, max_retries=0, timeout=110) as made:
         yield made

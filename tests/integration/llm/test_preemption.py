@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import openai
@@ -15,10 +16,13 @@ from llmagentos.api.llm import CallInfo, ModelInfo
 from llmagentos.api.runs import ModelCalled, ModelReplied, RunDelta
 from support.server import ServerProcess
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+"""On a busy machine the real model takes its time."""
 
 PROMPTS = ["Tell me a story about a dog and a river.", "List the planets and describe each."]
 TOKENS = 40
+TRIES = 8
+"""An answer may be whole before the test comes to disturb it."""
 
 
 def asked(text: str, tokens: int = TOKENS) -> Any:
@@ -53,28 +57,35 @@ async def preemptions(server: ServerProcess) -> float:
 async def test_interrupted_and_not_interrupted_it_says_the_same(server: ServerProcess) -> None:
     """Both slots have an answer of low priority when two urgent calls come, one after the other."""
     async with openai.AsyncOpenAI(
-        base_url=f"{server.url}/v1", api_key=server.token, max_retries=0, timeout=60
+        base_url=f"{server.url}/v1", api_key=server.token, max_retries=0, timeout=200
     ) as client:
         alone = [await told(client, text, asyncio.Event(), "batch") for text in PROMPTS]
         before = await preemptions(server)
-        begun = [asyncio.Event(), asyncio.Event()]
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(told(client, text, event, "batch"))
-                for text, event in zip(PROMPTS, begun, strict=True)
-            ]
-            await asyncio.gather(*(event.wait() for event in begun))
-            for number in range(2):
-                urgent = await client.chat.completions.create(
-                    **asked(f"Say {number}.", 3), extra_headers={"X-LLMAgentOS-Priority": "realtime"}
-                )
-                async for _ in urgent:
-                    continue
-        assert await preemptions(server) - before >= 1
-        for task, (text, usage) in zip(tasks, alone, strict=True):
-            assert task.result()[0] == text
-            assert task.result()[1].completion_tokens == usage.completion_tokens == TOKENS
-            assert task.result()[1].prompt_tokens == usage.prompt_tokens
+        for _ in range(TRIES):
+            for (heard, used), (text, usage) in zip(await disturbed(client), alone, strict=True):
+                assert heard == text
+                assert used.completion_tokens == usage.completion_tokens == TOKENS
+                assert used.prompt_tokens == usage.prompt_tokens
+            if await preemptions(server) > before:
+                break
+        else:
+            pytest.fail("nothing was interrupted")
+
+
+async def disturbed(client: openai.AsyncOpenAI) -> list[tuple[str, Any]]:
+    begun = [asyncio.Event(), asyncio.Event()]
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(told(client, text, event, "batch")) for text, event in zip(PROMPTS, begun, strict=True)
+        ]
+        await asyncio.gather(*(event.wait() for event in begun))
+        for number in range(2):
+            urgent = await client.chat.completions.create(
+                **asked(f"Say {number}.", 3), extra_headers={"X-LLMAgentOS-Priority": "realtime"}
+            )
+            async for _ in urgent:
+                continue
+    return [task.result() for task in tasks]
 
 
 async def running(server: ServerProcess) -> int:
@@ -87,39 +98,60 @@ async def test_a_paused_programs_stream_stands_still_and_says_the_same(server: S
     async with server.client() as api:
         program = await control.begin(api, control.NewProgram("storyteller", ["python"], "test/1"))
         async with openai.AsyncOpenAI(
-            base_url=f"{server.url}/v1", api_key=program.token, max_retries=0, timeout=60
+            base_url=f"{server.url}/v1", api_key=program.token, max_retries=0, timeout=200
         ) as client:
             whole = await told(client, PROMPTS[0], asyncio.Event(), "batch")
-            begun = asyncio.Event()
-            task = asyncio.create_task(told(client, PROMPTS[0], begun, "batch"))
-            await begun.wait()
-            await control.pause(api, program.run)
-            assert await running(server) == 0
-            await asyncio.sleep(0.2)
-            assert not task.done()
-            await control.resume(api, program.run)
-            text, usage = await task
-        assert (text, usage.total_tokens) == (whole[0], whole[1].total_tokens)
+            for _ in range(TRIES):
+                begun = asyncio.Event()
+                task = asyncio.create_task(told(client, PROMPTS[0], begun, "batch"))
+                await begun.wait()
+                await control.pause(api, program.run)
+                assert await running(server) == 0
+                await asyncio.sleep(0.2)
+                stood = not task.done()
+                await control.resume(api, program.run)
+                text, usage = await task
+                assert (text, usage.total_tokens) == (whole[0], whole[1].total_tokens)
+                if stood:
+                    break
+            else:
+                pytest.fail("it never stood still")
         await control.end(api, program.run, control.Exit(program.fence, 0))
+
+
+async def blocked(server: ServerProcess) -> AsyncExitStack:
+    """Urgent calls that have both slots until it is closed."""
+    stack = AsyncExitStack()
+    client = await stack.enter_async_context(
+        openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.token, max_retries=0, timeout=200)
+    )
+    for text in PROMPTS:
+        call = await client.chat.completions.create(
+            **asked(text, 400), extra_headers={"X-LLMAgentOS-Priority": "realtime"}
+        )
+        stack.push_async_callback(call.close)
+    return stack
 
 
 async def test_a_paused_agents_answer_goes_on_where_it_was(server: ServerProcess) -> None:
     async with server.client() as api:
         await apply(api, AgentSpec(name="storyteller", model="default", instructions="You tell stories."))
-        run = (await runs.start(api, "storyteller", PROMPTS[0])).id
         heard, paused, usage = list[str](), False, None
-        async for item in runs.follow(api, run):
-            if isinstance(item, RunDelta):
-                heard[-1] += item.text
-                if not paused and len(heard[-1]) > 40:
-                    paused = True
-                    await control.pause(api, run)
-                    assert await running(server) == 0
-                    await control.resume(api, run)
-            elif isinstance(item.data, ModelCalled):
-                heard.append("")
-            elif isinstance(item.data, ModelReplied):
-                usage = item.data
+        async with await blocked(server) as blocking:
+            run = (await runs.start(api, "storyteller", PROMPTS[0])).id
+            async for item in runs.follow(api, run):
+                await blocking.aclose()  # from now on every word is heard
+                if isinstance(item, RunDelta):
+                    heard[-1] += item.text
+                    if not paused and len(heard[-1]) > 40:
+                        paused = True
+                        await control.pause(api, run)
+                        assert await running(server) == 0
+                        await control.resume(api, run)
+                elif isinstance(item.data, ModelCalled):
+                    heard.append("")
+                elif isinstance(item.data, ModelReplied):
+                    usage = item.data
         answer = (await runs.get(api, run)).answer
         assert answer is not None
         assert len(heard) == 2

@@ -37,7 +37,7 @@ class Scene:
         """A client of its own identity."""
         async with self.server.client() as admin:
             made = await admin.post("/api/v1/tokens", {"name": name, "kind": kind}, NewToken)
-        client = openai.AsyncOpenAI(base_url=f"{self.server.url}/v1", api_key=made.token, max_retries=0, timeout=30)
+        client = openai.AsyncOpenAI(base_url=f"{self.server.url}/v1", api_key=made.token, max_retries=0, timeout=100)
         self._clients[name] = client
         return client
 

@@ -183,7 +183,7 @@ def test_a_caller_that_hangs_up_leaves_the_batch(server: ServerProcess, client: 
     stream = client.chat.completions.create(model="llama", messages=HI, temperature=0, stream=True)
     next(iter(stream))
     stream.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (found := _running(server, "llama")) != 0:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
@@ -193,7 +193,7 @@ def _running(server: ServerProcess, model: str) -> int:
     async def read() -> int:
         http = HttpClient()
         base = f"unix:{place(StateDirectory(server.state), model).socket}"
-        answer = await http.request("GET", base, "/metrics", timeout=10)
+        answer = await http.request("GET", base, "/metrics", timeout=60)
         await http.aclose()
         lines = dict(line.rsplit(" ", 1) for line in answer.body.decode().splitlines())
         return int(lines["transformers:requests_running"]) + int(lines["transformers:requests_waiting"])
