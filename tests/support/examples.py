@@ -15,7 +15,7 @@ from support.scripted import Script
 from support.server import ServerProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-READY_S = 30.0
+READY_S = 60.0
 Say = Callable[[dict[str, Any]], str | list[tuple[str, dict[str, Any]]]]
 """From a request to the text of the answer, or to the tools that are asked for with their arguments."""
 

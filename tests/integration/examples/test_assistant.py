@@ -129,7 +129,7 @@ async def _waits(server: ServerProcess, office: Office) -> None:
 
 
 async def _until(client: Any, run: str, state: RunState) -> runs.Run:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (found := await runs.get(client, run)).state is not state:
             assert not found.state.ended, found
             await asyncio.sleep(0.02)
@@ -141,7 +141,7 @@ def _takes_its_own_mail_only(office: Office) -> None:
     message["From"], message["Subject"] = "bo@office.test", "Re: Lunch"
     message["To"] = "ada@office.test"
     message.set_content("Noon is fine. 好的。")
-    with smtplib.SMTP("127.0.0.1", office.port, timeout=10) as smtp:
+    with smtplib.SMTP("127.0.0.1", office.port, timeout=60) as smtp:
         smtp.send_message(message)
         for to in ("eve@elsewhere.test", "../ada@office.test"):
             with pytest.raises(smtplib.SMTPRecipientsRefused):

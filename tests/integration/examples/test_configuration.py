@@ -65,25 +65,25 @@ async def test_validated_and_drift_is_shown(nodeless, start_nodes, example, root
     done = await run(mariadb_settings={"max_connections": 41})
     assert done.returncode == 0, done.stdout + done.stderr
     assert nginx.read_text() == good[0]
-    async with asyncio.timeout(20):  # MariaDB restarts
+    async with asyncio.timeout(60):  # MariaDB restarts
         while await asyncio.to_thread(connections, root) != "41":
             await asyncio.sleep(0.1)
 
 
 def title(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as found:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as found:
         return found.read().decode().partition("<title>")[2].partition("</title>")[0]
 
 
 def connections(root):
     """MariaDB's `max_connections`; nothing when it does not answer."""
     argv = ["mariadb", "--no-defaults", f"--socket={root}/mariadb/mariadb.sock", "-BNe", "SELECT @@max_connections"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=10).stdout.strip()
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 async def fired(server):
     """The first job that the schedule made."""
-    async with server.client() as client, asyncio.timeout(20):
+    async with server.client() as client, asyncio.timeout(60):
         while not (made := [job for job in await jobs.listing(client, limit=100) if job.origin]):
             await asyncio.sleep(0.1)
         return made[-1].id

@@ -57,8 +57,12 @@ async def test_what_nodes_measure_is_stored_and_found(nodeless, start_nodes, exa
     assert lines[-1].split()[-5:] == ["orders", "order", "3", "is", "lost"]
 
     for pattern in ("node_cpu*", "*Mem*", "*filesystem*", "probe_orders_waiting"):
-        shown = json.loads((await llmctl("node", "metrics", "web1", pattern, "--since", "5m", "--json")).stdout)
-        assert shown[0]["points"], pattern
+
+        async def points(pattern=pattern):
+            shown = json.loads((await llmctl("node", "metrics", "web1", pattern, "--since", "5m", "--json")).stdout)
+            return shown and shown[0]["points"]
+
+        await until(points)  # of counters there are some once there are two readings
 
 
 async def nodes_metrics(server):
@@ -73,7 +77,7 @@ def latest(text):
 
 
 async def until(condition):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.1)
 

@@ -46,6 +46,7 @@ class Visitor(threading.Thread):
         self.lost = dict.fromkeys(ports, 0)
         self.seen = {port: [] for port in ports}
         self.nobody = 0
+        self.rounds = 0
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -57,14 +58,24 @@ class Visitor(threading.Thread):
                 if release is not None and self.seen[port][-1:] != [release]:
                     self.seen[port].append(release)
             self.nobody += all(status != 200 for status, _ in answers.values())
+            self.rounds += 1
+
+    def go_round(self, times: int) -> None:
+        """Wait until all pages have been visited so many times more."""
+        wanted, deadline = self.rounds + times, time.monotonic() + 60
+        while self.rounds < wanted:
+            assert time.monotonic() < deadline, "the visitor does not come round"
+            time.sleep(0.05)
 
     def __enter__(self) -> Visitor:
         self.start()
+        self.go_round(1)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.go_round(2)  # the one that is under way may have begun before what happened last
         self._done.set()
-        self.join(10)
+        self.join(60)
 
 
 def get(port, path):
