@@ -48,8 +48,8 @@ class Demo:
     def interrupt(self) -> int:
         """Ctrl-C: the terminal sends it to the whole group."""
         os.killpg(self.process.pid, signal.SIGINT)
-        code = self.process.wait(20)
-        self._reader.join(5)
+        code = self.process.wait(100)
+        self._reader.join(40)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
@@ -65,7 +65,7 @@ def test_the_demo_works_twice_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     for number in (1, 2):
         demo = Demo(env)
         try:
-            demo.until("The system keeps running", 150)
+            demo.until("The system keeps running", 170)
         finally:
             code = demo.interrupt()
         assert code == 0, demo.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from support.server import free_port
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
@@ -52,12 +53,9 @@ class Shell:
     """One bash with job control, so that `&` and `%1` work as in the page."""
 
     def __init__(self, cwd: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         env = {k: v for k, v in os.environ.items() if not k.startswith("LLMAGENTOS_")} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "LLMAGENTOS_SERVER_ADDRESS": f"127.0.0.1:{port}",
+            "LLMAGENTOS_SERVER_ADDRESS": f"127.0.0.1:{free_port()}",
             "XDG_CONFIG_HOME": str(cwd / "config"),
             "LLMAGENTOS_LANG": "en",
             "LC_ALL": "C.UTF-8",
@@ -89,7 +87,7 @@ class Shell:
         self.run("llmctl down; kill $(jobs -p) 2>/dev/null")
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(100)
         assert self.process.stdout is not None
         self.process.stdout.close()
 

@@ -24,7 +24,7 @@ CONFIG = json.dumps({"models": {}, "node": {"enabled": False}})
 
 
 async def _until_lines(client: ApiClient, node: str, count: int) -> list[LogEntry]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found := await telemetry.lines(client, node, limit=1000)) < count:
             await asyncio.sleep(0.1)
     return found
@@ -42,7 +42,7 @@ async def test_what_a_node_measures_and_logs_survives_a_server_that_was_killed(
         wanted = f"every: 1\nprobes: {{jobs: {{command: echo 7, every: 1}}}}\nlogs: {{app: {{files: [{log}]}}}}\n"
         (node.state / "collect.d" / "app.yaml").write_text(wanted)
         async with server.client() as client:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "probe_jobs" not in ((await telemetry.latest(client, "web1")) or Sample(0, {})).values:
                     await asyncio.sleep(0.1)
             with log.open("a") as file:
@@ -63,7 +63,7 @@ async def test_what_a_node_measures_and_logs_survives_a_server_that_was_killed(
                 client, "web1", match="node_cpu_seconds_total", since=time.time() - 60, points=2000
             )
             assert {each.rate for each in series} == {True}
-            async with asyncio.timeout(20):  # its first sample may be older than the probe's first value
+            async with asyncio.timeout(60):  # its first sample may be older than the probe's first value
                 while 'probe_jobs{instance="web1"} 7.0' not in (text := await client.text("/metrics/nodes")):
                     await asyncio.sleep(0.1)
         assert 'node_load1{instance="web1"} ' in text

@@ -6,7 +6,6 @@ import asyncio
 import json
 import resource
 import socket
-import time
 
 import pytest
 
@@ -21,7 +20,7 @@ def _send(server: ServerProcess, method: str, path: str, body: bytes | None = No
         client = HttpClient()
         given = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json", **headers}
         try:
-            return await client.request(method, server.url, path, headers=given, body=body, timeout=20)
+            return await client.request(method, server.url, path, headers=given, body=body, timeout=60)
         finally:
             await client.aclose()
 
@@ -29,7 +28,7 @@ def _send(server: ServerProcess, method: str, path: str, body: bytes | None = No
 
 
 def test_fifty_megabytes_are_refused_unread(server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(
             f"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
             f"Content-Length: {50 * 1024 * 1024}\r\n\r\n".encode()
@@ -44,7 +43,7 @@ def test_fifty_megabytes_are_refused_unread(server: ServerProcess) -> None:
 def test_fifty_megabytes_in_chunks_are_cut_off(server: ServerProcess) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     answer = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(
             f"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()
@@ -146,14 +145,15 @@ def test_what_was_acknowledged_survives_kill_9(server: ServerProcess) -> None:
 
 
 def test_one_slow_client_does_not_hold_the_others(server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
         slow.sendall(
             f"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
             "Content-Length: 100\r\n\r\n{".encode()
         )
-        begun = time.monotonic()
         assert _send(server, "GET", "/health").status == 200
-        assert time.monotonic() - begun < 5
+        slow.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has given it up meanwhile
+            slow.recv(1)
 
 
 def test_metrics_are_valid(server: ServerProcess, promtool: str) -> None:
@@ -161,6 +161,6 @@ def test_metrics_are_valid(server: ServerProcess, promtool: str) -> None:
 
     assert _send(server, "GET", "/health").status == 200
     text = _send(server, "GET", "/metrics").body
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=20)
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=100)
     assert checked.returncode == 0, checked.stderr.decode()
     assert b"llmagentos_http_request_duration_seconds_bucket" in text

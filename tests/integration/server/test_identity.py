@@ -62,7 +62,7 @@ def test_no_route_answers_without_identity(
         for method, path in [*routes, ("GET", "/no/such/path"), ("PATCH", "/health")]:
             if (method, path) in WITHOUT:
                 continue
-            done = await client.request(method, server.url, _concrete(path), headers=headers, body=b"", timeout=10)
+            done = await client.request(method, server.url, _concrete(path), headers=headers, body=b"", timeout=60)
             sent_to_login = done.status == 303 and done.headers.get("location", "").startswith("/login")
             if done.status != 401 and not sent_to_login:
                 answered.append((method, path, done.status))
@@ -94,7 +94,7 @@ def test_each_kind_may_what_its_row_says_and_no_more(server: ServerProcess, tmp_
                 if endpoint.allow in GRANTS[kind]:
                     continue
                 done = await client.request(
-                    endpoint.method, server.url, _concrete(endpoint.path), headers=headers, body=b"{}", timeout=10
+                    endpoint.method, server.url, _concrete(endpoint.path), headers=headers, body=b"{}", timeout=60
                 )
                 assert done.status == 403, (kind, endpoint.method, endpoint.path, done.status)
         await client.aclose()

@@ -50,8 +50,10 @@ def test_a_plugin_adds_an_endpoint_that_needs_an_identity_too(with_plugin: Serve
             with pytest.raises(Unauthenticated):
                 await nobody.text("/api/v1/hello")
 
-    asyncio.run(main())
-    server.stop()
+    try:
+        asyncio.run(main())
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(("name", "says"), [("greter", "did you mean 'greeter'"), ("broken", "RuntimeError: no way")])
