@@ -107,7 +107,7 @@ class Enrolment:
             await self._tokens.revoke(made.id)
             self._forget_tokens()
             raise _taken(request.name)
-        self._presence.heard(request.name)
+        self._presence.heard(request.name, standing.seen)
         self._hub.publish("nodes", request.name)
         _log.info("node joined", node=request.name, hostname=request.hostname, certificate=certificate.serial)
         return Joined(request.name, token, TOKEN_S, certificate.pem)

@@ -74,7 +74,7 @@ class Nodes:
         if record is None:
             raise removed(name)
         back = self._presence.away(name)
-        self._presence.heard(name)
+        self._presence.heard(name, record.seen)
         if back:
             _log.info("node is back", node=name)
         if record.availability == "draining" and await self._is_empty(record):
@@ -232,7 +232,9 @@ class Nodes:
 
     async def look(self, known: dict[str, NodeState]) -> dict[str, NodeState]:
         """Who is there now; those that were `ready` in `known` and went away are announced."""
-        now = {name: self._presence.state(name) for name in await self._records.names()}
+        seen = await self._records.seen()
+        self._presence.look(seen)
+        now = {name: self._presence.state(name) for name in seen}
         for name, state in now.items():
             if state == "away" and known.get(name) == "ready":
                 _log.warning("node is away", node=name, after_s=self._presence.away_s)

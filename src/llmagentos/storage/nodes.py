@@ -200,6 +200,12 @@ class NodeRecords:
         async with self._database.read() as connection:
             return [row.name for row in await connection.execute(select(NODES.c.name).order_by(NODES.c.name))]
 
+    async def seen(self) -> dict[str, float]:
+        """When each node that is not revoked was last heard."""
+        query = select(NODES.c.name, NODES.c.seen).where(NODES.c.revoked.is_(None)).order_by(NODES.c.name)
+        async with self._database.read() as connection:
+            return {row.name: row.seen for row in await connection.execute(query)}
+
     async def remove(self, name: str, *, joined: float | None = None) -> bool:
         """Forget a node, the one that `joined` then if that is said; whether there was one."""
         mine = NODES.c.name == name

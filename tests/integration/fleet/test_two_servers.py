@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llmagentos.api import job_files, jobs, plays
+from llmagentos.api import job_files, jobs, nodes, plays
 from llmagentos.api.client import ApiClient
 from llmagentos.api.job_files import Fetched
 from llmagentos.api.jobs import Finish, NodeJob
@@ -176,14 +176,14 @@ async def test_nodes_work_through_a_balancer_that_changes_its_mind(postgres, tmp
         balancer = await stack.enter_async_context(Balancer(made))
         balanced = copy(one)
         balanced.url = balancer.url
-        nodes = []
+        agents = []
         for name in "ab":
             (tmp_path / name).mkdir()
-            nodes.append(await NodeProcess(tmp_path / name, balanced, name).join())
-            stack.callback(nodes[-1].stop)
+            agents.append(await NodeProcess(tmp_path / name, balanced, name).join())
+            stack.callback(agents[-1].stop)
         client = await stack.enter_async_context(two.client())
         number = await submit(client, {"site.yml": REAL}, extra_vars={"out": str(tmp_path)})
-        await eventually(lambda: all("playbook started" in node.log() for node in nodes), within=30)
+        await eventually(lambda: all("playbook started" in node.log() for node in agents), within=30)
         deadline = time.monotonic() + 90
         while (job := await jobs.show(client, number)).summary.ended is None:
             assert time.monotonic() < deadline, f"the job has not ended: {job.hosts}"
@@ -192,8 +192,13 @@ async def test_nodes_work_through_a_balancer_that_changes_its_mind(postgres, tmp
         records = [record.event for record in await jobs.events(client, number)]
         failed = [event.result for event in records if isinstance(event, jobs.TaskResult) and event.status == "failed"]
         assert (job.summary.state, failed) == ("succeeded", [])
+        for server in made:
+            async with server.client() as admin:
+                while (states := [each.state for each in await nodes.listing(admin)]) != ["ready", "ready"]:
+                    assert time.monotonic() < deadline, states
+                    await asyncio.sleep(0.2)
         assert {(tmp_path / f"both-{name}").read_text() for name in "ab"} == {"of a of b"}
-        for log in (node.log() for node in nodes):
+        for log in (node.log() for node in agents):
             assert log.count("playbook started") == 1
             assert '"resumed": true' not in log, "it lost its lease"
         assert balancer.counts.keys() == {one.url, two.url}
