@@ -121,7 +121,7 @@ class Runners:
             with (self.root / host / "peers.jsonl").open("a") as peers:
                 peers.write(json.dumps(line) + "\n")
 
-    def to_the_end(self, out: Path, *, within: float = 60.0) -> Ran:
+    def to_the_end(self, out: Path, *, within: float = 100.0) -> Ran:
         """Carry until all have ended."""
         deadline = time.monotonic() + within
         while any(process.poll() is None for process in self.processes.values()):

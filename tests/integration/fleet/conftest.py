@@ -40,7 +40,7 @@ class FakeNode:
     async def claim(self, *, wait: float = 5.0) -> jobs.NodeJob | None:
         return (await jobs.claim(self.client, wait=wait)).job
 
-    async def claimed(self, *, wait: float = 5.0) -> jobs.NodeJob:
+    async def claimed(self, *, wait: float = 40.0) -> jobs.NodeJob:
         job = await self.claim(wait=wait)
         assert job is not None
         return job

@@ -46,7 +46,7 @@ class Machine:
         )
 
     async def runs(self, name: str, version: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         async with self.server.client() as admin:
             while [(n.name, n.state, n.version) for n in await nodes.listing(admin)] != [(name, "ready", version)]:
                 assert time.monotonic() < deadline, (self.prefix / "launch.log").read_text()

@@ -25,7 +25,7 @@ from support.server import ServerProcess
 
 SHELL = shutil.which("dash") or "/bin/sh"
 UNIT = "llmagentos-node.service"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -111,7 +111,7 @@ class Machine:
 def alive(pid: int) -> bool:
     try:
         return b"launch.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it is opened, or before it is read
         return False
 
 
@@ -124,7 +124,7 @@ def machine(server: ServerProcess, tmp_path: Path) -> Iterator[Machine]:
         until(lambda: not alive(made.launcher()))
     if made.agent is not None:
         made.agent.terminate()
-        made.agent.wait(30)
+        made.agent.wait(PATIENCE_S)
 
 
 def test_a_unit_is_written_enabled_run_again_and_removed(machine: Machine) -> None:

@@ -93,13 +93,13 @@ async def test_a_job_survives_the_death_of_the_server(server, join, submit):
 async def test_a_waiting_claim_is_woken(server, join, submit):
     async with server.client() as admin, join(server, "n1") as node:
         assert await node.claim(wait=0) is None
-        waiting = asyncio.create_task(node.claim(wait=10))
+        waiting = asyncio.create_task(node.claim(wait=60))
         await asyncio.sleep(0)
         begun = asyncio.get_running_loop().time()
         sent = await submit(admin)
         job = await waiting
         assert job is not None and job.job == sent.summary.id
-        assert asyncio.get_running_loop().time() - begun < 5
+        assert asyncio.get_running_loop().time() - begun < 40, "not when its wait was over"
 
 
 async def test_a_node_works_only_its_own_queue(server, join, submit):
@@ -159,7 +159,7 @@ async def test_following_shows_every_event_once_and_ends_with_the_job(server, jo
             async with jobs.follow(admin, sent.summary.id) as items:
                 seen.extend([item async for item in items])
 
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(watch())
             await node.work(await node.claimed())
         assert [item.id for item in seen if isinstance(item, jobs.JobRecord)] == [1, 2, 3]

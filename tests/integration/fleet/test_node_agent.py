@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llmagentos.api import jobs, nodes
@@ -43,11 +44,20 @@ MODULE_PLAY = """
 """
 
 
-def sleeping(mark: Path, seconds: float = 60) -> str:
+def sleeping(mark: Path) -> str:
     return (
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
-        f"    - {{name: Long, shell: 'echo begun >> {mark}; sleep {seconds}; echo done >> {mark}'}}\n"
+        f"    - {{name: Long, shell: 'echo begun >> {mark}; sleep 60; echo done >> {mark}'}}\n"
     )
+
+
+def waiting(mark: Path) -> str:
+    """Like `sleeping`, until `go`."""
+    return sleeping(mark).replace("sleep 60", f"while ! test -e {mark}.go; do sleep 0.05; done")
+
+
+def go(mark: Path) -> None:
+    Path(f"{mark}.go").touch()
 
 
 async def results(client: ApiClient, job: int) -> dict[str, TaskResult]:
@@ -68,7 +78,8 @@ def test_a_job_from_end_to_end(server: ServerProcess, node: NodeProcess, tmp_pat
             again = await ended(client, await submit(client, files, extra_vars={"word": "你好"}))
             assert again.hosts[0].recap is not None
             assert again.hosts[0].recap.changed == 0
-            assert not list((node.state / "jobs").glob("*/spec.json")), "what may hold secrets is gone"
+            # What may hold secrets goes once the server knows the end.
+            await eventually(lambda: not list((node.state / "jobs").glob("*/spec.json")))
 
     asyncio.run(main())
 
@@ -93,11 +104,11 @@ def test_a_job_is_cancelled_while_it_runs(server: ServerProcess, node: NodeProce
     async def main() -> None:
         async with server.client() as client:
             number = await submit(client, {"site.yml": sleeping(mark)})
-            await eventually(mark.exists, within=20)
+            await eventually(mark.exists, within=60)
             await jobs.cancel(client, number)
             job = await ended(client, number)
             assert job.hosts[0].state == "cancelled"
-            assert node.runners(number) == []
+            await eventually(lambda: node.runners(number) == [])
             assert mark.read_text() == "begun\n"
 
     asyncio.run(main())
@@ -120,12 +131,12 @@ def test_stopping_leaves_the_playbook_and_says_so(server: ServerProcess, node: N
 
     async def main() -> None:
         async with server.client() as client:
-            number = await submit(client, {"site.yml": sleeping(mark, 3)})
-            await eventually(mark.exists, within=20)
-            begun = time.monotonic()
+            number = await submit(client, {"site.yml": waiting(mark)})
+            await eventually(mark.exists, within=60)
             assert node.stop() == 0
-            assert time.monotonic() - begun < 4.5
+            assert mark.read_text() == "begun\n", "it does not wait for the playbook"
             assert "a playbook runs on" in node.log()
+            go(mark)
             await eventually(lambda: mark.read_text() == "begun\ndone\n")
             node.start()
             job = await ended(client, number)
@@ -146,11 +157,15 @@ def test_a_module_unit_from_a_playbook(server: ServerProcess, node: NodeProcess)
                 await asyncio.sleep(0.05)
             token = (node.state / "modules/web/token").read_text().strip()
             assert token.startswith("lao_module_")
+            assert shown[0].pid is not None
+            module.append(psutil.Process(shown[0].pid))
 
+    module: list[psutil.Process] = []
     asyncio.run(main())
-    begun = time.monotonic()
+    assert module[0].is_running()
     assert node.stop() == 0
-    assert time.monotonic() - begun < 4.5, "its modules stop with it"
+    assert not module[0].is_running(), "its modules stop with it"
+    assert "did not stop" not in node.log()
 
 
 def test_metrics_need_the_token(node: NodeProcess, promtool: str) -> None:
@@ -158,15 +173,15 @@ def test_metrics_need_the_token(node: NodeProcess, promtool: str) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", url)
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5)
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
         assert refused.value.code == 401
         refused.value.close()
     token = (node.state / "metrics.token").read_text().strip()
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         text = answer.read().decode()
     assert "llmagentos_node_heartbeats_total" in text
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     faults = [line for line in checked.stderr.splitlines() if "camelCase" not in line]  # node-exporter has them
     assert faults == []
     assert (node.state / "metrics.token").stat().st_mode & 0o777 == 0o600
@@ -179,7 +194,7 @@ def test_a_second_agent_on_the_same_state_says_who_holds_it(node: NodeProcess) -
     second = node.process
     node.process = first
     assert second is not None
-    assert second.wait(15) == 1
+    assert second.wait(60) == 1
     assert f"process {first.pid}" in node.log()
 
 
@@ -190,7 +205,7 @@ def test_a_removed_node_ends_and_says_what_to_do(server: ServerProcess, node: No
 
     asyncio.run(main())
     assert node.process is not None
-    assert node.process.wait(20) != 0
+    assert node.process.wait(60) != 0
     assert "no longer the node 'web1'" in node.log()
     assert "hint: to join again" in node.log()
 
@@ -207,7 +222,7 @@ def test_join_by_llmctl(server: ServerProcess, tmp_path: Path) -> None:
         process.stdin.write(token[0].encode() + b"\n")
         process.stdin.close()
         identity = tmp_path / "web9/identity.json"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not identity.exists():
             assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
             assert time.monotonic() < deadline
@@ -218,7 +233,7 @@ def test_join_by_llmctl(server: ServerProcess, tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stderr.read()
         process.stderr.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_bad_join_token_is_told(server: ServerProcess, tmp_path: Path) -> None:
@@ -229,7 +244,7 @@ def test_a_bad_join_token_is_told(server: ServerProcess, tmp_path: Path) -> None
     node.join_token.chmod(0o600)
     node.start()
     assert node.process is not None
-    assert node.process.wait(15) == 2
+    assert node.process.wait(60) == 2
     assert "hint: it is good for a limited time" in node.log()
 
 

@@ -71,7 +71,7 @@ async def test_a_clock_that_is_off_is_told_the_time(server, tmp_path: Path):
         key = await Key.join(server, admin, "n1", tmp_path)
         with pytest.raises(Unauthenticated) as caught:
             await key.exchange(server, off=7200)
-        assert abs(float(caught.value.details["time"]) - time.time()) < 5
+        assert abs(float(caught.value.details["time"]) - time.time()) < 60
 
 
 async def test_revoking_ends_tokens_certificates_and_module_tokens_at_once(server, tmp_path: Path):
@@ -145,20 +145,33 @@ async def test_a_session_renews_token_and_certificate_by_itself(server, tmp_path
                 await nodes.beat(session, nodes.Heartbeat())
 
 
+def copy_while_it_works(state: Path, to: Path) -> None:
+    """Copy a node's state; again when one of its files was gone before its turn came."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            shutil.copytree(state, to, ignore=shutil.ignore_patterns("up.lock"))
+        except (shutil.Error, FileNotFoundError):
+            assert time.monotonic() < deadline
+            shutil.rmtree(to, ignore_errors=True)
+        else:
+            to.chmod(0o700)
+            return
+
+
 def test_a_copied_machine_is_refused_and_shown_while_the_node_works(
     server: ServerProcess, node: NodeProcess, tmp_path: Path
 ) -> None:
     (tmp_path / "copy").mkdir()
     copy = NodeProcess(tmp_path / "copy", server, "web1")
-    shutil.copytree(node.state, copy.state, ignore=shutil.ignore_patterns("up.lock"))
-    copy.state.chmod(0o700)
+    copy_while_it_works(node.state, copy.state)
     copy.join_token.write_text("none")
     copy.start()
     try:
 
         async def main() -> None:
             async with server.client() as admin:
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while (await nodes.show(admin, "web1")).summary.trouble is None:
                     assert time.monotonic() < deadline, copy.log()
                     await asyncio.sleep(0.1)
@@ -276,7 +289,7 @@ async def test_who_waits_in_the_name_of_a_revoked_node_is_told_nothing(server):
                 joined = await nodes.join(joining, join_request(name))
             async with server.client(joined.token) as node, server.client(joined.token) as beating:
                 await nodes.beat(beating, nodes.Heartbeat())
-                waiting = asyncio.create_task(jobs.claim(node, wait=25))
+                waiting = asyncio.create_task(jobs.claim(node, wait=60))
                 await asyncio.sleep(0)
                 began = time.monotonic()
                 await nodes.beat(beating, nodes.Heartbeat())  # while the claim is on its way
@@ -286,4 +299,4 @@ async def test_who_waits_in_the_name_of_a_revoked_node_is_told_nothing(server):
                     await nodes.remove(admin, name)
                 with pytest.raises(Unauthenticated):
                     await waiting
-                assert time.monotonic() - began < 20, "at once, not when its wait is over"
+                assert time.monotonic() - began < 50, "at once, not when its wait is over"

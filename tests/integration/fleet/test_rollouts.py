@@ -69,10 +69,10 @@ class Crew:
             if not job.resumed:
                 self.worked.append((job.host, job.playbook))
             await asyncio.sleep(0.05)
-            bad = job.playbook == "site.yml" and job.host in self.bad
-            await node.work(job, status="failed" if bad else "succeeded", code=2 if bad else 0)
         finally:
-            self.at_once -= 1
+            self.at_once -= 1  # what the server does on hearing of the end may come before its answer
+        bad = job.playbook == "site.yml" and job.host in self.bad
+        await node.work(job, status="failed" if bad else "succeeded", code=2 if bad else 0)
 
     def ran(self, playbook="site.yml"):
         return [name for name, what in self.worked if what == playbook]
@@ -91,7 +91,7 @@ async def crew(server, join):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def ended(client, job, *, within=20.0):
+async def ended(client, job, *, within=60.0):
     deadline = time.monotonic() + within
     while (found := await jobs.show(client, job)).summary.ended is None:
         assert time.monotonic() < deadline, found
@@ -105,7 +105,7 @@ async def test_canary_first_and_each_batch_only_after_its_gate(server, join, sub
         gate = f"http://127.0.0.1:{health.port}/{{{{ node }}}}"
         rollout = Rollout(["1", "50%", "100%"], gate=gate, pause_s=0.3)
         number = (await submit(admin, rollout=rollout)).summary.id
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while health.asked["/n0"] < 1 or (waiting := await jobs.show(admin, number)).summary.waiting_for is None:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -156,13 +156,13 @@ async def test_a_playbook_as_gate_and_a_server_killed_in_the_middle(server, join
         rollout = Rollout(["1", "2"], gate_playbook="check.yml")
         number = (await submit(admin, files=FILES, rollout=rollout)).summary.id
         for wanted in (1, 3):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while len(nodes.ran()) < wanted:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
             server.kill()
             await asyncio.to_thread(server.start)
-        done = await ended(admin, number, within=30)
+        done = await ended(admin, number)
         assert done.summary.state == "succeeded"
         assert set(nodes.ran()) == set(nodes.ran("check.yml")) == set(NAMES)
         assert nodes.most <= 2

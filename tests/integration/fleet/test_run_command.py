@@ -22,7 +22,7 @@ async def llmctl(server: ServerProcess, *arguments: str) -> subprocess.Completed
 
 
 async def play(node, *, status: jobs.HostEnd, code: int) -> jobs.NodeJob:
-    job = await node.claimed(wait=15)
+    job = await node.claimed(wait=60)
     task = {"at": 0.0, "host": node.name, "task": "Say it"}
     result = "changed" if status == "succeeded" else "failed"
     await jobs.send_events(
@@ -99,18 +99,18 @@ async def test_a_run_goes_on_through_a_restart_of_the_server(server, join):
             *command, cwd=server.directory, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert running.stderr is not None
-        assert await asyncio.wait_for(running.stderr.readline(), 15) == b"job 1 on web1\n"
-        await node.claimed(wait=15)
+        assert await asyncio.wait_for(running.stderr.readline(), 60) == b"job 1 on web1\n"
+        await node.claimed(wait=60)
         await asyncio.to_thread(server.kill)
-        assert b"the server is away" in await asyncio.wait_for(running.stderr.readline(), 15)
+        assert b"the server is away" in await asyncio.wait_for(running.stderr.readline(), 60)
         await asyncio.to_thread(server.start)
         await node.client.aclose()  # its connections are the dead server's; new ones are made as needed
         async with server.client() as admin:
             assert (await jobs.show(admin, 1)).summary.state == "running"
-        fresh = await node.claimed(wait=15)
+        fresh = await node.claimed(wait=60)
         assert fresh.resumed
         await node.work(fresh)
-        out, err = await asyncio.wait_for(running.communicate(), 30)
+        out, err = await asyncio.wait_for(running.communicate(), 60)
     assert running.returncode == 0, err
     assert out.decode().count("ok: [web1]") == 3
 

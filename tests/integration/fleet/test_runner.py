@@ -36,7 +36,7 @@ class Run:
         self.done = subprocess.run(
             [sys.executable, "-P", "-m", "llmagentos_ansible", str(self.directory.root)],
             capture_output=True,
-            timeout=90,
+            timeout=110,
         )
         found = self.directory.exit()
         assert found is not None, self.done.stderr.decode()
@@ -236,7 +236,7 @@ def test_a_spec_that_is_broken_is_told(tmp_path: Path) -> None:
     directory = JobDirectory(tmp_path)
     directory.bundle.mkdir()
     directory.spec.write_text("{")
-    done = subprocess.run([sys.executable, "-m", "llmagentos_ansible", str(tmp_path)], capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "llmagentos_ansible", str(tmp_path)], capture_output=True, timeout=110)
     assert done.returncode == 250
     assert json.loads((tmp_path / "exit.json").read_bytes())["code"] == 250
 

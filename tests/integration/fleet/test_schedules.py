@@ -17,7 +17,7 @@ from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 pytestmark = pytest.mark.anyio
 
 
-async def until(condition, *, within=30.0):
+async def until(condition, *, within=60.0):
     deadline = time.monotonic() + within
     while not (found := await condition()):
         assert time.monotonic() < deadline, "not in time"
@@ -38,9 +38,9 @@ async def test_two_servers_fire_each_time_once_and_one_goes_on_alone(two_servers
         made = await submit(first)
         await submit(second)  # the blobs of each are its own
         job = jobs.JobSpec(made.spec.bundle, "site.yml")
-        names = [f"s{i}" for i in range(6)]
+        names = [f"s{i}" for i in range(4)]
         for name in names:
-            await schedules.add(first, name, ScheduleSpec(cron="*/2 * * * * *", job=job))
+            await schedules.add(first, name, ScheduleSpec(cron="*/3 * * * * *", job=job))
 
         async def fired(client=second):
             found = [await schedules.show(client, name) for name in names]
