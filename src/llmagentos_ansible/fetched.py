@@ -13,7 +13,9 @@ In a job whose nodes use each other's, all of them are told, and each puts the f
 says: a node cannot have another one write anything else.
 
 Files for absolute paths are kept below outside/, and found there by whatever looks for a file of the controller's
-(`copy`, `template`, lookups): nothing but the job's own directory is written to on the node.
+(`copy`, `template`, lookups): nothing but the job's own directory is written to on the node. What lies there already,
+on the machine of whoever asked for the job, is known by its SHA-256 from the variable `FETCHED_BEFORE`, as far as that
+was told: a file that is the same there has not changed.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import fetch
 from ansible.utils.path import unfrackpath
 
-from llmagentos.api.job_files import MAX_FILE_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_PATH
+from llmagentos.api.job_files import FETCHED_BEFORE, MAX_FILE_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_PATH
 from llmagentos.fleet.playbooks.destinations import Destination
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}", re.S)
@@ -61,14 +63,15 @@ class Fetched:
 
         @wraps(own)
         def run(action: Any, tmp: Any = None, task_vars: Any = None) -> Any:
-            return fetched.run(action, lambda: own(action, tmp, task_vars))
+            before = (task_vars or {}).get(FETCHED_BEFORE)
+            return fetched.run(action, lambda: own(action, tmp, task_vars), before if isinstance(before, dict) else {})
 
         fetch.ActionModule.run = run
         DataLoader.path_dwim = self._found(DataLoader.path_dwim)
         DataLoader.path_dwim_relative_stack = self._found_in_stack(DataLoader.path_dwim_relative_stack)
 
-    def run(self, action: Any, own: Callable[[], Any]) -> Any:
-        """`ActionModule.run` of `fetch`."""
+    def run(self, action: Any, own: Callable[[], Any], before: Mapping[str, Any]) -> Any:
+        """`ActionModule.run` of `fetch`; `before`: SHA-256s of what whoever asked has, by absolute path."""
         arguments = action._task.args
         dest, source = arguments.get("dest"), arguments.get("src")
         if not isinstance(dest, str) or not isinstance(source, str) or action._task.check_mode:
@@ -88,12 +91,13 @@ class Fetched:
         if outside:
             result["dest"] = made.removeprefix(str(self._outside))
         try:
-            self._tell(Path(made), source)
+            same = self._tell(Path(made), source, before if outside else {})
         except ValueError as error:
             return {**result, **_failed(str(error))}
-        return result
+        return _unchanged(result, source) if same and result.get("changed") else result
 
-    def _tell(self, made: Path, source: str) -> None:
+    def _tell(self, made: Path, source: str, before: Mapping[str, Any]) -> bool:
+        """Whether it is the same as `before`, and nothing came to its place in this job so far."""
         base = self._outside if made.is_relative_to(self._outside) else self._root
         path = str(made.relative_to(base) if base == self._root else Path("/") / made.relative_to(base))
         size = made.stat().st_size
@@ -101,8 +105,8 @@ class Fetched:
             raise ValueError(f"{path} has {size} bytes: at most {MAX_FILE_BYTES} are fetched of one file")
         if not _NAME.fullmatch(path) or not _NAME.fullmatch(source):
             raise ValueError(f"{path!r} cannot be told: names have to be UTF-8, without control characters")
-        count, told = self._so_far()
-        if count >= MAX_FILES or told + size > MAX_JOB_BYTES:
+        told = self._so_far()
+        if len(told) >= MAX_FILES or sum(each["size"] for each in told) + size > MAX_JOB_BYTES:
             raise ValueError(f"at most {MAX_FILES} files and {MAX_JOB_BYTES} bytes are fetched by one job")
         digest = self._keep(made)
         line = json.dumps({"path": path, "source": source, "digest": digest, "size": size}).encode() + b"\n"
@@ -113,13 +117,13 @@ class Fetched:
             os.close(descriptor)
         if self.tell_nodes is not None:
             self.tell_nodes({"path": path, "digest": digest})
+        return before.get(path) == digest and all(each["path"] != path for each in told)
 
-    def _so_far(self) -> tuple[int, int]:
+    def _so_far(self) -> list[dict[str, Any]]:
         try:
-            sizes = [json.loads(line)["size"] for line in self._list.read_bytes().splitlines()]
+            return [json.loads(line) for line in self._list.read_bytes().splitlines()]
         except FileNotFoundError:
-            return 0, 0
-        return len(sizes), sum(sizes)
+            return []
 
     def _keep(self, made: Path) -> str:
         """A copy under the digest: the next task may write to the same place."""
@@ -211,6 +215,12 @@ def _too_large(action: Any, source: str) -> str | None:
     except (OSError, ValueError, RuntimeError):  # the action says what is wrong
         return None
     return None
+
+
+def _unchanged(result: dict[str, Any], source: str) -> dict[str, Any]:
+    """As ansible-core says it of a file that it finds at its destination."""
+    kept = {name: value for name, value in result.items() if name not in ("remote_md5sum", "remote_checksum")}
+    return {**kept, "changed": False, "file": source}
 
 
 def _failed(message: str) -> dict[str, Any]:

@@ -24,6 +24,9 @@ MAX_FILES = 10_000
 MAX_PATH = 2000
 """Characters of a path."""
 TIMEOUT_S = 300.0
+FETCHED_BEFORE = "llmagentos_fetched_before"
+"""A job's variable: of the files that whoever asks for it has at absolute destinations of its fetches, the SHA-256s by
+path. Where it says nothing of a file, that counts as changed."""
 
 Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH, pattern=r"^[^\x00-\x1f\x7f]+$")]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmagentos.api import job_files, jobs
-from llmagentos.api.job_files import Fetched
+from llmagentos.api.job_files import FETCHED_BEFORE, Fetched
 from llmagentos.api.tokens import NewToken, TokenRequest
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from support.node import NodeProcess, ended, submit
@@ -135,6 +135,46 @@ def test_a_node_sends_what_its_tasks_fetch(server: ServerProcess, node: NodeProc
             assert not (tmp_path / "absolute").exists(), "nothing is written on the node"
             assert (tmp_path / "b").read_text() == "two\n"
             await eventually(lambda: not list((node.state / "jobs").glob("*/fetched*")))
+
+    asyncio.run(main())
+
+
+AGAIN = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - copy: {content: "one\\n", dest: "{{ out }}/a"}
+    - {name: the same, fetch: {src: "{{ out }}/a", dest: "{{ out }}/absolute/", flat: true}, register: same}
+    - {name: another one, fetch: {src: "{{ out }}/a", dest: "{{ out }}/other", flat: true}}
+    - {name: not told, fetch: {src: "{{ out }}/a", dest: "{{ out }}/untold/"}}
+    - copy: {content: "two\\n", dest: "{{ out }}/a"}
+    - {name: new, fetch: {src: "{{ out }}/a", dest: "{{ out }}/absolute/", flat: true}}
+    - copy: {content: "one\\n", dest: "{{ out }}/a"}
+    - {name: and back, fetch: {src: "{{ out }}/a", dest: "{{ out }}/absolute/", flat: true}}
+    - {name: still, fetch: {src: "{{ out }}/a", dest: "{{ out }}/absolute/", flat: true}}
+    - assert: {that: ["same.file == out + '/a'", "same.dest == out + '/absolute/a'", "same.checksum is defined"]}
+"""
+
+
+def test_what_is_there_already_has_not_changed(server: ServerProcess, node: NodeProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        before = {f"{tmp_path}/absolute/a": sha256(b"one\n").hexdigest(), f"{tmp_path}/other": "0" * 64}
+        variables = {"out": str(tmp_path), FETCHED_BEFORE: before}
+        async with server.client() as client:
+            number = await submit(client, {"site.yml": AGAIN}, extra_vars=variables, literal=[FETCHED_BEFORE])
+            job = await ended(client, number)
+            events = [record.event for record in await jobs.events(client, number)]
+            results = [each for each in events if isinstance(each, jobs.TaskResult)]
+            assert job.summary.state == "succeeded", [each for each in results if each.status == "failed"]
+            assert {each.task: each.status for each in results if each.action == "fetch"} == {
+                "the same": "ok",
+                "another one": "changed",
+                "not told": "changed",
+                "new": "changed",
+                "and back": "changed",
+                "still": "ok",
+            }
+            assert len(await job_files.listing(client, number)) == 3, "they are sent all the same"
 
     asyncio.run(main())
 
