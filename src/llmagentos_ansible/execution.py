@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ class Executor:
         found = self._lookup(action, name)
         if found is None:
             return "it is not found"
-        source = Path(found).read_bytes()
+        source = _source(found, Path(found).stat().st_mtime_ns)
         variables = (
             task_vars["ansible_delegated_vars"][action._task.delegate_to] if action._task.delegate_to else task_vars
         )
@@ -178,7 +179,7 @@ class Executor:
             connection=connection(action),
             becomes=becomes(action),
             asynchronous=asynchronous,
-            python=_is_python(source),
+            python=source.python,
             shebang=shebang,
             own_interpreter=sys.executable,
             at_start=differs_at_start(self._began_with, environ),
@@ -189,7 +190,7 @@ class Executor:
         )
         if (reason := reason_not_to_fork(execution)) is not None:
             return reason
-        return _Plan(found, shebang, environ, _rlimit(found, source, task_vars))
+        return _Plan(found, shebang, environ, _rlimit(source, task_vars))
 
     def _lookup(self, action: Any, name: str) -> str | None:
         for mod_type in action._connection.module_implementation_preferences:
@@ -225,22 +226,41 @@ def becomes(action: Any) -> str | None:
     return None
 
 
-def _shebang(action: Any, source: bytes, variables: Mapping[str, Any]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a module's text tells."""
+
+    interpreter: str | None
+    arguments: list[str]
+    python: bool  # a new-style module
+    in_place: bool  # it can be run from where it is installed
+
+
+@lru_cache(maxsize=512)
+def _source(path: str, _changed: int) -> _Source:
+    content = Path(path).read_bytes()
+    interpreter, arguments = module_common._extract_interpreter(content)
+    old_style = module_common.REPLACER in content
+    return _Source(
+        interpreter=interpreter,
+        arguments=arguments,
+        python=not module_common._is_binary(content)
+        and bool(old_style or module_common.NEW_STYLE_PYTHON_MODULE_RE.search(content)),
+        in_place=path.startswith(_MODULES) and not old_style and not any(word in content for word in _RESPAWNING),
+    )
+
+
+def _shebang(action: Any, source: _Source, variables: Mapping[str, Any]) -> str | None:
     """The interpreter that ansible-core finds for the module; None before it discovered one."""
-    interpreter, arguments = module_common._extract_interpreter(source)
+    interpreter, arguments = source.interpreter or "/usr/bin/python", list(source.arguments)
     is_local = bool(getattr(action._connection, "_remote_is_local", False))
     try:
         shebang, _ = module_common._get_shebang(
-            interpreter or "/usr/bin/python", variables, action._templar, arguments, remote_is_local=is_local
+            interpreter, variables, action._templar, arguments, remote_is_local=is_local
         )
     except module_common.InterpreterDiscoveryRequiredError:
         return None
     return str(shebang)
-
-
-def _is_python(source: bytes) -> bool:
-    new = module_common.REPLACER in source or module_common.NEW_STYLE_PYTHON_MODULE_RE.search(source)
-    return bool(new) and not module_common._is_binary(source)
 
 
 def _overridden() -> frozenset[str]:
@@ -252,12 +272,10 @@ def _overridden() -> frozenset[str]:
     return frozenset(name for name in found if (_UTILS / name).is_dir() or (_UTILS / f"{name}.py").is_file())
 
 
-def _rlimit(path: str, source: bytes, task_vars: Mapping[str, Any]) -> int | None:
+def _rlimit(source: _Source, task_vars: Mapping[str, Any]) -> int | None:
     """The limit of open files for a module that can be run from where it is installed; None for others."""
     limit = constants.config.get_config_value("PYTHON_MODULE_RLIMIT_NOFILE", variables=task_vars)
-    if not path.startswith(_MODULES) or not isinstance(limit, int) or any(word in source for word in _RESPAWNING):
-        return None
-    if module_common.REPLACER in source or constants.config.get_config_value("_MODULE_METADATA"):
+    if not source.in_place or not isinstance(limit, int) or constants.config.get_config_value("_MODULE_METADATA"):
         return None
     return limit
 

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,13 @@ def _only_own_plugins() -> bool:
             if not entry.internal and "llmagentos" not in entry.path and _has_plugins(entry.path):
                 return False
     # What of a collection is used in a template shows only when it was: from then on it is not used here again.
-    return not any(name.startswith("ansible_collections.") and _OF_A_COLLECTION.match(name) for name in sys.modules)
+    return not _of_a_collection(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _of_a_collection(_modules: int) -> bool:
+    """Asked before each task: looked at again when more modules were imported."""
+    return any(_OF_A_COLLECTION.match(name) for name in sys.modules)
 
 
 def _has_plugins(directory: str) -> bool:

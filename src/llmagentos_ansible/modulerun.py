@@ -17,6 +17,7 @@ import locale
 import os
 import resource
 import selectors
+import subprocess
 import sys
 import threading
 import time
@@ -52,6 +53,7 @@ _REHEARSED: dict[str, dict[str, Any]] = {
     "ansible.modules.stat": {"path": "/", "get_checksum": False, "get_mime": False, "get_attributes": False},
 }
 _REHEARSALS = 3
+_PREEXEC = "AnsibleModule.run_command.<locals>.preexec"
 _codes: dict[tuple[str, str], types.CodeType | None] = {}
 _get_code = SourceFileLoader.get_code
 
@@ -69,6 +71,7 @@ def preload() -> None:
     SourceFileLoader.get_code = _code_of  # type: ignore[method-assign]
     basic = sys.modules["ansible.module_utils.basic"]
     basic.selectors = types.SimpleNamespace(**{**vars(selectors), "PollSelector": _PollSelector})  # type: ignore[attr-defined]
+    basic.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": _popen})  # type: ignore[attr-defined]
     for _ in range(_REHEARSALS):
         for name, arguments in _REHEARSED.items():
             _rehearse(name, arguments)
@@ -105,6 +108,17 @@ class _PollSelector(selectors.PollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         return super().select(timeout) if self.get_map() else []
+
+
+def _popen(*args: Any, preexec_fn: Callable[[], object] | None = None, **options: Any) -> subprocess.Popen[Any]:
+    """Without a function that `AnsibleModule.run_command` gives along and that sets the umask at most.
+
+    With one, Python copies the whole process to start another program, and by vfork(2) without.
+    """
+    if preexec_fn is not None and preexec_fn.__qualname__ == _PREEXEC and preexec_fn.__code__.co_freevars == ("umask",):
+        (umask,) = preexec_fn.__closure__ or ()
+        return subprocess.Popen(*args, umask=umask.cell_contents or -1, **options)
+    return subprocess.Popen(*args, preexec_fn=preexec_fn, **options)
 
 
 def ready() -> Callable[[int, Callable[[int], None]], NoReturn]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -51,11 +52,21 @@ def remember_meta() -> None:
     _collection_finder._meta_yml_to_dict = remembered
 
 
+def _copy_less() -> None:
+    """Text and numbers that carry tags are as immutable as those that do not: no deep copy needs copies of them."""
+    from ansible.module_utils._internal import _datatag
+
+    for name in ("Str", "Bytes", "Int", "Float"):
+        if (kind := getattr(_datatag, f"_AnsibleTagged{name}", None)) is not None:
+            copy._deepcopy_dispatch[kind] = copy._deepcopy_atomic  # type: ignore[attr-defined]
+
+
 def preload() -> None:
     """Load them. What is missing here is loaded later, as always; names differ between releases."""
     from ansible._internal._templating._engine import TemplateEngine
     from ansible.plugins import loader
 
+    _copy_less()
     for name in _MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

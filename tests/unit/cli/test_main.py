@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,19 @@ def test_help_is_chinese_where_the_terminal_is() -> None:
         env={"LC_ALL": "zh_CN.UTF-8", "PATH": "/usr/bin", "PYTHONUTF8": "1"},
     )
     assert "启动" in done.stdout
+
+
+def test_what_cannot_be_written_is_said_at_the_end() -> None:
+    """Output is written when the program ends: nobody may take a full disk for success."""
+    command = [sys.executable, "-m", "llmagentos.cli.main", "config", "schema"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert (done.returncode, done.stderr.count("error: ")) == (1, 1)
+    assert "No space left" in done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100)
+    finally:
+        os.close(writer)
+    assert done.stderr == "", "whoever closed the pipe has seen enough"
