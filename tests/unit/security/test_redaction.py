@@ -134,4 +134,4 @@ def test_time_is_linear(piece: str) -> None:
         return best
 
     seconds(1000)
-    assert seconds(80_000) < 0.3  # a quadratic expression takes minutes
+    assert seconds(80_000) < 4  # a quadratic expression takes minutes
