@@ -177,12 +177,11 @@ def runs_of(house: ServerProcess, agent: str) -> list[str]:
     return [run["id"] for run in listed(house) if run["agent"] == agent]
 
 
-def asked(house: ServerProcess, path: str) -> list[dict[str, Any]]:
+def asked(house: ServerProcess, path: str) -> Any:
     with urllib.request.urlopen(
         urllib.request.Request(f"{house.url}{path}", headers={"Authorization": f"Bearer {house.token}"}), timeout=30
     ) as response:
-        found: list[dict[str, Any]] = json.load(response)
-        return found
+        return json.load(response)
 
 
 def listed(house: ServerProcess) -> list[dict[str, Any]]:
@@ -211,7 +210,7 @@ def test_tools_of_mcp_servers_over_stdio_and_http(house: ServerProcess, script: 
     number = pid["result"]["result"]
     os.kill(number, signal.SIGKILL)  # the program dies: its next call starts another one
     until(lambda: asked(house, "/api/v1/mcp/servers")[1]["state"] != "ready")
-    until(lambda: house.llmctl("mcp", "files").returncode == 0)  # after the pause before a restart
+    until(lambda: asked(house, "/api/v1/mcp/servers/files")["state"] == "ready")  # after the pause before a restart
     (again,) = ask(house, script, call("files.pid"))
     assert again["result"]["result"] != number
 
