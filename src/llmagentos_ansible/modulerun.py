@@ -49,7 +49,7 @@ PRELOADED = (
 
 _REHEARSED: dict[str, dict[str, Any]] = {
     "ansible.modules.command": {"_raw_params": "true"},
-    "ansible.modules.file": {"path": "/", "state": "directory"},
+    "ansible.modules.file": {"path": "/", "state": "directory", "_ansible_check_mode": True},
     "ansible.modules.stat": {"path": "/", "get_checksum": False, "get_mime": False, "get_attributes": False},
 }
 _REHEARSALS = 3
