@@ -59,7 +59,7 @@ _get_code = SourceFileLoader.get_code
 
 
 def preload() -> None:
-    """Import what modules share, and have it run once, so that forks do not each begin with empty caches."""
+    """Import what modules share, and run some of it here, so that forks do not each begin with empty caches."""
     for name in PRELOADED:
         importlib.import_module(name)
     for name, module in [each for each in sys.modules.items() if each[0].startswith("ansible.modules.")]:
