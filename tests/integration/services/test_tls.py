@@ -35,7 +35,12 @@ def authority(tmp_path: Path) -> Authority:
 
 def _python(server: ServerProcess, source: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source], env=server.env, cwd=server.directory, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", source],
+        env=server.env,
+        cwd=server.directory,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
 
 
