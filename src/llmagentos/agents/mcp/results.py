@@ -26,8 +26,8 @@ def plain(result: Mapping[str, Any], tool: str) -> Any:
     content = result.get("content")
     parts = [_part(part) for part in content[:MOST_PARTS]] if isinstance(content, Sequence) else []
     if result.get("isError"):
-        told = "\n".join(part for part in parts if isinstance(part, str)) or "no reason was given"
-        raise McpToolFailed(plain_text(told, _MOST_ERROR), tool=tool)
+        told = "\n".join(part for part in parts if isinstance(part, str))
+        raise McpToolFailed(plain_text(told, _MOST_ERROR) or "no reason was given", tool=tool)
     if result.get("structuredContent") is not None:
         return result["structuredContent"]
     if all(isinstance(part, str) for part in parts):

@@ -97,6 +97,8 @@ def test_results_as_plain_values() -> None:
     assert plain({"content": []}, "t") == ""
     with pytest.raises(McpToolFailed, match="no such file"):
         plain({"content": [{"type": "text", "text": "no such file"}], "isError": True}, "t")
+    with pytest.raises(McpToolFailed, match="no reason was given"):
+        plain({"content": [{"type": "text", "text": "\b"}], "isError": True}, "t")
 
 
 @given(OBJECT | st.fixed_dictionaries({"content": JSON, "structuredContent": JSON, "isError": JSON}))
