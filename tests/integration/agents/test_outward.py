@@ -74,7 +74,7 @@ async def token_of(house: ServerProcess, kind: str) -> str:
 
 @asynccontextmanager
 async def mcp_client(house: ServerProcess, token: str, mode: str) -> AsyncIterator[Client]:
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http:
         transport = streamable_http_client(f"{house.url}/mcp", http_client=http)
         async with Client(transport, mode=mode) as client:
             yield client
@@ -125,7 +125,7 @@ def test_mcp_shows_only_what_the_caller_may_use(house: ServerProcess) -> None:
                 await client.call_tool("ask_friend", {"request": "hello"})
             await client.call_tool("shop__search", {"query": "kettle"})
         assert '"target": "/mcp shop__search"' in house.log()  # who called what is in the audit log
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.post(f"{house.url}/mcp", json={})).status_code == 401
             viewer = {"Authorization": f"Bearer {await token_of(house, 'viewer')}"}
             assert (await http.post(f"{house.url}/mcp", json={}, headers=viewer)).status_code == 403
@@ -146,7 +146,7 @@ def message(text: str, *, context: str = "", name: str | None = None) -> Message
 async def a2a_client(
     house: ServerProcess, binding: str, *, agent: str = "friend", streaming: bool = False
 ) -> AsyncIterator[Any]:
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {house.token}"}, timeout=30) as http:
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {house.token}"}, timeout=60) as http:
         card = await A2ACardResolver(http, f"{house.url}/a2a/{agent}").get_agent_card()
         assert card.security_schemes["bearer"].http_auth_security_scheme.scheme == "Bearer"
         assert [i.protocol_binding for i in card.supported_interfaces] == ["JSONRPC", "HTTP+JSON"]
@@ -214,7 +214,7 @@ def test_a_task_is_streamed_and_cancelled(house: ServerProcess, talker: Talker, 
 
 def test_the_server_has_a_card_of_all_its_agents_and_needs_an_identity_for_it(house: ServerProcess) -> None:
     auth = {"Authorization": f"Bearer {house.token}", "A2A-Version": "1.0"}
-    with httpx.Client(base_url=house.url) as http:
+    with httpx.Client(base_url=house.url, timeout=60) as http:
         assert http.get("/.well-known/agent-card.json").status_code == 401
         card = http.get("/.well-known/agent-card.json", headers=auth).json()
         assert [skill["id"] for skill in card["skills"]] == ["friend", "sums"]
@@ -249,7 +249,7 @@ def agui(house: ServerProcess, agent: str, text: str, *, run: str = "r-1") -> li
     }
     headers = {"Authorization": f"Bearer {house.token}", "Accept": "text/event-stream"}
     url = f"{house.url}/api/v1/agui/{agent}"
-    with httpx.Client(timeout=30) as http, http.stream("POST", url, json=given, headers=headers) as response:
+    with httpx.Client(timeout=60) as http, http.stream("POST", url, json=given, headers=headers) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = list(response.iter_lines())
     assert all(line.startswith(("data: ", ":")) or not line for line in lines)

@@ -105,7 +105,7 @@ def test_the_node_agent_goes_on_where_another_one_stopped(
             server.kill()
             server.start()
             running = asyncio.create_task(Exchange(a, for_a, directory, FetchedFiles(a, for_a, directory)).run())
-            await eventually(lambda: directory.peers.read_bytes().count(b"\n") == 3, within=20)
+            await eventually(lambda: directory.peers.read_bytes().count(b"\n") == 3)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             lines = directory.peers.read_text().splitlines()
