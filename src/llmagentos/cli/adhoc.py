@@ -27,6 +27,7 @@ from llmagentos.cli.playbook_options import inventory_options, variable_option, 
 from llmagentos.cli.run import asked, submit
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
+from llmagentos.fleet.playbooks import bundle
 
 TASK = "ad hoc"
 FILTER = "filter:"
@@ -123,7 +124,7 @@ def exec_(
     job = execute(submit(request, content))
     answers = Answers(one_line=one_line, verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else answers
-    ctx.exit(brought(job, content, Path.cwd(), watch(job.summary.id, telling, offer_cancel=True)))
+    ctx.exit(brought(job, bundle.read(content), Path.cwd(), watch(job.summary.id, telling, offer_cancel=True)))
 
 
 def task(module: str | None, arguments: str | None, command: Sequence[str]) -> tuple[str, Any]:

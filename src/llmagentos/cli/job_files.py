@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import click
@@ -19,7 +19,6 @@ from llmagentos.cli.job_following import INTERRUPTED
 from llmagentos.cli.output import emit, emit_json, json_option, note, size, table, when
 from llmagentos.core.errors import InvalidInput, Unavailable
 from llmagentos.core.i18n import tr
-from llmagentos.fleet.playbooks import bundle
 from llmagentos.fleet.playbooks.destinations import Destination
 from llmagentos.fleet.playbooks.fetches import destinations
 
@@ -53,12 +52,12 @@ def files(number: int, to: Path | None, as_json: bool) -> None:
             emit(str(_below(to, each.path)))
 
 
-def brought(job: Job, content: bytes, directory: Path, code: int) -> int:
-    """Write what a job fetched that has ended with `code`; `content` is its bundle. The exit code with that.
+def brought(job: Job, files: Mapping[str, bytes], directory: Path, code: int) -> int:
+    """Write what a job fetched that has ended with `code`; `files` are those of its bundle. The exit code with that.
 
     After Ctrl-C nothing is written: the job goes on.
     """
-    if code == INTERRUPTED or not (found := destinations(bundle.read(content), job.spec.extra_vars)):
+    if code == INTERRUPTED or not (found := destinations(files, job.spec.extra_vars)):
         return code
     left = bring(job.summary.id, job.summary.nodes, directory, found)
     return code or (FAILED if left else 0)

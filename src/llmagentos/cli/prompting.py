@@ -13,7 +13,6 @@ import click
 from llmagentos.cli.output import note
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
-from llmagentos.fleet.playbooks import bundle
 
 if TYPE_CHECKING:
     from llmagentos.fleet.playbooks.prompts import Prompt
@@ -24,21 +23,22 @@ _SALT_SIZES = {"md5_crypt": 8, "bcrypt": 22}
 _SALT_SIZE = 16
 
 
-def answers(content: bytes, playbook: str, given: Mapping[str, Any]) -> dict[str, list[dict[str, str | None]]]:
-    """By variable, what was answered to each play that asks for it; not for those in `given`.
+def answers(
+    files: Mapping[str, bytes], playbook: str, given: Mapping[str, Any]
+) -> dict[str, list[dict[str, str | None]]]:
+    """By variable, what was answered to each play of `files` that asks for it; not for those in `given`.
 
     Raises `InvalidInput` where nobody is there to be asked and there is no default.
     """
     found: dict[str, list[dict[str, str | None]]] = {}
-    for prompt in _prompts(content, playbook, given):
+    for prompt in _prompts(files, playbook, given):
         if prompt.name not in given:
             answer = {"value": _asked(prompt), "salt": _salt(prompt)}
             found.setdefault(prompt.name, []).append(answer)
     return found
 
 
-def _prompts(content: bytes, playbook: str, given: Mapping[str, Any]) -> Iterator[Prompt]:
-    files = bundle.read(content)
+def _prompts(files: Mapping[str, bytes], playbook: str, given: Mapping[str, Any]) -> Iterator[Prompt]:
     if any(word in files.get(playbook, b"") for word in _ASKS):
         # Imported only for playbooks that may ask: it takes as long as all else before a job is queued.
         from llmagentos.fleet.playbooks.check import Reader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.http import ConnectionLost
 from llmagentos.api.jobs import ANSWERS, Job, JobRequest, JobSpec, Kind
 from llmagentos.cli.connect import connected, execute
+from llmagentos.cli.fetched_before import with_fetched_before
 from llmagentos.cli.inventories import read_inventories, read_text
 from llmagentos.cli.job_following import Document, Lines, Text, watch
 from llmagentos.cli.job_options import control_options
@@ -24,6 +25,7 @@ from llmagentos.cli.prompting import answers
 from llmagentos.cli.vault_passwords import vault_passwords
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
+from llmagentos.fleet.playbooks import bundle
 
 RETRY = "@retry"
 LOOKED_AT = 200
@@ -73,7 +75,8 @@ def run(
             hint=tr("--check --diff shows what it would do; --tags and --start-at-task take a part of it"),
         )
     request, content = asked(playbook, **given)
-    request = _answered(request, content)
+    files = bundle.read(content) if request.kind == "playbook" else {}
+    request = with_fetched_before(_answered(request, files), files)
     job = execute(submit(request, content))
     if detach:
         _detached(job, as_json)
@@ -84,12 +87,12 @@ def run(
     text = Text(hosts=len(job.hosts), verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else text
     code = watch(job.summary.id, telling, offer_cancel=True)
-    ctx.exit(code if request.kind != "playbook" else brought(job, content, playbook.absolute().parent, code))
+    ctx.exit(brought(job, files, playbook.absolute().parent, code))
 
 
-def _answered(request: JobRequest, content: bytes) -> JobRequest:
+def _answered(request: JobRequest, files: Mapping[str, bytes]) -> JobRequest:
     """With what the playbook's `vars_prompt` asks for: it goes to nodes only, and is forgotten when the job ends."""
-    if request.kind != "playbook" or not (found := answers(content, request.playbook, request.extra_vars)):
+    if not (found := answers(files, request.playbook, request.extra_vars)):
         return request
     variables, secrets = {**request.extra_vars, ANSWERS: found}, [*request.secrets, ANSWERS]
     return msgspec.structs.replace(request, extra_vars=variables, secrets=secrets)

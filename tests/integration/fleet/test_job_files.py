@@ -67,6 +67,30 @@ async def test_files_are_written_where_the_playbook_has_them_and_nowhere_else(se
         assert "/etc/hosts" in (await asyncio.to_thread(server.llmctl, "job", "files", "1")).stdout
 
 
+async def test_llmctl_run_says_what_is_there_already(server: ServerProcess, join, tmp_path: Path) -> None:
+    work = server.directory / "play"
+    work.mkdir()
+    (work / "site.yml").write_text(f"- hosts: all\n  tasks:\n    - fetch: {{src: /etc/hosts, dest: {tmp_path}/got}}\n")
+    path = tmp_path / "got/web1/etc/hosts"
+
+    async def fetch(node) -> jobs.NodeJob:
+        job = await node.claimed(wait=30)
+        await send(node, job, str(path), b"hosts")
+        await node.work(job)
+        return job
+
+    async with join(server, "web1") as node:
+        told = []
+        for _ in range(2):
+            run = asyncio.to_thread(server.llmctl, "run", "play/site.yml")
+            done, job = await asyncio.gather(run, fetch(node))
+            assert done.returncode == 0, done.stderr
+            told.append((job.extra_vars, job.literal))
+        assert path.read_bytes() == b"hosts"
+        before = {FETCHED_BEFORE: {str(path): sha256(b"hosts").hexdigest()}}
+        assert told == [({}, []), (before, [FETCHED_BEFORE])]
+
+
 async def test_who_may_read_and_write_them(server: ServerProcess, join, submit, monkeypatch) -> None:
     async with server.client() as admin, join(server, "n1") as one, join(server, "n2") as two:
         sent = await submit(admin, limit="n1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -275,6 +276,20 @@ PROMPTS = """\
   tasks:
     - {name: Again, debug: {var: colour}}
 """
+
+
+def test_asynchronous_tasks_are_told_while_they_are_waited_for(tmp_path: Path) -> None:
+    tasks = [
+        "- {shell: sleep 5, async: 60, poll: 1}",
+        "- {command: /bin/false, async: 60, poll: 1, ignore_errors: true}",
+        "- {shell: sleep 20, async: 1, poll: 1, ignore_errors: true}",
+    ]
+    run = Run(tmp_path, "- hosts: all\n  gather_facts: false\n  tasks:\n" + "".join(f"    {each}\n" for each in tasks))
+    assert run.exit.code == 0, run.events
+    lines = [line for line in run.logged().splitlines() if line.startswith("ASYNC")]
+    assert re.fullmatch(r"ASYNC POLL on web1: jid=j\d+\.\d+ started=(1|True) finished=(0|False)", lines[0])
+    assert [line.split()[1] for line in lines if " POLL " not in line] == ["OK", "FAILED", "FAILED"]
+    assert all(re.search(r" on web1: jid=j\d+\.\d+", line) for line in lines)
 
 
 def test_answers_to_prompts_come_with_the_job(tmp_path: Path) -> None:

@@ -38,6 +38,17 @@ class Destination:
         name = self.src.rsplit("/", 1)[-1] if self.dest.endswith("/") else ""
         return self._matches(self.dest + name, path, names, below=False)
 
+    def places(self, host: str) -> list[str]:
+        """The absolute paths that a file of `host` has, where the text says them with nothing but the host's name."""
+        found = []
+        if self.flat is not True and self.src.startswith("/"):
+            found.append(f"{self.dest}/{{{{ inventory_hostname }}}}/{self.src}")
+        if self.flat is not False:
+            found.append(self.dest + (self.src.rsplit("/", 1)[-1] if self.dest.endswith("/") else ""))
+        named = [_HOST.sub(lambda _: host, text) for text in found if text.startswith("/")]
+        paths = [posixpath.normpath(f"/{text.lstrip('/')}") for text in named if not _TEMPLATE.search(text)]
+        return [path for path in paths if self.allows(path, host)]
+
     def _matches(self, text: str, path: str, names: Collection[str], *, below: bool) -> bool:
         text = PLAYBOOK_DIR.sub("", text)
         literal = _TEMPLATE.split(text)[0]

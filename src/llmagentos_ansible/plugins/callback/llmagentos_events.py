@@ -97,6 +97,23 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         name = result.task.get_name().strip()
         self._log.say("info", f"FAILED - RETRYING: [{self.host_label(result)}]: {name} ({left} retries left).")
 
+    def v2_runner_on_async_poll(self, result: CallbackTaskResult) -> None:
+        found = result.result
+        self._async(result, "POLL", f" started={found.get('started')} finished={found.get('finished')}")
+
+    def v2_runner_on_async_ok(self, result: CallbackTaskResult) -> None:
+        self._async(result, "OK")
+
+    def v2_runner_on_async_failed(self, result: CallbackTaskResult) -> None:
+        self._async(result, "FAILED")
+
+    def _async(self, result: CallbackTaskResult, what: str, more: str = "") -> None:
+        """Of a task with `async`, which `poll` waits for: each look at it, and its end."""
+        if self._log.mine(host := result.host.get_name()):
+            found = result.result
+            jid = found.get("ansible_job_id") or (found.get("async_result") or {}).get("ansible_job_id")
+            self._log.say("info", f"ASYNC {what} on {host}: jid={jid}{more}")
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
         for host in filter(self._log.mine, sorted(stats.processed)):
             found = stats.summarize(host)

@@ -47,6 +47,26 @@ def test_what_the_playbook_names_is_allowed(dest: str, flat: bool | None, path: 
     assert Destination(dest, "/etc/hosts", flat).allows(path, "web1")
 
 
+@pytest.mark.parametrize(
+    ("dest", "src", "flat", "paths"),
+    [
+        ("/tmp/f", "/etc/hosts", False, ["/tmp/f/web1/etc/hosts"]),
+        ("/tmp//f/", "/etc/hosts", True, ["/tmp/f/hosts"]),
+        ("/tmp/{{ inventory_hostname }}.log", "/x", True, ["/tmp/web1.log"]),
+        ("/tmp/f/", "/etc/hosts", None, ["/tmp/f/web1/etc/hosts", "/tmp/f/hosts"]),
+        ("/tmp/f", "~/x", False, []),
+        ("/tmp/f", "/etc/{{ item }}", False, []),
+        ("/tmp/{{ item }}", "/etc/hosts", True, []),
+        ("/etc/", "/x", True, ["/etc/x"]),
+        ("/", "/x", True, []),
+        ("fetched", "/etc/hosts", False, []),
+        ("/tmp/f", "/../../etc/passwd", False, []),
+    ],
+)
+def test_where_a_host_s_file_is_by_the_text_alone(dest: str, src: str, flat: bool | None, paths: list[str]) -> None:
+    assert Destination(dest, src, flat).places("web1") == paths
+
+
 @pytest.mark.parametrize(("dest", "flat", "path"), REFUSED)
 def test_what_it_does_not_name_is_refused(dest: str, flat: bool, path: str) -> None:
     assert not Destination(dest, "/etc/hosts", flat).allows(path, "web1", ["web1", "web2"])
