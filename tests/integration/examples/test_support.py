@@ -11,7 +11,7 @@ from support.engines import MODEL, Engines
 from support.examples import EXAMPLES, apply, evaluate, program
 from support.server import StartServer
 
-REAL = "models: {smollm2-135m: {engine: llama.cpp, slots: 2, context: 1024, aliases: [default]}}\n"
+REAL = "models: {smollm2-135m: {engine: llama.cpp, slots: 2, context: 1024, threads: 1, aliases: [default]}}\n"
 WRONG = """
 agent: support
 cases:

