@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
 
@@ -16,8 +17,11 @@ class Admission(Protocol):
         """Whether it is worth to ask again for a run that was not admitted."""
         ...
 
-    async def tool_called(self, run: str, call_id: str) -> None:
-        """Count a tool call, once however often it is told. Raises when the run may make no more."""
+    def tool_called(self, run: str, call_id: str) -> AbstractAsyncContextManager[None]:
+        """Count a tool call that the block makes, once however often it is told; not when the block fails.
+
+        Raises when the run may make no more.
+        """
         ...
 
 
@@ -30,5 +34,6 @@ class Unlimited:
     def has_room(self, _: str) -> bool:
         return True
 
-    async def tool_called(self, _: str, __: str) -> None:
+    def tool_called(self, _: str, __: str) -> AbstractAsyncContextManager[None]:
         """Nothing is counted."""
+        return nullcontext()

@@ -6,8 +6,10 @@ the gate, calls that an engine answers, the host that works on the run.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from llmagentos.agents import log as runlog
 from llmagentos.agents.ledger import PROGRAM, Ledger
@@ -16,6 +18,7 @@ from llmagentos.agents.records import Records
 from llmagentos.agents.states import InvalidTransition, RunEnded, RunPaused
 from llmagentos.api.runs import Killed, Paused, Reniced, Resumed, Run, RunEvent, RunState
 from llmagentos.core import log, metrics
+from llmagentos.core.finishing import to_the_end
 
 _log = log.get(__name__)
 
@@ -39,6 +42,7 @@ class Control:
         self._records = records
         self._gate = gate
         self._stop = stop
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         ledger.on_change.append(self._changed)
 
     async def begin(self) -> None:
@@ -56,15 +60,25 @@ class Control:
     async def kill(self, run: str, *, by: str) -> Run:
         """End the run and those that it asked for: stored first, then whoever works on it is told.
 
-        Raises `RunEnded`.
+        Raises `RunEnded`, after what it asked for was ended all the same.
         """
-        state = await self._ledger.note(run, Killed(by))
+        return await to_the_end(self._kill(run, by))
+
+    async def _kill(self, run: str, by: str) -> Run:
+        try:
+            state = await self._ledger.note(run, Killed(by))
+        except RunEnded:
+            await self._kill_below(run, by)
+            raise
         self._gate.cancel_run(run)
         self._stop(run)
         _log.info("run killed", run_id=run, by=by)
+        await self._kill_below(run, by)
+        return runlog.detail(run, state)
+
+    async def _kill_below(self, run: str, by: str) -> None:
         for child in await self._records.children(run):
             await self._kill_if_there(child.id, by)
-        return runlog.detail(run, state)
 
     async def kill_all_of(self, agent: str, *, by: str) -> int:
         """End every run of `agent`; how many."""
@@ -86,6 +100,10 @@ class Control:
         A call of a tool is finished; with `now` it is stopped too. A run that is paused already stays so. Raises
         `RunEnded`.
         """
+        async with self._steering(run):
+            return await self._pause(run, by, now, reason)
+
+    async def _pause(self, run: str, by: str, now: bool, reason: str | None) -> Run:
         try:
             state = await self._ledger.note(
                 run, Paused(by, now, reason), drop_lease=now and not await self._program(run)
@@ -98,7 +116,7 @@ class Control:
         await self._put_down(run, state, now=now)
         for child in await self._records.children(run):
             if child.state is not RunState.PAUSED:
-                await self._unless_ended(self.pause(child.id, by=_above(run), now=now, reason=reason))
+                await self._unless_late(self.pause(child.id, by=_above(run), now=now, reason=reason))
         return runlog.detail(run, state)
 
     async def _put_down(self, run: str, state: Log, *, now: bool) -> None:
@@ -114,6 +132,10 @@ class Control:
 
     async def resume(self, run: str, *, by: str) -> Run:
         """Let the run go on, and those that were paused with it. Raises `InvalidTransition` when it is not paused."""
+        async with self._steering(run):
+            return await self._resume(run, by)
+
+    async def _resume(self, run: str, by: str) -> Run:
         try:
             state = await self._ledger.note(run, Resumed(by))
         except InvalidTransition:
@@ -124,7 +146,7 @@ class Control:
         for child in await self._records.children(run):
             below = await self._ledger.state(child.id)
             if below.paused is not None and below.paused.by == _above(run):
-                await self._unless_ended(self.resume(child.id, by=by))
+                await self._unless_late(self.resume(child.id, by=by))
         return runlog.detail(run, state)
 
     async def renice(self, run: str, priority: int, *, by: str) -> Run:
@@ -135,17 +157,21 @@ class Control:
         state = await self._ledger.note(run, Reniced(priority, by))
         self._gate.renice(run, priority)
         for child in await self._records.children(run):
-            await self._unless_ended(self.renice(child.id, priority, by=by))
+            await self._unless_late(self.renice(child.id, priority, by=by))
         return runlog.detail(run, state)
 
     async def _program(self, run: str) -> bool:
         return await self._ledger.host_of(run) == PROGRAM
 
-    async def _unless_ended(self, act: Any) -> None:
+    async def _unless_late(self, act: Any) -> None:
         try:
             await act
-        except RunEnded as error:
-            _log.debug("ended meanwhile", reason=error.message)
+        except (RunEnded, InvalidTransition) as error:  # somebody resumed it, or it ended
+            _log.debug("changed meanwhile", reason=error.message)
+
+    def _steering(self, run: str) -> asyncio.Lock:
+        """One pause or resumption of a run with all below it after the other: half of both would leave some paused."""
+        return self._turns.setdefault(run, asyncio.Lock())
 
 
 def _above(run: str) -> str:

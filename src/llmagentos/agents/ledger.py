@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
 from llmagentos.agents import log as runlog
-from llmagentos.agents import permits
+from llmagentos.agents import permits, states
 from llmagentos.agents.admission import Admission, Unlimited
 from llmagentos.agents.following import Drafts, claims_topic, follow, run_topic
 from llmagentos.agents.known import Known
 from llmagentos.agents.log import WITNESSED, Log
 from llmagentos.agents.measuring import measure
-from llmagentos.agents.records import Agent, Records, Row, SpecOf
+from llmagentos.agents.records import Agent, Records, Row, SpecOf, the_one
 from llmagentos.agents.sessions import NEW, asking, before, caller_of
 from llmagentos.agents.states import RunEnded, RunPaused
 from llmagentos.agents.surroundings import Surroundings
@@ -49,6 +50,7 @@ from llmagentos.core import log
 from llmagentos.core.clock import Clock
 from llmagentos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooManyRequests
 from llmagentos.core.events import Hub
+from llmagentos.core.finishing import to_the_end
 from llmagentos.core.ids import new_id
 from llmagentos.kernel.calls import priority_of
 from llmagentos.kernel.leases import Lease, LeaseTable
@@ -115,28 +117,20 @@ class Ledger:
         Raises `SessionBusy` while the session has a run that has not ended, `TooManyRequests` when too many have not,
         `RunEnded` or `RunPaused` when `parent` does not run, `Forbidden` when it acts for somebody else than `by`.
         """
-        spec = agent.spec
-        above = await asking(self._load, parent, by) if parent is not None else None
-        nice = priority if priority is not None else above.priority if above is not None else spec.priority
-        if await self._records.unended_count() >= MAX_UNENDED:
-            raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
-        known = await before(self._records, self._load, spec.name, session, by) if session is not None else NEW
-        run = run or new_id()
-        data = await self.around.created(
-            run,
-            agent,
-            text,
-            by=by,
-            session=session,
-            before=known,
-            priority=priority_of(str(nice)),
-            parent=parent,
-            attachments=attachments,
-        )
-        event = RunEvent(1, self._clock.time(), data)
-        state = runlog.fold([event])
-        summary = self._summary(run, state)
-        await self._records.create(summary, agent.host, [event])
+        spec, run = agent.spec, run or new_id()
+        async with self._lock(parent) if parent is not None else nullcontext():  # who stops it has all that is below it
+            above = await asking(self._load, parent, by) if parent is not None else None
+            nice = priority if priority is not None else above.priority if above is not None else spec.priority
+            level = priority_of(str(nice))
+            if await self._records.unended_count() >= MAX_UNENDED:
+                raise TooManyRequests(f"{MAX_UNENDED} runs have not ended yet", retry_after=10.0, hint="`llmctl ps`")
+            past = await before(self._records, self._load, spec.name, session, by) if session is not None else NEW
+            told = partial(self.around.created, run, agent, text, by=by, session=session, before=past)
+            data = await told(priority=level, parent=parent, attachments=attachments)
+            event = RunEvent(1, self._clock.time(), data)
+            state = runlog.fold([event])
+            summary = self._summary(run, state)
+            await self._records.create(summary, agent.host, [event])
         self._publish(run, state, [event])
         self._hub.publish(claims_topic(agent.host), run)
         return summary
@@ -146,13 +140,7 @@ class Ledger:
     async def resolve(self, prefix: str) -> str:
         """The id that `prefix` stands for. Raises `NotFound`, or `InvalidInput` when several begin so."""
         found = await self._records.find(prefix) if prefix else []
-        if prefix in found:
-            return prefix
-        if not found:
-            raise NotFound(f"there is no run {prefix!r}", hint="`llmctl ps -a` lists runs")
-        if len(found) > 1:
-            raise InvalidInput(f"several runs begin with {prefix!r}", hint=f"e.g. {', '.join(found[:2])}: type more")
-        return found[0]
+        return the_one(prefix, found)
 
     async def get(self, run: str, *, viewer: str = "") -> Run:
         """One run in full, as `viewer` may see it. Raises `NotFound`."""
@@ -256,6 +244,7 @@ class Ledger:
 
     async def _claim(self, row: Row, holder: str) -> Claim | None:
         state = await self._load(row.id)
+        states.after(state.state, "claimed")  # ended or paused since the query: then it gets no place
         spec: AgentSpec | None = await self._spec_of(state.request.agent, state.request.version)
         if not await self.budgets.admit(row.id):
             self._held_back[row.id] = row.host
@@ -275,6 +264,7 @@ class Ledger:
         """Have `holder` be the host of this very run: its fencing token, and how long the lease lasts in seconds."""
         async with self._lock(run):
             state = await self._load(run)
+            states.after(state.state, "claimed")
             if not await self.budgets.admit(run):
                 await self._write(run, state, [Killed("budget")])
                 raise TooManyRequests("as many runs as the budget allows are under way", retry_after=10.0, run=run)
@@ -300,23 +290,27 @@ class Ledger:
         """
         if any(isinstance(item, (Created, Claimed, Killed, Exited, *WITNESSED)) for item in data):
             raise InvalidInput("a host adds only what happens within its claim")
-        for item in data:
-            if isinstance(item, ToolCalled) and (await self._load(run)).ended_at is None:
-                await self._require_permit(run, item.name)
-                await self.budgets.tool_called(run, item.call_id)
-        async with self._lock(run):
-            state = await self._load(run)
-            missed: list[RunEvent] = []
-            if state.seq > after and fence == state.fence:
-                missed = await self._records.events(run, after=after)
-                own = [event.data for event in missed if not isinstance(event.data, WITNESSED)]
-                if own and own == await self.around.vaults.redacted(run, state.request, data):
-                    return missed
-                after = state.seq if not own else after
-            await self.held(run, fence)
-            if after != state.seq:
-                raise Conflict(f"the log is at event {state.seq}, not {after}", run=run)
-            return [*missed, *(await self._write(run, state, data))[1]]
+        async with AsyncExitStack() as counted:
+            for item in data:
+                if isinstance(item, ToolCalled) and (await self._load(run)).ended_at is None:
+                    await self._require_permit(run, item.name)
+                    await counted.enter_async_context(self.budgets.tool_called(run, item.call_id))
+            async with self._lock(run):
+                return await self._append(run, fence, after, data)
+
+    async def _append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> list[RunEvent]:
+        state = await self._load(run)
+        missed: list[RunEvent] = []
+        if state.seq > after and fence == state.fence:
+            missed = await self._records.events(run, after=after)
+            own = [event.data for event in missed if not isinstance(event.data, WITNESSED)]
+            if own and own == await self.around.vaults.redacted(run, state.request, data):
+                return missed
+            after = state.seq if not own else after
+        await self.held(run, fence)
+        if after != state.seq:
+            raise Conflict(f"the log is at event {state.seq}, not {after}", run=run)
+        return [*missed, *(await self._write(run, state, data))[1]]
 
     async def _require_permit(self, run: str, tool: str) -> None:
         if self.deny and permits.denied(tool, permits.patterns(self.deny, caller := await caller_of(self._load, run))):
@@ -346,24 +340,24 @@ class Ledger:
 
     async def host_of(self, run: str) -> str:
         """Whose run it is. Raises `NotFound`."""
-        row = await self._records.row(run)
-        if row is None:
-            raise NotFound(f"there is no run {run!r}")
-        return row.host
+        return (await self._row(run)).host
 
     async def host_of_live(self, run: str) -> str:
         """Whose run it is, while it may call models. Raises `NotFound`, `RunEnded` or `RunPaused`.
 
         A program may while it is paused too: its calls wait at the gate.
         """
-        row = await self._records.row(run)
-        if row is None:
-            raise NotFound(f"there is no run {run!r}")
+        row = await self._row(run)
         if row.state.ended:
             raise RunEnded(f"the run {run} has ended", run=run)
         if row.state is RunState.PAUSED and row.host != PROGRAM:
             raise RunPaused(f"the run {run} is paused", run=run)
         return row.host
+
+    async def _row(self, run: str) -> Row:
+        if (row := await self._records.row(run)) is None:
+            raise NotFound(f"there is no run {run!r}")
+        return row
 
     # Said from outside ---------------------------------------------------------------------------
 
@@ -406,6 +400,10 @@ class Ledger:
         events = [RunEvent(state.seq + i, now, item) for i, item in enumerate(data, 1)]
         for event in events:
             state = runlog.apply(state, event)
+        await to_the_end(self._store(run, state, events, holder))  # else nobody would hear of what may be stored
+        return state, events
+
+    async def _store(self, run: str, state: Log, events: Sequence[RunEvent], holder: str | None) -> None:
         waits = state.state is RunState.WAITING  # for hours perhaps: nobody has it meanwhile, after a restart neither
         try:
             await self._records.append(
@@ -422,7 +420,6 @@ class Ledger:
         if state.ended_at is not None:
             await self.around.vaults.ended(run, state.request)
         self._publish(run, state, events)
-        return state, events
 
     def _publish(self, run: str, state: Log, events: Sequence[RunEvent]) -> None:
         for told in self.on_change:

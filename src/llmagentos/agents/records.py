@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from llmagentos.api.agents import AgentSpec
 from llmagentos.api.runs import RunEvent, RunSort, RunState, RunSummary
+from llmagentos.core.errors import InvalidInput, NotFound
 
 
 class Row(Protocol):
@@ -71,3 +72,14 @@ class Agent(Protocol):
 
 SpecOf = Callable[[str, int], Any]
 """`await spec_of(agent, version)` -> AgentSpec, or None when the agent is gone."""
+
+
+def the_one(prefix: str, found: Sequence[str]) -> str:
+    """The run of those that were `found` that `prefix` stands for. Raises `NotFound` or `InvalidInput`."""
+    if prefix in found:
+        return prefix
+    if not found:
+        raise NotFound(f"there is no run {prefix!r}", hint="`llmctl ps -a` lists runs")
+    if len(found) > 1:
+        raise InvalidInput(f"several runs begin with {prefix!r}", hint=f"e.g. {', '.join(found[:2])}: type more")
+    return found[0]

@@ -246,15 +246,32 @@ class Budgeting:
             raise
         return True
 
-    async def tool_called(self, run: str, call_id: str) -> None:
-        """Count a tool call, once however often it is told. Raises `BudgetExceeded` when there is no room for it."""
+    @asynccontextmanager
+    async def tool_called(self, run: str, call_id: str) -> AsyncIterator[None]:
+        """Count a tool call that the block makes, once however often it is told; not when the block fails.
+
+        What stays open as the process dies is counted when the run ends. Raises `BudgetExceeded` when there is no room.
+        """
         path = await self._path(run)
         amounts = whole({"tool_calls": 1})
         hold = Hold(f"{run}.{call_id}", path, run, None, None, started=True, succeeded=True)
-        held = await self._held(hold.id, hold.path, run, amounts)
-        if not held.settled:
-            self._settle(hold, amounts)
+        if (await self._held(hold.id, path, run, amounts)).settled:
+            yield
+            return
+        if (known := self._runs.get(run)) is not None:
+            known.inflight.add(hold.id)
+        self.journal.call(hold.record(self._clock.time(), amounts, OPEN))
+        try:
             await self.journal.commit()
+            yield
+        except BaseException:
+            self._let_go(hold)
+            raise
+        else:
+            self._landed(hold)
+            self._settle(hold, amounts)
+        finally:
+            self._close_ended()
 
     def rests(self, run: str) -> None:
         """The run waits for a person: its place among the concurrent runs is free, until it is admitted again."""

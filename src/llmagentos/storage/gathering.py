@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from llmagentos.core.errors import TooManyRequests
-from llmagentos.storage.sqlite import to_the_end
+from llmagentos.core.finishing import to_the_end
 
 T = TypeVar("T")
 R = TypeVar("R")

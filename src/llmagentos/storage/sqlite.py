@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-BUSY_MS = 10_000
+from llmagentos.core.finishing import to_the_end
 
-T = TypeVar("T")
+BUSY_MS = 10_000
 
 
 def prepare(engine: AsyncEngine) -> None:
@@ -25,21 +24,6 @@ def _pragmas(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` until it ends by itself; a cancellation of the caller is raised only then."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    task.exception()
-    raise cancelled
 
 
 class WholeConnection(AsyncConnection):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from llmagentos.api.llm import Usage
 from llmagentos.core.clock import ManualClock
+from llmagentos.core.errors import Conflict
 from llmagentos.kernel.limits import BudgetExceeded, Limit
 from llmagentos.llm.budget_calls import Demand, PausedByBudget, Step
 from llmagentos.storage.database import StorageUnavailable
@@ -216,20 +218,44 @@ def test_runs_under_way_are_limited_and_admitted_once(database_url: str) -> None
     house(database_url, main)
 
 
+async def tool(counted: AbstractAsyncContextManager[None], error: Exception | None = None) -> None:
+    async with counted:
+        if error is not None:
+            raise error
+
+
+def test_a_tool_call_that_the_log_refused_is_not_counted(database_url: str) -> None:
+    """Its run was paused or killed at that moment. One that a dead process had begun counts when the run ends."""
+
+    async def main(start: Start, _: ManualClock) -> None:
+        process = await start()
+        assert await process.budgets.admit("r1")
+        with pytest.raises(Conflict):
+            await tool(process.budgets.tool_called("r1", "call-1"), Conflict("paused"))
+        assert (process.tree.spent(ORG), process.tree.held(ORG)) == ({}, {"runs": 1})
+        async with process.budgets.tool_called("r1", "call-1"):
+            process = await start()
+        assert process.tree.held(ORG)["tool_calls"] == 1
+        process.budgets.ended("r1")
+        assert (process.tree.spent(ORG), process.tree.held(ORG)) == ({"tool_calls": 1}, {})
+
+    house(database_url, main)
+
+
 def test_tool_calls_and_time_are_counted_once_and_limited(database_url: str) -> None:
     async def main(start: Start, _: ManualClock) -> None:
         limits = {ORG: [Limit("tool_calls", 2), Limit("seconds", 10)]}
         process = await start(limits=limits)
         assert await process.budgets.admit("r1")
-        await process.budgets.tool_called("r1", "call-1")
+        await tool(process.budgets.tool_called("r1", "call-1"))
         process.budgets.worked("r1", 4)
         process.budgets.worked("r1", 6)
         await process.budgets.let_on()
         process = await start(limits=limits)
-        await process.budgets.tool_called("r1", "call-1")
-        await process.budgets.tool_called("r1", "call-2")
+        await tool(process.budgets.tool_called("r1", "call-1"))
+        await tool(process.budgets.tool_called("r1", "call-2"))
         with pytest.raises(BudgetExceeded, match="tool_calls"):
-            await process.budgets.tool_called("r1", "call-3")
+            await tool(process.budgets.tool_called("r1", "call-3"))
         process.budgets.worked("r1", 10)
         assert process.tree.spent(ORG) == {"tool_calls": 2, "seconds": 10}
         with pytest.raises(BudgetExceeded, match="10 seconds"):
