@@ -124,6 +124,8 @@ def test_the_answer_is_shown_while_it_is_written(entered: Page, console: ServerP
              const text = document.querySelector(".answer.pending")?.textContent;
              if (text) window.seen.push(text); }).observe(document.body, {childList: true, subtree: true}); }"""
     )
+    engine.at_once = 3
+    expect(page.locator(".answer.pending")).to_have_text("The kettle costs 39.90")
     engine.release()
     expect(page.locator("#answer .answer:not(.pending)")).to_contain_text("boils 1.7 litres.")
     seen = page.evaluate("window.seen")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class ScriptedEngine:
-    """Answers every chat with `words`; after the first `at_once` of them each waits for `release`."""
+    """Answers every chat with `words`; after the first `at_once` of them, which may grow, waits for `release`."""
 
     def __init__(self, words: list[str], *, at_once: int) -> None:
         self.words = words
@@ -49,8 +50,9 @@ class ScriptedEngine:
     def chunks(self) -> Iterator[bytes]:
         """The answer as server-sent events."""
         for number, word in enumerate(self.words):
-            if number >= self.at_once:
-                self._go.wait(PATIENCE_S)
+            deadline = time.monotonic() + PATIENCE_S
+            while number >= self.at_once and time.monotonic() < deadline and not self._go.wait(0.02):
+                continue
             yield _chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
         yield _chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
         yield _chunk([], usage={"prompt_tokens": 128, "completion_tokens": len(self.words), "total_tokens": 140})
