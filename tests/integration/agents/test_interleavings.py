@@ -1,0 +1,54 @@
+"""Runs that are steered while they work: whatever comes in whatever order, each ends once, and as it was asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from support.steering import World, world
+
+TOOLS = ("look", "pay", "help")
+STEPS = st.lists(st.sampled_from(TOOLS), min_size=1, max_size=2).map("+".join)
+PLANS = st.lists(STEPS, min_size=1, max_size=2).map(",".join)
+WHAT = ("model", "model", "tool", "tool", "pause", "pause_now", "resume", "resume", "kill", "approve", "deny", "expire")
+LONG = 30
+"""In place of a number of turns of the event loop: as long as storage takes."""
+ACTS = st.tuples(st.sampled_from(WHAT), st.integers(0, 9), st.sampled_from((0, 1, 2, 5, LONG, LONG)))
+
+
+async def play(it: World, plans: Sequence[str], acts: Sequence[tuple[str, int, int]]) -> None:
+    """Ask for runs; let models and tools end, and steer, at any await of what is under way; then let all go on."""
+    it.models.open = it.tools.open = False
+    for plan in plans:
+        await it.ask(plan)
+    for what, number, turns in acts:
+        it.act(what, number)
+        for _ in range(turns % LONG):
+            await asyncio.sleep(0)
+        if turns == LONG:
+            await asyncio.sleep(0.004)
+    await it.to_the_end()
+    await it.judge()
+
+
+def test_runs_end_once_and_as_asked_whatever_comes_in_whatever_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with asyncio.Runner() as runner:
+        opened = world(tmp_path, monkeypatch)
+        it = runner.run(opened.__aenter__())
+
+        @settings(max_examples=20, deadline=None, phases=[Phase.generate])  # the moments are not the same when replayed
+        @given(st.lists(PLANS, min_size=1, max_size=3), st.lists(ACTS, min_size=4, max_size=24))
+        def interleaved(plans: list[str], acts: list[tuple[str, int, int]]) -> None:
+            runner.run(play(it, plans, acts))
+
+        try:
+            interleaved()
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
