@@ -149,4 +149,4 @@ def interrupted(spec: AgentSpec, tools: Toolset, calls: Sequence[ToolCalled]) ->
 
 
 def _repeatable(call: ToolCalled, tool: Tool | None) -> bool:
-    return call.call_id == CALL_ID or (tool is not None and tool.idempotent)
+    return call.call_id == CALL_ID or (tool is not None and (tool.idempotent or tool.finds))

@@ -16,7 +16,7 @@ import msgspec
 
 from llmagentos.agents.calling import Calls, CallTool, GiveUpTool, RefuseTool
 from llmagentos.agents.grounding import CALL_ID
-from llmagentos.agents.tools import CalledBy, Tool, Toolset
+from llmagentos.agents.tools import CalledBy, OutcomeUnknown, Tool, Toolset
 from llmagentos.api.runs import Data, Failed, ToolAnswered, ToolCalled, ToolRefused
 from llmagentos.core import metrics, tracing
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, LLMAgentOSError, ServiceError, TooManyRequests
@@ -57,7 +57,7 @@ class Calling:
 
         Raises `Conflict` then, and when the run was taken away.
         """
-        stopped: list[Conflict | Forbidden | TooManyRequests] = []
+        stopped: list[Conflict | Forbidden | TooManyRequests | OutcomeUnknown] = []
         slots = asyncio.Semaphore(calls.at_once)
 
         async def one(step: CallTool) -> None:
@@ -66,7 +66,7 @@ class Calling:
                     return
                 try:
                     await self._call(step)
-                except (Conflict, Forbidden, TooManyRequests) as error:
+                except (Conflict, Forbidden, TooManyRequests, OutcomeUnknown) as error:
                     stopped.append(error)
 
         for step in calls.steps:  # before any call is under way, which a `Conflict` here would cut off
@@ -82,7 +82,7 @@ class Calling:
         for error in stopped:
             if isinstance(error, Conflict):
                 raise error
-        if stopped:  # its budget allows no more of them, or its caller may not
+        if stopped:  # its budget allows no more of them, or its caller may not, or a tool says `interrupted: fail`
             await self.append(Failed(told(stopped[0]), stopped[0].code))
 
     async def _call(self, step: CallTool) -> None:
@@ -124,10 +124,16 @@ class Calling:
         begun = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
-                result = await tool.invoke(self.plain(step.arguments), timeout, CalledBy(self.run, step.call_id))
+                result = await tool.invoke(
+                    self.plain(step.arguments), timeout, CalledBy(self.run, step.call_id, step.again)
+                )
             return _bounded(result, tool.options.result_bytes, records=step.call_id == CALL_ID)
         except ServiceError as error:
             return _Outcome(error=f"{error.remote_type}: {error.message}" if error.remote_type else error.message)
+        except OutcomeUnknown as error:
+            if tool.options.interrupted == "fail":
+                raise
+            return _Outcome(error=told(error), final=True)
         except LLMAgentOSError as error:
             final = isinstance(error, CallerError) and not isinstance(error, TooManyRequests)
             return _Outcome(error=told(error), final=final)

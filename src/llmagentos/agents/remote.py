@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, cast
+
+from msgspec.structs import replace
 
 from llmagentos.agents.model import Prompt, Reply
 from llmagentos.agents.slots import lent
@@ -127,11 +130,21 @@ class ApiTools:
         safe = offer.idempotent if use.idempotent is None else use.idempotent
 
         async def invoke(arguments: Mapping[str, Any], timeout: float, by: CalledBy) -> Any:
-            asked = ToolCall(claim.fence, by.call_id, dict(arguments), timeout)
-            with lent() if use.kind in _WAITS else nullcontext():
-                return await _again(lambda: hosting.call_tool(self._api(), claim.run, asked), safe=safe)
+            asked = ToolCall(claim.fence, by.call_id, dict(arguments), timeout, by.again)
 
-        return Tool(offer.name, offer.doc, offer.parameters, offer.idempotent, invoke, tuple(use.examples))
+            async def ask() -> Any:
+                nonlocal asked
+                try:
+                    return await hosting.call_tool(self._api(), claim.run, asked)
+                except ConnectionLost:
+                    asked = replace(asked, again=True)
+                    raise
+
+            with lent() if use.kind in _WAITS else nullcontext():
+                return await _again(ask, safe=safe or offer.finds)
+
+        known = Tool(offer.name, offer.doc, offer.parameters, offer.idempotent, invoke, tuple(use.examples))
+        return dataclasses.replace(known, finds=offer.finds)
 
 
 async def _again(ask: Callable[[], Awaitable[T]], *, safe: bool) -> T:

@@ -50,7 +50,7 @@ class RunTools:
         for number, use in enumerate(spec.tools):
             if use.kind != "service":
                 offers += [
-                    ToolOffer(number, tool.name, tool.doc, dict(tool.parameters), tool.idempotent)
+                    ToolOffer(number, tool.name, tool.doc, dict(tool.parameters), tool.idempotent, tool.finds)
                     for tool in await self._of(use, by)
                 ]
         return offers
@@ -69,10 +69,10 @@ class RunTools:
             raise Conflict(f"the call {asked.call_id!r} of the run {run} has other arguments", run=run)
         tool = await self._tool(await self._spec(state), called.name, by)
         await self._require_permit(run, state, called, tool.options)
-        self._once((run, called.call_id), tool)
+        self._once((run, called.call_id), tool, again=asked.again)
         try:
             async with asyncio.timeout(asked.timeout):
-                result = await tool.invoke(asked.arguments, asked.timeout, CalledBy(run, called.call_id))
+                result = await tool.invoke(asked.arguments, asked.timeout, CalledBy(run, called.call_id, asked.again))
         except TimeoutError:
             raise DeadlineExceeded(f"no result within {asked.timeout:.3g} s") from None
         if (size := len(msgspec.json.encode(result))) > MOST_RESULT:
@@ -120,9 +120,9 @@ class RunTools:
         require_grant(self._grants, by, use.source)
         return [tool.under(use) for tool in await self._sources[use.kind](use)]
 
-    def _once(self, call: tuple[str, str], tool: Tool) -> None:
+    def _once(self, call: tuple[str, str], tool: Tool, *, again: bool) -> None:
         """A call that must not be repeated is made once, however often it is asked for."""
-        if call in self._made and not tool.idempotent:
+        if call in self._made and not (tool.idempotent or (tool.finds and again)):
             raise Conflict(f"the call {call[1]!r} of the run {call[0]} was made already", run=call[0])
         self._made[call] = None
         while len(self._made) > _REMEMBER:

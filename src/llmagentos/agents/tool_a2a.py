@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmagentos.agents.strangers import plain_text
 from llmagentos.agents.tool_agents import PARAMETERS
-from llmagentos.agents.tools import CalledBy, Tool
+from llmagentos.agents.tools import CalledBy, OutcomeUnknown, Tool
 from llmagentos.api.agents import ToolUse
 from llmagentos.api.runs import MAX_INPUT
 from llmagentos.core.clock import Clock
@@ -27,10 +28,18 @@ _MOST_CARDS = 200
 _MOST_DOC = 2_000
 
 
+class Tasks(Protocol):
+    """The remote tasks that calls of tools began: what outlives this process."""
+
+    async def find(self, run: str, call_id: str) -> str | None: ...
+    async def keep(self, run: str, call_id: str, task: str) -> None: ...
+
+
 class A2aTools:
     """`configured` by name."""
 
-    def __init__(self, configured: Mapping[str, A2aAgent], clock: Clock) -> None:
+    def __init__(self, configured: Mapping[str, A2aAgent], clock: Clock, tasks: Tasks) -> None:
+        self._tasks = tasks
         self._configured = configured
         self._clock = clock
         self._cards: dict[str, tuple[float, Mapping[str, Any]]] = {}
@@ -49,15 +58,24 @@ class A2aTools:
             try:
                 # A little before the caller's own limit, so that the task is not left behind.
                 async with asyncio.timeout(max(0.9 * timeout, timeout - 1.0)):
-                    message_id = id_of("a2a-call", by.run, by.call_id)
-                    return await remote.ask(text, message_id, max(0.8 * timeout, timeout - 2.0))
+                    return await self._asked(remote, use, text, by, max(0.8 * timeout, timeout - 2.0))
             except TimeoutError:
                 raise DeadlineExceeded(f"{called or use.a2a} has not answered within {timeout:.3g} s") from None
 
         name = use.name or re.sub(r"[^A-Za-z0-9_-]+", "-", called).strip("-") or "remote-agent"
         doc = use.doc or f"Ask the remote agent {called}. {plain_text(card.get('description'), _MOST_DOC)}"
-        # Whether a task is begun twice is up to the other side: a call that was interrupted is not repeated by itself.
-        return [Tool(name[:64], doc, PARAMETERS, False, invoke, tuple(use.examples))]
+        # Whether a task is begun twice is up to the other side: a message is not sent again by itself.
+        return [Tool(name[:64], doc, PARAMETERS, False, invoke, tuple(use.examples), finds=True)]
+
+    async def _asked(self, remote: Remote, use: ToolUse, text: str, by: CalledBy, timeout: float) -> Any:
+        """The answer of the task that the call began before it was interrupted, or else of a new one."""
+        if by.again:
+            if (task := await self._tasks.find(by.run, by.call_id)) is not None:
+                return await remote.await_task(task, timeout)
+            if not use.idempotent:
+                raise OutcomeUnknown.of(use.name or str(use.a2a))
+        message_id = id_of("a2a-call", by.run, by.call_id)
+        return await remote.ask(text, message_id, timeout, partial(self._tasks.keep, by.run, by.call_id))
 
     def _spec(self, wanted: str) -> A2aAgent:
         if wanted.startswith(("http://", "https://")):

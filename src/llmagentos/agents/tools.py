@@ -12,7 +12,7 @@ import msgspec
 
 from llmagentos.api.agents import AgentSpec, ToolInfo, ToolOptions, ToolUse
 from llmagentos.api.registry import MethodSpec
-from llmagentos.core.errors import ConfigError, LLMAgentOSError
+from llmagentos.core.errors import ConfigError, LLMAgentOSError, OperatorError
 from llmagentos.services.context import serving_run
 from llmagentos.services.service import Method
 
@@ -44,6 +44,21 @@ class CalledBy:
 
     run: str
     call_id: str
+    again: bool = False
+    """Whether it was begun before, by a host that did not see its end."""
+
+
+class OutcomeUnknown(OperatorError):
+    """An interrupted call whose outcome nobody knows, and that must not be repeated."""
+
+    code = "outcome_unknown"
+
+    @classmethod
+    def of(cls, name: str) -> OutcomeUnknown:
+        """For a call of the tool `name`."""
+        return cls(
+            f"the call of {name} was interrupted: whether it was carried out is not known, so it is not repeated"
+        )
 
 
 Invoke = Callable[[Mapping[str, Any], float, CalledBy], Awaitable[Any]]
@@ -63,6 +78,8 @@ class Tool:
     invoke: Invoke = field(repr=False, compare=False)
     examples: tuple[str, ...] = ()
     options: ToolOptions = PLAIN
+    finds: bool = False
+    """Called again it goes on with what the interrupted call began, or raises `OutcomeUnknown`."""
 
     def under(self, options: ToolOptions) -> Tool:
         """The same with `options`. Raises `ConfigError` for retries of what must not be repeated."""

@@ -87,6 +87,8 @@ class ToolOffer(msgspec.Struct, frozen=True):
     doc: str
     parameters: dict[str, Any]
     idempotent: bool
+    finds: bool = False
+    """Called again it goes on with what the interrupted call began."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +99,8 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: dict[str, Any]
     """As the log has them; in place of placeholders what stands behind those."""
     timeout: Annotated[float, Meta(gt=0, le=86_400)]
+    again: bool = False
+    """Whether it was asked for before, and nobody saw the end."""
 
 
 class ToolResult(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,6 +40,13 @@ _OPEN = (TaskState.TASK_STATE_SUBMITTED, TaskState.TASK_STATE_WORKING)
 _ASKS = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
 
 
+Begun = Callable[[str], Awaitable[object]]
+
+
+async def _unnoted(_: str) -> None:
+    return None
+
+
 class RemoteTaskFailed(ServiceError):
     """The remote agent's task failed, was cancelled, or wants more than an agent can give."""
 
@@ -59,8 +66,8 @@ class Remote:
             found: dict[str, Any] = MessageToDict(await self._card(http))
             return found
 
-    async def ask(self, text: str, message_id: str, timeout: float) -> Any:
-        """The answer of its task for `text`.
+    async def ask(self, text: str, message_id: str, timeout: float, begun: Begun = _unnoted) -> Any:
+        """The answer of its task for `text`; `begun` is told of the task before it is awaited.
 
         `message_id` is the same for the same call: a server that knows it does not begin again. Raises
         `RemoteTaskFailed`, `Unavailable`, or `TimeoutError` (then the task is told to stop).
@@ -75,7 +82,15 @@ class Remote:
                 raise RemoteTaskFailed(f"the A2A agent {self._name!r} answered nothing")
             if last.HasField("message"):
                 return _content(last.message.parts)
+            await begun(last.task.id)
             return await self._awaited(client, last.task, timeout)
+
+    async def await_task(self, task_id: str, timeout: float) -> Any:
+        """The answer of a task that was begun before. Raises as `ask`."""
+        async with self._client() as client:
+            with _errors(self._name):
+                task = await client.get_task(GetTaskRequest(id=task_id))
+            return await self._awaited(client, task, timeout)
 
     async def _awaited(self, client: Client, task: Task, timeout: float) -> Any:
         wait = FIRST_S

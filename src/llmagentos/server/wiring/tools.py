@@ -21,6 +21,7 @@ from llmagentos.server.wiring.agents import Agents
 from llmagentos.server.wiring.fleet import Fleet
 from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.mcp import McpRecords
+from llmagentos.storage.remote_tasks import RemoteTasks
 
 _log = log.get(__name__)
 
@@ -39,7 +40,9 @@ def wire(base: Foundation, parts: Parts) -> Tools:
     parts.start.append(servers.begin)
     parts.close.append(servers.aclose)
     parts.endpoints += mcp.endpoints(servers)
-    remote = A2aTools(base.config.a2a, base.clock)
+    tasks = RemoteTasks(base.database, base.clock, days=base.config.retention.runs_days)
+    parts.prune.append(tasks.prune)
+    remote = A2aTools(base.config.a2a, base.clock, tasks)
     return Tools(servers, {"mcp": servers.tools, "a2a": remote.tools})
 
 

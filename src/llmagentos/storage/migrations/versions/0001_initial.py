@@ -368,6 +368,16 @@ def upgrade() -> None:
     sa.Column('upgrade', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_nodes'))
     )
+    op.create_table('remote_tasks',
+    sa.Column('run', sa.String(length=12), nullable=False),
+    sa.Column('call', sa.String(length=200), nullable=False),
+    sa.Column('task', sa.Text(), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('run', 'call', name=op.f('pk_remote_tasks'))
+    )
+    with op.batch_alter_table('remote_tasks', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_remote_tasks_at'), ['at'], unique=False)
+
     op.create_table('run_values',
     sa.Column('run', sa.String(length=12), nullable=False),
     sa.Column('sealed', sa.Text(), nullable=False),
