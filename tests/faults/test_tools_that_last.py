@@ -1,4 +1,4 @@
-"""`kill -9` of the server while a run waits for what goes on without it: a job. The run finds it again."""
+"""`kill -9` of the server while a run waits for what goes on without it, a job or a remote task: it is found again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from integration.fleet.conftest import PLAYBOOK, joined
 from llmagentos.api import jobs, runs
 from llmagentos.api.client import ApiClient
 from llmagentos.api.runs import RunState, ToolAnswered
-from support.server import ServerProcess
+from support.remote_agent import RemoteAgent
+from support.server import ServerProcess, eventually
 from support.talker import Talker
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +37,14 @@ async def claimed(client: ApiClient, run: str, times: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def over(client: ApiClient, run: str) -> None:
+    """Wait for its end, which is a good one."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (ended := await runs.get(client, run)).state.ended:
+            await asyncio.sleep(0.05)
+    assert (ended.state, ended.answer) == (RunState.SUCCEEDED, "The kettle costs 39.90 EUR.")
+
+
 async def test_a_job_is_found_again_and_not_begun_twice(house: ServerProcess, talker: Talker) -> None:  # noqa: F811
     """Killed while the job waits for its node, and again while the node works on it."""
     talker.say = by_progress({0: '{"tool": "site", "arguments": {}}', 1: '{"tool": "answer"}'})  # type: ignore[assignment]
@@ -54,12 +63,29 @@ async def test_a_job_is_found_again_and_not_begun_twice(house: ServerProcess, ta
         await again(house)
         await claimed(client, run, 3)
         await node.work(job)
-        async with asyncio.timeout(PATIENCE_S):
-            while not (ended := await runs.get(client, run)).state.ended:
-                await asyncio.sleep(0.05)
-        assert (ended.state, ended.answer) == (RunState.SUCCEEDED, "The kettle costs 39.90 EUR.")
+        await over(client, run)
         (answered,) = await events(client, run, "tool_answered")
         assert isinstance(answered, ToolAnswered)
         assert (answered.error, answered.result["job"], answered.result["state"]) == (None, job.job, "succeeded")
         assert len(await events(client, run, "tool_called")) == 1
         assert [one.id for one in await jobs.listing(client)] == [job.job]
+
+
+async def test_a_remote_task_is_found_again_and_not_begun_twice(house: ServerProcess, talker: Talker) -> None:  # noqa: F811
+    """The remote agent would begin another one, even for a message that it knows."""
+    call = '{"tool": "remote", "arguments": {"request": "work"}}'
+    talker.say = by_progress({0: call, 1: '{"tool": "answer"}'})  # type: ignore[assignment]
+    async with RemoteAgent().running() as remote, house.client() as client:
+        use = f"{{a2a: '{remote.url}', name: remote}}"
+        (house.directory / "far.yaml").write_text(f"{{kind: Agent, name: far, model: talker, tools: [{use}]}}")
+        done = await asyncio.to_thread(house.llmctl, "apply", "-f", "far.yaml")
+        assert done.returncode == 0, done.stderr
+        run = (await runs.start(client, "far", "Do it.")).id
+        await eventually(lambda: remote.looks)
+        await again(house)
+        await claimed(client, run, 2)
+        remote.done.set()
+        await over(client, run)
+        (answered,) = await events(client, run, "tool_answered")
+        assert (answered.error, answered.result) == (None, "task-1 is done")
+        assert remote.begun == ["work"]

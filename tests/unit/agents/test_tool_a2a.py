@@ -6,22 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmagentos.agents.a2a.client import Remote
+from llmagentos.agents.tool_a2a import A2aTools
+from llmagentos.agents.tools import CalledBy, OutcomeUnknown
+from llmagentos.api.agents import ToolUse
+from llmagentos.core.clock import SystemClock
 from llmagentos.core.config.outside import A2aAgent
 from llmagentos.core.errors import ConfigError
+from llmagentos.storage.database import Database
+from llmagentos.storage.remote_tasks import RemoteTasks
+from support.remote_agent import CARD, RemoteAgent
+from support.server import eventually
 
-CARD = {
-    "name": "Stranger",
-    "description": "Leads elsewhere.",
-    "version": "1",
-    "capabilities": {},
-    "defaultInputModes": ["text/plain"],
-    "defaultOutputModes": ["text/plain"],
-    "skills": [],
-}
+PATIENCE_S = 40.0
 
 
 class Stranger:
@@ -66,3 +68,53 @@ def test_a_card_does_not_lead_this_server_to_another_origin() -> None:
             assert [one["url"] for one in card["supportedInterfaces"]] == [f"{stranger.url}/a2a"]
 
     asyncio.run(main())
+
+
+@pytest.mark.anyio
+async def test_a_call_that_was_interrupted_goes_on_with_its_task(tmp_path: Path) -> None:
+    """In another process, with an agent that would begin another task, and that is away for a moment."""
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    await database.create_all()
+    async with asyncio.timeout(PATIENCE_S), RemoteAgent().running() as remote:
+        use = ToolUse(a2a=remote.url, name="remote")
+
+        async def call(by: CalledBy) -> Any:
+            tasks = RemoteTasks(database, SystemClock())
+            (tool,) = await A2aTools({}, SystemClock(), tasks).tools(use)
+            return await tool.invoke({"request": "work"}, 60.0, by)
+
+        lost = asyncio.create_task(call(CalledBy("run1", "call-1")))
+        await eventually(lambda: remote.looks)
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
+        remote.away = 2
+        remote.done.set()
+        assert await call(CalledBy("run1", "call-1", again=True)) == "task-1 is done"
+        assert remote.begun == ["work"]
+        assert await call(CalledBy("run1", "call-2")) == "task-2 is done"
+    await database.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_message_that_may_have_arrived_is_not_sent_again_by_itself(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    await database.create_all()
+    async with asyncio.timeout(PATIENCE_S), RemoteAgent().running() as remote:
+
+        async def call(by: CalledBy, **more: Any) -> Any:
+            tools = A2aTools({}, SystemClock(), RemoteTasks(database, SystemClock()))
+            (tool,) = await tools.tools(ToolUse(a2a=remote.url, name="remote", **more))
+            return await tool.invoke({"request": "work"}, 60.0, by)
+
+        remote.mute = True
+        lost = asyncio.create_task(call(CalledBy("run1", "call-1")))
+        await eventually(lambda: remote.begun)
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
+        remote.mute = False
+        remote.done.set()
+        with pytest.raises(OutcomeUnknown, match="the call of remote was interrupted"):
+            await call(CalledBy("run1", "call-1", again=True))
+        assert remote.begun == ["work"]
+        assert await call(CalledBy("run1", "call-1", again=True), idempotent=True) == "task-2 is done"
+    await database.aclose()

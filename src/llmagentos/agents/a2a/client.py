@@ -36,6 +36,8 @@ MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one HTTP answer."""
 FIRST_S, MOST_S = 0.3, 5.0
 """Waits between two looks at a task."""
+AWAY_S = 60.0
+"""For so long an agent that has a task of ours may be away."""
 _OPEN = (TaskState.TASK_STATE_SUBMITTED, TaskState.TASK_STATE_WORKING)
 _ASKS = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
 
@@ -88,9 +90,7 @@ class Remote:
     async def await_task(self, task_id: str, timeout: float) -> Any:
         """The answer of a task that was begun before. Raises as `ask`."""
         async with self._client() as client:
-            with _errors(self._name):
-                task = await client.get_task(GetTaskRequest(id=task_id))
-            return await self._awaited(client, task, timeout)
+            return await self._awaited(client, await self._found(client, task_id), timeout)
 
     async def _awaited(self, client: Client, task: Task, timeout: float) -> Any:
         wait = FIRST_S
@@ -99,13 +99,24 @@ class Remote:
                 while task.status.state in _OPEN:
                     await asyncio.sleep(wait)
                     wait = min(MOST_S, 1.5 * wait)
-                    with _errors(self._name):
-                        task = await client.get_task(GetTaskRequest(id=task.id))
+                    task = await self._found(client, task.id)
         except TimeoutError:
             with suppress(A2AError, A2AClientError, httpx.HTTPError):
                 await client.cancel_task(CancelTaskRequest(id=task.id))
             raise
         return self._outcome(task)
+
+    async def _found(self, client: Client, task_id: str) -> Task:
+        """The task. Who is away is asked again for a while: that changes nothing over there."""
+        end = asyncio.get_running_loop().time() + AWAY_S
+        with _errors(self._name):
+            while True:
+                try:
+                    return await client.get_task(GetTaskRequest(id=task_id))
+                except (A2AClientError, httpx.TransportError):  # of the way there; what the agent itself says is final
+                    if asyncio.get_running_loop().time() >= end:
+                        raise
+                await asyncio.sleep(FIRST_S)
 
     def _outcome(self, task: Task) -> Any:
         state = task.status.state
