@@ -16,7 +16,7 @@ import msgspec
 
 from llmagentos.agents.calling import Calls, CallTool, GiveUpTool, RefuseTool
 from llmagentos.agents.grounding import CALL_ID
-from llmagentos.agents.tools import CalledBy, OutcomeUnknown, Tool, Toolset
+from llmagentos.agents.tools import CalledBy, OutcomeUnknown, Tool, Toolset, ToolSuspended
 from llmagentos.api.runs import Data, Failed, ToolAnswered, ToolCalled, ToolRefused
 from llmagentos.core import metrics, tracing
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, LLMAgentOSError, ServiceError, TooManyRequests
@@ -130,6 +130,8 @@ class Calling:
             return _bounded(result, tool.options.result_bytes, records=step.call_id == CALL_ID)
         except ServiceError as error:
             return _Outcome(error=f"{error.remote_type}: {error.message}" if error.remote_type else error.message)
+        except ToolSuspended:
+            raise
         except OutcomeUnknown as error:
             if tool.options.interrupted == "fail":
                 raise

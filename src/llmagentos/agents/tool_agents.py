@@ -20,7 +20,7 @@ from llmagentos.agents.records import Agent, Records
 from llmagentos.agents.sessions import caller_of
 from llmagentos.agents.slots import lent
 from llmagentos.agents.states import RunEnded, RunPaused
-from llmagentos.agents.tools import CalledBy, Tool
+from llmagentos.agents.tools import CalledBy, Tool, ToolSuspended
 from llmagentos.api.agents import ToolUse
 from llmagentos.api.runs import MAX_INPUT, RunEvent, RunState
 from llmagentos.core import log
@@ -61,6 +61,15 @@ class Runs:
         self.children = records.children
         self.kill = control.kill
         self._ledger = ledger
+
+    async def paused(self, run: str) -> None:
+        """Return when the run is paused; never when it ends before."""
+        while (state := await self._ledger.state(run)).state is not RunState.PAUSED:
+            async for item in self._ledger.follow(run, after=state.seq):
+                if isinstance(item, RunEvent):
+                    break
+            else:
+                await asyncio.sleep(_LOOK_S)
 
     async def ended(self, run: str) -> Log:
         """The run's state once it has ended, however long that takes. Raises `NotFound`."""
@@ -109,30 +118,41 @@ class AgentTools:
             async with asyncio.timeout(max(0.9 * timeout, timeout - 1.0)):
                 await self._begun(run, agent, request, by)
                 with lent():
-                    state = await self._runs.ended(run)
+                    state = await self._awaited(run, by)
         except TimeoutError:
             await self._give_up(run, by)
             told = f"{agent} has not answered within {timeout:.3g} s: its run {run} was stopped"
             raise DeadlineExceeded(told) from None
         return _outcome(agent, run, state)
 
+    async def _awaited(self, run: str, by: CalledBy) -> Log:
+        """The run's state once it has ended. Raises `ToolSuspended` when the run that asked is paused: time stands."""
+        ended, paused = asyncio.create_task(self._runs.ended(run)), asyncio.create_task(self._runs.paused(by.run))
+        try:
+            await asyncio.wait({ended, paused}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                raise ToolSuspended(f"the run {by.run} was paused")
+            return await ended
+        finally:
+            for task in (ended, paused):
+                task.cancel()
+            await asyncio.gather(ended, paused, return_exceptions=True)
+
     async def _begun(self, run: str, agent: str, request: str, by: CalledBy) -> None:
         """The run, unless it was begun before."""
-        while True:
-            try:
-                if (await self._runs.state(run)).request.parent != by.run:
-                    raise InvalidInput(f"the run {run} is not of this call")
-                return
-            except NotFound:
-                _log.debug("asks another agent", agent=agent, sub_run=run)
-            if len(await self._runs.children(by.run)) >= MOST_AT_ONCE:
-                raise TooManyRequests(f"{MOST_AT_ONCE} runs are under way below this one", retry_after=5.0)
-            asked = await caller_of(self._runs.state, by.run)
-            try:
-                await self._runs.create(await self._agent_of(agent), request, by=asked, parent=by.run, run=run)
-                return
-            except RunPaused:  # paused just now: it goes on here when it is resumed
-                await asyncio.sleep(_LOOK_S)
+        try:
+            if (await self._runs.state(run)).request.parent != by.run:
+                raise InvalidInput(f"the run {run} is not of this call")
+            return
+        except NotFound:
+            _log.debug("asks another agent", agent=agent, sub_run=run)
+        if len(await self._runs.children(by.run)) >= MOST_AT_ONCE:
+            raise TooManyRequests(f"{MOST_AT_ONCE} runs are under way below this one", retry_after=5.0)
+        asked = await caller_of(self._runs.state, by.run)
+        try:
+            await self._runs.create(await self._agent_of(agent), request, by=asked, parent=by.run, run=run)
+        except RunPaused as error:
+            raise ToolSuspended(error.message) from None
 
     async def _give_up(self, run: str, by: CalledBy) -> None:
         try:

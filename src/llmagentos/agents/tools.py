@@ -12,7 +12,7 @@ import msgspec
 
 from llmagentos.api.agents import AgentSpec, ToolInfo, ToolOptions, ToolUse
 from llmagentos.api.registry import MethodSpec
-from llmagentos.core.errors import ConfigError, LLMAgentOSError, OperatorError
+from llmagentos.core.errors import ConfigError, Conflict, LLMAgentOSError, OperatorError
 from llmagentos.services.context import serving_run
 from llmagentos.services.service import Method
 
@@ -59,6 +59,12 @@ class OutcomeUnknown(OperatorError):
         return cls(
             f"the call of {name} was interrupted: whether it was carried out is not known, so it is not repeated"
         )
+
+
+class ToolSuspended(Conflict):
+    """The run was paused while the tool only waited for something else: it is called again when the run goes on."""
+
+    code = "tool_suspended"
 
 
 Invoke = Callable[[Mapping[str, Any], float, CalledBy], Awaitable[Any]]

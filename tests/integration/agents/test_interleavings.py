@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from llmagentos.api.runs import ToolAnswered
 from support.steering import World, world
 
 TOOLS = ("look", "pay", "help")
@@ -52,3 +53,32 @@ def test_runs_end_once_and_as_asked_whatever_comes_in_whatever_order(
             interleaved()
         finally:
             runner.run(opened.__aexit__(None, None, None))
+
+
+@pytest.mark.anyio
+async def test_a_paused_run_does_not_wait_for_the_run_that_it_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time would run meanwhile, and at the end of it the other run would be stopped."""
+    async with asyncio.timeout(60), world(tmp_path, monkeypatch) as it:
+        run = await it.ask("help")
+
+        async def holder() -> str:
+            row = await it.records.row(run)
+            assert row is not None
+            return row.holder
+
+        while not (below := await it.below(run)):
+            it.models.let(0)
+            await asyncio.sleep(0.01)
+        assert await holder()
+        await it.control.pause(run, by="admin:me")
+        while await holder():
+            await asyncio.sleep(0.01)
+        it.models.open = True
+        it.tools.open = True
+        await it.to_the_end()
+        await it.judge()
+        events = await it.records.events(run)
+        assert [event.data.error for event in events if isinstance(event.data, ToolAnswered)] == [None]
+        assert len(await it.records.newest(ended=True)) == 1 + len(below)

@@ -21,7 +21,10 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.hosting import Append, Claim, ClaimRequest, HostedAgent, ToolCall, ToolsRequest
 from llmagentos.api.runs import ToolCalled
 from llmagentos.api.tokens import NewToken, TokenRequest
+from llmagentos.core.clock import SystemClock
 from llmagentos.core.errors import Conflict, Forbidden
+from llmagentos.storage.database import Database
+from llmagentos.storage.remote_tasks import RemoteTasks
 from support.node import NodeProcess, bundle
 from support.server import ServerProcess
 from support.talker import Talker
@@ -312,6 +315,26 @@ def test_after_kill_9_of_the_server_a_payment_is_not_made_again(house: House) ->
     (answered,) = house.ended(run)
     assert answered["error"]
     assert (house.here / "paid").read_text() == "5\n"
+
+
+def test_after_kill_9_of_the_server_it_waits_on_for_the_same_remote_task(house: House) -> None:
+    house.script.gate = house.here / "go"
+    run = house.begin(call("remote", request="wait for the task"))
+
+    async def noted() -> str | None:
+        database = Database(house.database)
+        try:
+            return await RemoteTasks(database, SystemClock()).find(run, "call-1")
+        finally:
+            await database.aclose()
+
+    until(lambda: asyncio.run(noted()), house.desk_log)
+    house.kill()
+    house.start()
+    (house.here / "go").touch()
+    (answered,) = house.ended(run)
+    assert (answered.get("error"), answered["result"]) == (None, "I am fine.")
+    assert len([one for one in house.asked("/api/v1/runs?all=1") if one["input"] == "wait for the task"]) == 1
 
 
 def paying(house: House, amount: int) -> str:

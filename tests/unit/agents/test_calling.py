@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -18,14 +18,17 @@ from llmagentos.agents.model import Reply
 from llmagentos.agents.native import names
 from llmagentos.agents.permits import denied, patterns, permitted
 from llmagentos.agents.states import RunPaused
-from llmagentos.agents.tools import Toolset, function_tool, tool
-from llmagentos.api.agents import AgentSpec, Limits, ToolUse
+from llmagentos.agents.tools import CalledBy, OutcomeUnknown, Tool, Toolset, function_tool, tool
+from llmagentos.api.agents import AgentSpec, Limits, ToolOptions, ToolUse
 from llmagentos.api.runs import (
     ApprovalRequested,
     Approved,
     Claimed,
     Data,
     Denied,
+    ModelCalled,
+    ModelReplied,
+    Purpose,
     RunEvent,
     RunState,
     ToolAnswered,
@@ -167,6 +170,38 @@ def test_a_run_may_have_to_fail_when_nobody_knows() -> None:
     carry_on(NATIVE, Scripted(), book, tools_of(pay))
     assert book.log.failure is not None
     assert book.log.failure.code == "outcome_unknown"
+
+
+@pytest.mark.parametrize("interrupted", ["tell", "fail"])
+@pytest.mark.parametrize("found", [True, False])
+def test_a_tool_that_finds_what_it_began_is_asked_for_it(interrupted: Literal["tell", "fail"], found: bool) -> None:
+    """An interrupted call of it is neither given up nor repeated blindly."""
+
+    async def invoke(arguments: Mapping[str, Any], timeout: float, by: CalledBy) -> Any:
+        assert by == CalledBy("run1", "call-1", again=True)
+        if not found:
+            raise OutcomeUnknown.of("far")
+        return "paid"
+
+    far = Tool(
+        "far", "Far.", {"type": "object"}, False, invoke, options=ToolOptions(interrupted=interrupted), finds=True
+    )
+    called = [
+        RunEvent(3, 100.0, ModelCalled(Purpose.ANSWER, "m")),
+        RunEvent(4, 100.0, ModelReplied(Purpose.ANSWER, "", calls=[ToolRequest("far", "{}")])),
+        RunEvent(5, 100.0, ToolCalled("call-1", "far", {})),
+        RunEvent(6, 100.0, Claimed("b", 2)),
+    ]
+    book = Book([*begun(NATIVE, "Go"), *called])
+    log = carry_on(NATIVE, Scripted(["done"]), book, {"far": far})
+    if not found and interrupted == "fail":
+        assert log.failure is not None
+        assert log.failure.code == "outcome_unknown"
+        return
+    (turn,) = log.tools
+    assert log.answer is not None
+    assert turn.result == ("paid" if found else None)
+    assert found or "whether it was carried out is not known" in str(turn.error)
 
 
 def test_when_the_run_is_paused_calls_under_way_are_still_noted() -> None:
