@@ -69,6 +69,7 @@ class RunTools:
             raise Conflict(f"the call {asked.call_id!r} of the run {run} has other arguments", run=run)
         tool = await self._tool(await self._spec(state), called.name, by)
         await self._require_permit(run, state, called, tool.options)
+        await self._ledger.held(run, asked.fence)  # it may have been killed while the tool was looked for
         self._once((run, called.call_id), tool, again=asked.again)
         try:
             async with asyncio.timeout(asked.timeout):
