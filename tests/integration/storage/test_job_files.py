@@ -37,9 +37,9 @@ def test_files_are_bounded_replaced_and_pruned(database_url: str, tmp_path: Path
         await files.put(job, "n2", fetched("a", b"2"), b"2")
         await files.put(job, "n1", fetched("a", b"3"), b"3")
         assert [(each.id, each.node) for each in await files.listing(job)] == [(2, "n2"), (3, "n1")]
-        path = await files.find(job, 3)
-        assert path is not None
-        assert path.read_bytes() == b"3"
+        found = await files.find(job, 3)
+        assert found is not None
+        assert (found[0].id, found[1].read_bytes()) == (3, b"3")
         assert await files.find(job, 1) is None
         assert await files.of_digest(job + 1, sha256(b"3").hexdigest()) is None
 
