@@ -151,7 +151,8 @@ class ForkServer:
             for descriptor, number in ((stdout, 1), (stderr, 2)):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            run(request, lambda code: _tell(reply, code))
+            told = socket.socket(fileno=reply)
+            run(request, lambda code: _answer(told, ENDED, code << 8))
         os._exit(0)  # no module came, and none will
 
     def _ended(self, running: _Running) -> None:
@@ -218,8 +219,3 @@ def detached(kept: Sequence[int], stdio: tuple[int, int, int]) -> list[int]:
 def _answer(reply: socket.socket, kind: bytes, number: int) -> None:
     with contextlib.suppress(OSError):  # nobody is there any more
         reply.send(REPLY.pack(kind, number))
-
-
-def _tell(reply: int, code: int) -> None:
-    with contextlib.suppress(OSError):
-        os.write(reply, REPLY.pack(ENDED, code << 8))

@@ -28,6 +28,14 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn
 
+from llmagentos_ansible.forkserver import Run
+
+_MODULES = (
+    "blockinfile command copy cron file find getent group lineinfile replace service setup slurp stat systemd_service"
+    " user"
+)
+# Of ansible.module_utils.urls, which itself looks for other packages: apt, get_url, unarchive, uri.
+_OF_URLS = "email.mime.application email.mime.multipart gzip http.cookiejar mimetypes netrc ssl urllib.request zipfile"
 # What many modules import and what imports nothing but Python's own and ansible-core's: whether another package is
 # there may change from task to task. Others are imported by the module's own fork.
 PRELOADED = (
@@ -35,16 +43,8 @@ PRELOADED = (
     "ansible.module_utils._internal._ansiballz._loader",
     "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
     "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
-    *(
-        f"ansible.modules.{name}"
-        for name in (
-            *("blockinfile", "command", "copy", "cron", "file", "find", "getent", "group", "lineinfile", "replace"),
-            *("service", "setup", "slurp", "stat", "systemd_service", "user"),
-        )
-    ),
-    # of ansible.module_utils.urls, which looks for other packages: apt, get_url, unarchive, uri
-    *("email.mime.application", "email.mime.multipart", "gzip", "http.cookiejar", "mimetypes", "netrc", "ssl"),
-    *("urllib.request", "zipfile"),
+    *(f"ansible.modules.{name}" for name in _MODULES.split()),
+    *_OF_URLS.split(),
 )
 
 _REHEARSED: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ def _popen(*args: Any, preexec_fn: Callable[[], object] | None = None, **options
     return subprocess.Popen(*args, preexec_fn=preexec_fn, **options)
 
 
-def ready() -> Callable[[int, Callable[[int], None]], NoReturn]:
+def ready() -> Run:
     """What can be done before the module is known; returns `run`."""
     _streams()
     return run

@@ -59,7 +59,6 @@ async def gate(
         configured(Config(models=dict(models)), StateDirectory(tmp_path), clock),
         meter=meter,
         clock=clock,
-        on_delta=lambda *_: None,
         policy=POLICIES[policy],
         shares=shares,
     )

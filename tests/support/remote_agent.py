@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from support.listening import listening
+
 CARD = {
     "name": "Stranger",
     "description": "Works for a while.",
@@ -35,28 +37,8 @@ class RemoteAgent:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RemoteAgent]:
         """Listen at `url` for the block."""
-        connections: set[asyncio.Task[None]] = set()
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
-            try:
-                await self._serve(reader, writer)
-            except asyncio.CancelledError:
-                return
-            finally:
-                connections.discard(task)
-
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with listening(self._serve) as self.url:
             yield self
-        finally:
-            server.close()
-            for task in list(connections):
-                task.cancel()
-            await asyncio.gather(*connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

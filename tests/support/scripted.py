@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from support.listening import listening
+
 
 @dataclass(frozen=True)
 class Refuse:
@@ -172,25 +174,6 @@ def _send(
 async def scripted_engine(script: Script) -> AsyncIterator[ScriptedEngine]:
     """A scripted engine that listens at `.url` for the block."""
     engine = ScriptedEngine(script)
-    connections: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            await engine.handle(reader, writer)
-        except asyncio.CancelledError:
-            return
-        finally:
-            connections.discard(task)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    engine.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
+    async with listening(engine.handle) as address:
+        engine.url = f"{address}/v1"
         yield engine
-    finally:
-        server.close()
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)

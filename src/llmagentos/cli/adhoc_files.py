@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llmagentos.cli.output import note
-from llmagentos.cli.pack import IGNORED, MAX_FILES
+from llmagentos.cli.pack import IGNORED, IGNORED_ENDS, MAX_FILES
 from llmagentos.core.errors import InvalidInput, TooLarge
 from llmagentos.core.i18n import tr
-from llmagentos.fleet.playbooks.arguments import OPTION
+from llmagentos.fleet.playbooks.arguments import OPTION, short_name
 from llmagentos.fleet.playbooks.bundle import MAX_UNPACKED
 from llmagentos.fleet.playbooks.lookups import SOURCES, on_the_node
 
@@ -23,7 +23,6 @@ _REMOTE = frozenset({"copy", "unarchive", "assemble", "uri"})
 """Those that take a file of the node when they are told to."""
 _OF_SCRIPT = frozenset({"creates", "removes", "chdir", "executable"})
 """Options of `script` that may stand before the program."""
-_NEVER_SENT = (".pyc", ".retry")
 _PLAIN = re.compile(r"[\w./+@%:,-]+")
 _SHOWN = 5
 
@@ -57,7 +56,7 @@ def taken_along(module: str, value: Any, into: Path, *, here: Path) -> Any:
 
     `here` is the directory from which names count. Raises `InvalidInput` when there is no such file, and `TooLarge`.
     """
-    short = module.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+    short = short_name(module)
     if short not in SOURCES or (named := _named(short, value)) is None or "://" in named.path:
         return value
     if "{{" in named.path or "{%" in named.path:
@@ -155,7 +154,7 @@ def _link(path: Path, target: Path) -> None:
 def _files(path: Path, unsent: list[str]) -> Iterator[tuple[str, Path]]:
     """Place below `path` and path of each file; what is not packed for nodes (see `pack`) is named in `unsent`."""
     if path.is_file():
-        if path.name.endswith(_NEVER_SENT):
+        if path.name.endswith(IGNORED_ENDS):
             unsent.append(path.name)
         else:
             yield "", path
@@ -170,7 +169,7 @@ def _files(path: Path, unsent: list[str]) -> Iterator[tuple[str, Path]]:
         directories[:] = sorted(each for each in directories if each not in IGNORED)
         for name in sorted(names):
             file = below / name
-            if file.is_file() and not name.endswith(_NEVER_SENT):
+            if file.is_file() and not name.endswith(IGNORED_ENDS):
                 yield file.relative_to(path).as_posix(), file
             else:
                 unsent.append(file.relative_to(path).as_posix())

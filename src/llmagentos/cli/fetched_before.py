@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from llmagentos.api import nodes
 from llmagentos.api.job_files import FETCHED_BEFORE, MAX_FILE_BYTES
 from llmagentos.api.jobs import JobRequest
 from llmagentos.cli.connect import connected, execute
+from llmagentos.core.files import sha256_of
 from llmagentos.fleet.playbooks.destinations import Destination
 
 MOST_FILES = 200
@@ -50,12 +50,13 @@ def known(destinations: Iterable[Destination], hosts: Iterable[str]) -> dict[str
     found: dict[str, str] = {}
     left = MOST_BYTES
     for path in dict.fromkeys(path for each in destinations for host in names for path in each.places(host)):
+        if len(found) >= MOST_FILES:
+            break
         try:
             size = Path(path).stat().st_size
-            if len(found) >= MOST_FILES or size > min(left, MAX_FILE_BYTES) or not Path(path).is_file():
+            if size > min(left, MAX_FILE_BYTES) or not Path(path).is_file():
                 continue
-            with Path(path).open("rb") as file:
-                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path] = sha256_of(Path(path))
         except OSError:  # not there, or not to be read: then it counts as changed
             continue
         left -= size

@@ -18,6 +18,7 @@ from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.job_following import INTERRUPTED
 from llmagentos.cli.output import emit, emit_json, json_option, note, size, table, when
 from llmagentos.core.errors import InvalidInput, Unavailable
+from llmagentos.core.files import sha256_of
 from llmagentos.core.i18n import tr
 from llmagentos.fleet.playbooks.destinations import Destination
 from llmagentos.fleet.playbooks.fetches import destinations
@@ -141,8 +142,7 @@ def _check(path: Path, within: Path | None, file: JobFile) -> None:
 
 def _digest_of(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 

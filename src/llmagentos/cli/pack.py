@@ -33,12 +33,13 @@ IGNORED = frozenset(
         ".cache",
     }
 )
+IGNORED_ENDS = (".pyc", ".retry")
 
 
 def pack(
     directory: Path, *, more: Mapping[str, Path] | None = None, prefix: str = "", most: int = MAX_BYTES
 ) -> tuple[str, bytes]:
-    """SHA-256 and bytes of a tar.gz of `directory`, below `prefix`, without what `IGNORED` names.
+    """SHA-256 and bytes of a tar.gz of `directory`, below `prefix`, without what `IGNORED` and `IGNORED_ENDS` name.
 
     `more` are files and directories from elsewhere, by their path inside. Raises `TooLarge`, `InvalidInput`.
     """
@@ -89,7 +90,7 @@ def _files(directory: Path) -> Iterator[tuple[str, Path]]:
         directories[:] = sorted(name for name in directories if name not in IGNORED)
         for name in sorted(names):
             path = Path(root) / name
-            if path.is_file() and not name.endswith((".pyc", ".retry")):
+            if path.is_file() and not name.endswith(IGNORED_ENDS):
                 yield path.relative_to(directory).as_posix(), path
 
 

@@ -75,12 +75,12 @@ class JobDriver:
     async def look(self, group: asyncio.TaskGroup, *, only: set[int] | None = None) -> None:
         """One round over all of them or `only` some and those that want their locks, in the order in which they may."""
         known = await self._records.driven()
-        chosen = known if only is None else [job for job in known if job.id in only]
-        locks = {job.lock for job in chosen} - {None}
-        for job in known:
-            if job in chosen or job.lock in locks:
-                await self._alone(job, group)
         open_ = {job.id for job in known}
+        chosen = open_ if only is None else only
+        locks = {job.lock for job in known if job.id in chosen} - {None}
+        for job in known:
+            if job.id in chosen or job.lock in locks:
+                await self._alone(job, group)
         for key in [key for key in self._asked if key[0] not in open_]:
             self._asked.pop(key).cancel()
             self._verdicts.pop(key, None)

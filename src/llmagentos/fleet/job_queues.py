@@ -101,11 +101,8 @@ class NodeQueues:
                 if taken is not None or left <= 0:
                     return Claimed(taken, LEASE_S)
                 try:
-                    require_there(node, await wakes.next(self._looks.within(left)))
-                except TimeoutError:
-                    if self._looks.within(left) == left:
-                        return Claimed(None, LEASE_S)
-                except StopAsyncIteration:
+                    require_there(node, await self._looks.next(wakes, left))
+                except (TimeoutError, StopAsyncIteration):
                     return Claimed(None, LEASE_S)
 
     async def _take(self, node: str) -> NodeJob | None:

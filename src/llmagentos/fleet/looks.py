@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from llmagentos.core.events import Subscription
 
 LOOK_S = 0.5
 LOOKS_PER_S = 100
@@ -28,6 +31,19 @@ class Looks:
             yield
         finally:
             self._waiting -= 1
+
+    async def next(self, wakes: Subscription, left: float) -> Any:
+        """What wakes who waits, or None when it is time to look.
+
+        Raises `TimeoutError` after `left` seconds, `StopAsyncIteration` once `wakes` is closed.
+        """
+        look = self.within(left)
+        try:
+            return await wakes.next(look)
+        except TimeoutError:
+            if look == left:
+                raise
+            return None
 
     def within(self, left: float | None) -> float | None:
         """Seconds until the next look, at most `left`; None: whenever something happens here."""

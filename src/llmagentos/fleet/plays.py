@@ -50,11 +50,8 @@ class Plays:
                 if found.shares or len(found.gone) > gone or left <= 0:
                     return found
                 try:
-                    require_there(node, await wakes.next(self._looks.within(left)))
-                except TimeoutError:
-                    if self._looks.within(left) == left:
-                        return found
-                except StopAsyncIteration:
+                    require_there(node, await self._looks.next(wakes, left))
+                except (TimeoutError, StopAsyncIteration):
                     return found
 
     async def prune(self) -> None:

@@ -48,7 +48,7 @@ OnDelta = Callable[[str, str], None]
 
 
 class Gateway:
-    """Calls to `models`. `on_delta(run_id, text)` gets the text of a run's answers as it is generated.
+    """Calls to `models`.
 
     `shares` are the weights of tenants against each other; 1 for those that are not named.
     """
@@ -59,13 +59,12 @@ class Gateway:
         *,
         meter: Meter,
         clock: Clock,
-        on_delta: OnDelta = lambda *_: None,
         policy: Policy = POLICIES["fair"],
         shares: Mapping[str, float] | None = None,
     ) -> None:
         self._meter = meter
         self._clock = clock
-        self._on_delta = on_delta
+        self._on_delta: OnDelta = lambda *_: None
         self._passage = Passage(models, meter=meter, clock=clock, policy=policy, shares=shares or {})
         self._models = self._passage.models
         self._standings = self._passage.standings

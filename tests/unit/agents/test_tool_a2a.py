@@ -56,12 +56,15 @@ class Stranger:
 def test_a_card_does_not_lead_this_server_to_another_origin() -> None:
     """Whoever serves the card must not choose whom this server calls, behind its firewall for instance."""
 
+    async def begun(task: str) -> None:
+        raise AssertionError(f"{task} was begun")
+
     async def main() -> None:
         async with Stranger().running() as inside, Stranger().running() as stranger:
             stranger.leads_to = [f"{inside.url}/admin"]
             remote = Remote("stranger", A2aAgent(stranger.url))
             with pytest.raises(ConfigError, match="another origin"):
-                await remote.ask("hello", "m1", 5.0)
+                await remote.ask("hello", "m1", 5.0, begun)
             assert inside.asked == []
             stranger.leads_to = [f"{inside.url}/admin", f"{stranger.url}/a2a"]
             card = await remote.card()

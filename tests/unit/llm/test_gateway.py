@@ -77,8 +77,8 @@ async def house(tmp_path: Any, script: Script, **settings: Any) -> AsyncIterator
             configured(Config(models=models), StateDirectory(tmp_path), clock),
             meter=meter,
             clock=clock,
-            on_delta=lambda run, text: deltas.append((run, text)),
         )
+        gateway.tell_pieces(lambda run, text: deltas.append((run, text)))
         yield House(gateway, engine, meter, calls, deltas)
         await gateway.aclose()
 
@@ -302,7 +302,7 @@ async def test_an_unreachable_url_is_a_clear_error(tmp_path: Any) -> None:
         url = it.engine.url
     clock = SystemClock()
     models = configured(Config(models={"far": OpenAI(url=url)}), StateDirectory(tmp_path), clock)
-    gateway = Gateway(models, meter=it.meter, clock=clock, on_delta=lambda *_: None)
+    gateway = Gateway(models, meter=it.meter, clock=clock)
     with pytest.raises(EngineUnreachable, match="'far' is unreachable: cannot connect"):
         await gateway.complete(ask(), ME)
     info = (await gateway.models())[0]

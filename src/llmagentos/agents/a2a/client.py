@@ -42,13 +42,6 @@ _OPEN = (TaskState.TASK_STATE_SUBMITTED, TaskState.TASK_STATE_WORKING)
 _ASKS = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
 
 
-Begun = Callable[[str], Awaitable[object]]
-
-
-async def _unnoted(_: str) -> None:
-    return None
-
-
 class RemoteTaskFailed(ServiceError):
     """The remote agent's task failed, was cancelled, or wants more than an agent can give."""
 
@@ -68,7 +61,7 @@ class Remote:
             found: dict[str, Any] = MessageToDict(await self._card(http))
             return found
 
-    async def ask(self, text: str, message_id: str, timeout: float, begun: Begun = _unnoted) -> Any:
+    async def ask(self, text: str, message_id: str, timeout: float, begun: Callable[[str], Awaitable[object]]) -> Any:
         """The answer of its task for `text`; `begun` is told of the task before it is awaited.
 
         `message_id` is the same for the same call: a server that knows it does not begin again. Raises

@@ -19,7 +19,6 @@ from llmagentos.fleet.playbooks.document import get, is_null, items, line_of, sc
 
 MAX_SHOWN = 80
 MAX_TEXT = 10_000
-_PREFIXES = ("ansible.builtin.", "ansible.legacy.")
 # They take text that is no options.
 _FREE_FORM = frozenset({"command", "shell", "raw", "script", "expect", "include_vars"})
 OPTION = re.compile(
@@ -53,9 +52,14 @@ def _known() -> Mapping[str, Takes]:
     return msgspec.json.decode(text, type=dict[str, Takes])
 
 
+def short_name(module: str) -> str:
+    """The module's name without the namespaces of ansible-core's own."""
+    return module.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+
+
 def problems(name: str, content: Node, task: MappingNode, *, defaults: bool) -> Iterator[Problem]:
     """What is wrong with the options of the module `name`; `defaults`: some may be given by `module_defaults`."""
-    short = next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+    short = short_name(name)
     takes = _known().get(short)
     if takes is None or "." in short:
         return

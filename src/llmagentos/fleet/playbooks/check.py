@@ -285,7 +285,7 @@ class Reader:
         fail(place.file, line_of(named[1][1]), f"two task modules in one task: {names}", hint="begin a new task with -")
 
     def _unknown_module(self, name: str, keywords: frozenset[str]) -> str:
-        short = name.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+        short = arguments.short_name(name)
         for known in (self._words.builtin | self._own, keywords, self._words.routed):
             if close := nearest(short, known):
                 return f"unknown task module {name[:MAX_SHOWN]!r}: the nearest is {close!r}"

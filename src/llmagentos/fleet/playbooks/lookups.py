@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from llmagentos.fleet.playbooks.arguments import MAX_TEXT, OPTION
-from llmagentos.fleet.playbooks.document import get, is_null, line_of, scalar
+from llmagentos.fleet.playbooks.arguments import MAX_TEXT, OPTION, short_name
+from llmagentos.fleet.playbooks.document import FALSE, TRUE, get, is_null, line_of, scalar
 
 # Module: its option, the directory in which it looks first.
 SOURCES = {
@@ -22,7 +22,6 @@ SOURCES = {
     "include_vars": ("file", "vars"),
 }
 _FIRST_WORD = ("script", "include_vars")
-_ON, _OFF = ("yes", "true", "on", "1", "y", "t"), ("no", "false", "off", "0", "n", "f")
 _ELSEWHERE = ("{{", "{%", "://")
 
 
@@ -33,7 +32,7 @@ def missing(
 
     A path that begins at the root is the node's own, and what is a template only the node knows.
     """
-    short = module.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+    short = short_name(module)
     if short not in SOURCES:
         return None
     option, directory = SOURCES[short]
@@ -97,5 +96,5 @@ def on_the_node(module: str, option: Callable[[str], str | None]) -> bool:
     """Whether the module's file is on the node, or might be; `option` finds what is written for an option."""
     remote, copied = option("remote_src"), option("copy") if module == "unarchive" else None
     if remote is None:
-        return module == "assemble" or (copied is not None and copied.strip("'\" ").lower() not in _ON)
-    return remote.strip("'\" ").lower() not in _OFF
+        return module == "assemble" or (copied is not None and copied.strip("'\" ").lower() not in TRUE)
+    return remote.strip("'\" ").lower() not in FALSE
