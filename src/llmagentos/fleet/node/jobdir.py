@@ -192,6 +192,17 @@ def prune(jobs: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def settle(jobs: Path, held: Path | None) -> None:
+    """Mark reported what has ended, but for `held`, the job that the server gave out.
+
+    It gives out no other one again: a node agent died after it had told the end, and before it noted that here.
+    """
+    for _, path in _kept(jobs):
+        directory = JobDirectory(path)
+        if path != held and directory.phase() in (Phase.NEW, Phase.ENDED, Phase.INTERRUPTED):
+            directory.mark_reported()
+
+
 def running(jobs: Path) -> list[int]:
     """The jobs whose playbook runs now, with or without a node agent."""
     if not jobs.is_dir():

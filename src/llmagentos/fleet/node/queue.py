@@ -49,8 +49,12 @@ class Queue:
     async def run(self) -> None:
         """Claim and work, for ever. Raises `Unauthenticated` once the node was removed."""
         jobdir.prune(self._directory, KEEP)
+        settled = False
         while True:
             claimed = await insist(lambda: jobs.claim(self._client), what="claim")
+            if not settled:
+                await asyncio.to_thread(jobdir.settle, self._directory, self._place(claimed.job))
+                settled = True
             if claimed.job is None:
                 continue
             self.job = claimed.job.job
@@ -58,6 +62,9 @@ class Queue:
                 await self._work(claimed.job, claimed.lease_s)
             self.job = None
             jobdir.prune(self._directory, KEEP)
+
+    def _place(self, job: NodeJob | None) -> Path | None:
+        return None if job is None else jobdir.directory(self._directory, job.job, job.attempt).root
 
     async def _work(self, job: NodeJob, lease_s: float) -> None:
         directory = jobdir.directory(self._directory, job.job, job.attempt)

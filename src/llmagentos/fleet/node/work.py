@@ -60,22 +60,27 @@ class Work:
         self._fetched = FetchedFiles(client, job, directory)
         self._exchange = Exchange(client, job, directory, self._fetched) if job.inventory.span is not None else None
         self._cancel = job.cancel
-        self._over = False
 
     async def run(self, lease_s: float) -> None:
         """Do it. Raises `Conflict` when the lease was lost (claim again), `NotFound` when the job is gone."""
-        running: list[Coroutine[Any, Any, None]] = [self._keep(lease_s), self._to_the_end()]
+        await self._close(await self._while_held(lease_s))
+
+    async def _while_held(self, lease_s: float) -> Finish:
+        """All that needs the lease: over before the end is told, which gives the lease back."""
+        running: list[Coroutine[Any, Any, None]] = [self._keep(lease_s)]
         if self._exchange is not None:
             running.append(self._exchange.run())
-        tasks = [asyncio.create_task(each) for each in running]
+        beside = [asyncio.create_task(each) for each in running]
+        work = asyncio.create_task(self._to_the_end())
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([work, *beside], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            return await work
         finally:
-            for task in tasks:
+            for task in (work, *beside):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(work, *beside, return_exceptions=True)
 
     async def _keep(self, lease_s: float) -> None:
         pace = jobs.RENEW_S
@@ -88,8 +93,8 @@ class Work:
     def _heed(self, ack: Ack) -> None:
         self._cancel = self._cancel or ack.cancel
 
-    async def _to_the_end(self) -> None:
-        steps: Mapping[Phase, Callable[[], Awaitable[None]]] = {
+    async def _to_the_end(self) -> Finish:
+        steps: Mapping[Phase, Callable[[], Awaitable[Finish | None]]] = {
             Phase.NEW: self._begin,
             Phase.RUNNING: self._follow,
             Phase.ORPHANED: self._sweep,
@@ -101,26 +106,25 @@ class Work:
         while True:
             self._runner.reap()
             phase = await asyncio.to_thread(self._directory.phase)
-            await steps[phase]()
-            if self._over or phase in (Phase.ENDED, Phase.INTERRUPTED, Phase.REPORTED):
-                return
+            if (end := await steps[phase]()) is not None:
+                return end
 
     # --- steps -------------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> Finish | None:
         try:
             if self._cancel:
                 self._directory.write_stop(Stop("cancelled", "cancelled before it began"))
                 self._directory.write_exit(Exit(1))
-                return
+                return None
             await self._prepare()
             started = await asyncio.to_thread(self._runner.start)
         except Conflict:
             raise  # the lease: nothing is wrong with the job
         except (CallerError, OSError) as error:
-            await self._refuse(str(error))
-            return
+            return self._refuse(str(error))
         _log.info("playbook started" if started else "playbook found running", playbook=self._job.playbook)
+        return None
 
     async def _prepare(self) -> None:
         await asyncio.to_thread(self._directory.prepare)
@@ -137,15 +141,15 @@ class Work:
         content = await insist(lambda: jobs.download_bundle(self._client, digest), what="download")
         await asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle)
 
-    async def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str) -> Finish | None:
         """The job cannot be begun here. Nothing has run, so where the disk is full nothing is lost either."""
         _log.error("job refused", error=why)
         try:
             self._directory.write_exit(Exit(1, error=f"the node could not begin: {why}"))
         except OSError:
             # The reason cannot even be written down here: the server alone keeps it.
-            await self._finish(Finish(self._job.fence, "failed", 1, None, f"the node could not begin: {why}"[:4096]))
-            self._over = True
+            return Finish(self._job.fence, "failed", 1, None, f"the node could not begin: {why}"[:4096])
+        return None
 
     async def _follow(self) -> None:
         if not await self._send():
@@ -170,7 +174,8 @@ class Work:
         _log.error("the playbook's process died; ending what it left", processes=left)
         await asyncio.sleep(POLL_S if left else SWEEP_S)
 
-    async def _report(self) -> None:
+    async def _report(self) -> Finish:
+        """All that the job left has been sent; how it ended."""
         while await self._send():
             continue
         if self._exchange is not None:
@@ -179,7 +184,10 @@ class Work:
         end = ending(self._job, self._directory.exit(), self._directory.stopped())
         if self._fetched.refused is not None and end.status == "succeeded":
             end = msgspec.structs.replace(end, status="failed", exit_code=2, message=self._fetched.refused[:4096])
-        await self._finish(end)
+        return end
+
+    async def _close(self, end: Finish) -> None:
+        await insist(lambda: jobs.finish(self._client, self._job.job, end), what="report the end")
         await asyncio.to_thread(self._directory.mark_reported)
         metrics.NODE_JOBS.labels(end.status).inc()
         _log.info("job ended", status=end.status, exit_code=end.exit_code)
@@ -192,9 +200,6 @@ class Work:
         self._heed(await insist(lambda: jobs.send_events(self._client, job.job, job.fence, batch), what="send events"))
         metrics.NODE_EVENTS.inc(len(batch))
         return True
-
-    async def _finish(self, end: Finish) -> None:
-        await insist(lambda: jobs.finish(self._client, self._job.job, end), what="report the end")
 
 
 def ending(job: NodeJob, how: Exit | None, stop: Stop | None) -> Finish:
