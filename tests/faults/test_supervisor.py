@@ -105,6 +105,24 @@ def test_killing_the_supervisor_takes_its_children_along(system: Callable[..., S
     assert here.process("server")["pid"] != server
 
 
+def test_what_runs_goes_on_while_nothing_can_be_written_down(system: Callable[..., System]) -> None:
+    """As on a full disk, which nobody has to fill for this: a directory cannot be written to either."""
+    here = system()
+    assert here.llmctl("up", "--detach").returncode == 0
+    supervisor, server = here.supervisor(), here.process("server")["pid"]
+    log, noted = here.state / "logs" / "up.log", here.state / "run" / "children.new"
+    log.rename(log.with_suffix(".old"))
+    log.mkdir()
+    noted.mkdir()
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: gone(server))
+    wait_for(lambda: here.llmctl("status").returncode == 0)
+    noted.rmdir()
+    wait_for(lambda: here.process("server")["pid"] != server)
+    assert here.process("server")["restarts"] == 1
+    assert here.supervisor() == supervisor
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything_in_order(system: Callable[..., System], number: signal.Signals) -> None:
     here = system()

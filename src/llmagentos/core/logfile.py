@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
 def rotate(log: Path, *, most_bytes: int, files: int) -> bool:
-    """Move the content of `log` to `log.1` (older ones to `.2`... up to `files`) once it is over `most_bytes`."""
+    """Move the content of `log` to `log.1` (older ones to `.2`... up to `files`) once it is over `most_bytes`.
+
+    False when there is nothing to do, or when it cannot be done now (no room for the copy): then all stays as it is.
+    """
+    copy = log.with_name(f"{log.name}.new")
     try:
         if log.stat().st_size <= most_bytes:
             return False
-    except FileNotFoundError:
+        shutil.copyfile(log, copy)
+        copy.chmod(0o600)
+    except OSError:
+        with suppress(OSError):
+            copy.unlink()
         return False
     for number in range(files - 1, 0, -1):
         older = numbered(log, number)
         if older.exists():
             older.replace(numbered(log, number + 1))
-    first = numbered(log, 1)
-    shutil.copyfile(log, first)
-    first.chmod(0o600)
+    copy.replace(numbered(log, 1))
     os.truncate(log, 0)
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -109,10 +110,7 @@ class StateDirectory:
             for directory in (self.logs, self.run, self.keys):
                 directory.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StateUnusable(
-                f"the state directory {str(self.root)!r} cannot be used: {error.strerror}",
-                hint="name another with `llmctl up --state DIR`",
-            ) from None
+            raise unusable(self.root, error) from None
 
     def check(self) -> None:
         """Raises `StateUnusable` when others can get at the directory: it holds tokens and keys."""
@@ -161,17 +159,31 @@ class StateDirectory:
     def held(self, address: str) -> Iterator[int]:
         """Hold the directory for this process; gives the lock's file descriptor. Raises `StateTaken`.
 
-        The kernel drops the lock with the process, however it ends.
+        The kernel drops the lock with the process, however it ends. Raises `StateUnusable` when the disk is full.
         """
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(self.root, error) from None
         try:
             if not _locked(descriptor):
                 raise _taken(self.root, _holder(os.pread(descriptor, 4096, 0)))
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, msgspec.json.encode(Holder(os.getpid(), address, time.time())), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, msgspec.json.encode(Holder(os.getpid(), address, time.time())), 0)
+            except OSError as error:
+                raise unusable(self.root, error) from None
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def unusable(root: Path, error: OSError) -> StateUnusable:
+    """What `error` of the file system means to who starts the system on the state directory `root`."""
+    return StateUnusable(
+        f"the state directory {str(root)!r} cannot be used: {error.strerror or error}",
+        hint="free space on its disk" if error.errno == errno.ENOSPC else "name another with `llmctl up --state DIR`",
+    )
 
 
 def _locked(descriptor: int) -> bool:

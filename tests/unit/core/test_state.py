@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -75,6 +77,17 @@ def test_the_lock_says_who_holds_it_and_goes_with_its_process(state: StateDirect
     assert state.holder() is None
     with state.held("http://127.0.0.1:2"):
         assert state.holder() is not None
+    assert state.holder() is None
+
+
+def test_one_whose_disk_is_full_is_said(state: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StateUnusable, match="No space left on device") as caught, state.held("http://127.0.0.1:1"):
+        raise AssertionError("held without saying by whom")
+    assert caught.value.hint == "free space on its disk"
     assert state.holder() is None
 
 

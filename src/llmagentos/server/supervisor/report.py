@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +24,7 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line for the operator."""
-        with self._log.open("a", encoding="utf-8") as file:
+        with suppress(OSError), self._log.open("a", encoding="utf-8") as file:  # a full disk must not stop what runs
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
         self._erase()
         self._print(f"{text}\n")

@@ -21,7 +21,7 @@ from llmagentos.core.child import Child, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.errors import LLMAgentOSError
 from llmagentos.core.i18n import tr
-from llmagentos.core.state import StateDirectory
+from llmagentos.core.state import StateDirectory, unusable
 from llmagentos.fleet.node.jobdir import running
 from llmagentos.server.supervisor import parts, ports, strays
 from llmagentos.server.supervisor.bringup import Answering, BringUp
@@ -56,6 +56,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._stopping = asyncio.Event()
         self._failure: LLMAgentOSError | None = None
+        self._unrecorded = False
 
     async def run(self, on_ready: Callable[[Ready], None]) -> None:
         """Everything from the lock to the last child's end.
@@ -87,7 +88,7 @@ class Supervisor:
     async def _supervise(self, on_ready: Callable[[Answering], None]) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            keeper = group.create_task(self._keep_logs_small())
+            keeper = group.create_task(self._keep_files())
             engines = Engines(self._config, self._state, parts.environment(self._loaded, self._state), self)
             start = group.create_task(self._start(on_ready, engines))
             follower = group.create_task(engines.follow())
@@ -103,6 +104,9 @@ class Supervisor:
             await bringup.run(on_ready)
         except LLMAgentOSError as error:
             self._failure = error
+            self.stop()
+        except OSError as error:
+            self._failure = unusable(self._state.root, error)
             self.stop()
 
     def launch(self, spec: ChildSpec) -> Child:
@@ -150,12 +154,19 @@ class Supervisor:
             )
 
     def _record(self) -> None:
-        self._state.record(child.status for child in self._children.values())
+        try:
+            self._state.record(child.status for child in self._children.values())
+            self._unrecorded = False
+        except OSError:  # the disk is full: what runs goes on, and is written down once there is room
+            self._unrecorded = True
 
-    async def _keep_logs_small(self) -> None:
+    async def _keep_files(self) -> None:
+        """Logs within their size, and what could not be written down at its time."""
         log = self._config.log
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
+            if self._unrecorded:
+                self._record()
             for path in [self._state.logs / "up.log", *(child.spec.log for child in self._children.values())]:
                 await asyncio.to_thread(logfile.rotate, path, most_bytes=log.file_bytes, files=log.files)
 
