@@ -13,6 +13,7 @@ from llmagentos.api.jobs import JobRequest
 from llmagentos.cli.connect import connected, execute
 from llmagentos.core.files import sha256_of
 from llmagentos.fleet.playbooks.destinations import Destination
+from llmagentos.fleet.playbooks.fetches import destinations
 
 MOST_FILES = 200
 """Each node of the job gets the list."""
@@ -27,10 +28,6 @@ def with_fetched_before(request: JobRequest, files: Mapping[str, bytes]) -> JobR
     """
     if request.idempotency_key is not None or FETCHED_BEFORE in request.extra_vars:
         return request
-    if not any(b"fetch" in text for text in files.values()):
-        return request
-    from llmagentos.fleet.playbooks.fetches import destinations  # as long as all else before a job is queued
-
     found = [each for each in destinations(files, request.extra_vars) if each.dest.startswith("/")]
     before = known(found, execute(_names())) if found else {}
     if not before:

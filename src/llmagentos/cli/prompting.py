@@ -6,18 +6,18 @@ import secrets
 import string
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from llmagentos.cli.output import note
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
+from llmagentos.fleet.playbooks.check import Reader
+from llmagentos.fleet.playbooks.document import PlaybookError
+from llmagentos.fleet.playbooks.prompts import Prompt
+from llmagentos.fleet.playbooks.vocabulary import vocabulary
 
-if TYPE_CHECKING:
-    from llmagentos.fleet.playbooks.prompts import Prompt
-
-_ASKS = (b"vars_prompt", b"import_playbook")
 _SALT = string.ascii_letters + string.digits
 _SALT_SIZES = {"md5_crypt": 8, "bcrypt": 22}
 _SALT_SIZE = 16
@@ -39,18 +39,12 @@ def answers(
 
 
 def _prompts(files: Mapping[str, bytes], playbook: str, given: Mapping[str, Any]) -> Iterator[Prompt]:
-    if any(word in files.get(playbook, b"") for word in _ASKS):
-        # Imported only for playbooks that may ask: it takes as long as all else before a job is queued.
-        from llmagentos.fleet.playbooks.check import Reader
-        from llmagentos.fleet.playbooks.document import PlaybookError
-        from llmagentos.fleet.playbooks.vocabulary import vocabulary
-
-        reader = Reader(files, vocabulary(), given)
-        try:
-            reader.playbook(playbook)
-        except PlaybookError:  # the server says what is wrong with it
-            return
-        yield from reader.prompts
+    reader = Reader(files, vocabulary(), given)
+    try:
+        reader.playbook(playbook)
+    except PlaybookError:  # the server says what is wrong with it
+        return
+    yield from reader.prompts
 
 
 def _asked(prompt: Prompt) -> str | None:

@@ -14,20 +14,18 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.http import ConnectionLost
 from llmagentos.api.jobs import ANSWERS, Job, JobRequest, JobSpec, Kind
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.fetched_before import with_fetched_before
 from llmagentos.cli.inventories import read_inventories, read_text
-from llmagentos.cli.job_following import Document, Lines, Text, watch
 from llmagentos.cli.job_options import control_options
 from llmagentos.cli.output import emit, emit_json, note
 from llmagentos.cli.pack import pack
 from llmagentos.cli.playbook_options import extra_vars, inventory_options, listed, variable_option, vault_options
-from llmagentos.cli.prompting import answers
 from llmagentos.cli.vault_passwords import vault_passwords
 from llmagentos.core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from llmagentos.core.i18n import tr
 from llmagentos.fleet.playbooks import bundle
 
 RETRY = "@retry"
+_ASKS = (b"vars_prompt", b"import_playbook")
 LOOKED_AT = 200
 """Newest jobs among which `--limit @retry` looks for the playbook's last one."""
 
@@ -76,13 +74,14 @@ def run(
         )
     request, content = asked(playbook, **given)
     files = bundle.read(content) if request.kind == "playbook" else {}
-    request = with_fetched_before(_answered(request, files), files)
-    job = execute(submit(request, content))
+    job = execute(submit(_completed(request, files), content))
     if detach:
         _detached(job, as_json)
         return
     note(tr("job {job} on {names}", job=job.summary.id, names=", ".join(job.summary.nodes)))
-    from llmagentos.cli.job_files import brought  # what it imports is loaded while the nodes are at work
+    # What these import is loaded while the nodes are at work.
+    from llmagentos.cli.job_files import brought
+    from llmagentos.cli.job_following import Document, Lines, Text, watch
 
     text = Text(hosts=len(job.hosts), verbosity=given["verbosity"])
     telling = Lines() if as_lines else Document() if as_json else text
@@ -90,8 +89,24 @@ def run(
     ctx.exit(brought(job, files, playbook.absolute().parent, code))
 
 
+def _completed(request: JobRequest, files: Mapping[str, bytes]) -> JobRequest:
+    """With what this machine and its user have to say to the playbook.
+
+    Imported only for playbooks that may ask: it takes as long as all else before a job is queued.
+    """
+    if any(word in files.get(request.playbook, b"") for word in _ASKS):
+        request = _answered(request, files)
+    if any(b"fetch" in text for text in files.values()):
+        from llmagentos.cli.fetched_before import with_fetched_before
+
+        request = with_fetched_before(request, files)
+    return request
+
+
 def _answered(request: JobRequest, files: Mapping[str, bytes]) -> JobRequest:
     """With what the playbook's `vars_prompt` asks for: it goes to nodes only, and is forgotten when the job ends."""
+    from llmagentos.cli.prompting import answers
+
     if not (found := answers(files, request.playbook, request.extra_vars)):
         return request
     variables, secrets = {**request.extra_vars, ANSWERS: found}, [*request.secrets, ANSWERS]

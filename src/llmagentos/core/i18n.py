@@ -6,11 +6,10 @@ The English text is the key; `locale/zh-CN.json` holds the translations. A shape
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 LANGUAGES = ("en", "zh-CN")
@@ -21,7 +20,9 @@ def catalog(language: str) -> Mapping[str, str]:
     """English text -> text in `language` (empty for English)."""
     if language == "en":
         return {}
-    text = resources.files("llmagentos").joinpath("locale", f"{language}.json").read_text("utf-8")
+    import json  # in English nobody waits for it
+
+    text = (Path(__file__).parents[1] / "locale" / f"{language}.json").read_text("utf-8")
     loaded: dict[str, str] = json.loads(text)
     return loaded
 
