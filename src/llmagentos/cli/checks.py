@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -30,6 +31,8 @@ DISK_LOW, DISK_FULL = 512 * MIB, 64 * MIB
 MEMORY_LOW = 1024 * MIB
 CLOCK_OFF_S = 2.0
 FILES_LOW = 1024
+POSTGRESQL_PORT = 5432
+DATABASE_S = 3.0
 _PACKAGES = {
     "server": ("starlette", "uvicorn", "sqlalchemy", "alembic"),
     "node": ("ansible-core",),
@@ -238,7 +241,7 @@ def database(config: Config, found: Status) -> Iterator[Finding]:
         yield Finding(name, "ok", tr("{database}, reached by the server", database=found.server.database))
         return
     if config.database is not None:
-        yield Finding(name, "ok", tr("not checked while the server is down"))
+        yield _database_server(name, config.database if isinstance(config.database, str) else config.database.url)
         return
     path = StateDirectory(config.state_path).database
     if not path.exists():
@@ -253,6 +256,20 @@ def database(config: Config, found: Status) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{path}")
     else:
         yield Finding(name, "fail", f"{path}: {answer}", tr("restore a copy from {path}", path=path.parent / "backups"))
+
+
+def _database_server(name: str, url: str) -> Finding:
+    """Whether somebody answers at the address; the server alone has what it takes to log in there."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgresql") or not parts.hostname:
+        return Finding(name, "ok", tr("not checked while the server is down"))
+    where = f"{parts.hostname}:{parts.port or POSTGRESQL_PORT}"
+    try:
+        socket.create_connection((parts.hostname, parts.port or POSTGRESQL_PORT), timeout=DATABASE_S).close()
+    except OSError as error:
+        text = tr("{url} does not answer: {error}", url=where, error=error.strerror or error)
+        return Finding(name, "fail", text, tr("start the database, or correct `database` in llmagentos.yaml"))
+    return Finding(name, "ok", tr("{url} answers", url=where))
 
 
 def engines(config: Config) -> Iterator[Finding]:

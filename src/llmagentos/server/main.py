@@ -14,6 +14,8 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.lifespan.on import LifespanOn
 
 from llmagentos.core import log, tracing, trust
 from llmagentos.core.config import Config, load
@@ -30,7 +32,10 @@ _log = log.get(__name__)
 
 
 class Server(uvicorn.Server):
-    """Ends the event streams before it waits for connections: they would never end by themselves."""
+    """Ends the event streams before it waits for connections: they would never end by themselves.
+
+    It ends by itself when the work beside the requests has failed: it would go on answering, but nothing would happen.
+    """
 
     def __init__(self, app: Starlette, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -40,6 +45,16 @@ class Server(uvicorn.Server):
         """Stop when told, at once when told twice; unlike uvicorn's own, the process then ends with exit code 0."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; whether to stop."""
+        self.should_exit = self.should_exit or self.failed
+        return await super().on_tick(counter)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the work beside the requests ended by an error."""
+        return isinstance(self.lifespan, LifespanOn) and self.lifespan.error_occurred
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.hub.close()
@@ -53,7 +68,7 @@ def uvicorn_config(app: Starlette, config: Config, node_ca: Path) -> uvicorn.Con
     """
     tls = config.server.tls
     return uvicorn.Config(
-        app,
+        _plain(app),
         host=config.server.host,
         port=config.server.port,
         loop="uvloop",
@@ -71,6 +86,29 @@ def uvicorn_config(app: Starlette, config: Config, node_ca: Path) -> uvicorn.Con
         ssl_ca_certs=str(node_ca) if tls else None,
         ssl_cert_reqs=ssl.CERT_OPTIONAL if tls else ssl.CERT_NONE,
     )
+
+
+def _plain(app: ASGIApp) -> ASGIApp:
+    """`app`; when it cannot start for a reason that we know, that is told, and not where in the code it was found."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, LLMAgentOSError):
+                message = {**message, "message": _told(error)}
+            await send(message)
+
+        await app(scope, receive, told)
+
+    return application
+
+
+def _told(error: LLMAgentOSError) -> str:
+    return f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")
 
 
 def raise_open_files(connections: int) -> None:
@@ -105,8 +143,8 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(server.serve())
     except LLMAgentOSError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        sys.stderr.write(_told(error) + "\n")
         return error.exit_code
     finally:
         tracing.shutdown()
-    return 0 if server.started else 1
+    return 0 if server.started and not server.failed else 1

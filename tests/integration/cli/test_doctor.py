@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from support.server import StartServer
+import pytest
+
+from support.server import ServerProcess, StartServer, free_port
 
 AWAY = """
 models:
@@ -25,6 +28,16 @@ def test_a_model_that_is_away_and_a_file_open_to_others_are_found(start_server: 
     assert [f["verdict"] for f in opened] == ["warn"]
     assert opened[0]["hint"].startswith("chmod 600")
     assert by_check["address"]["verdict"] == "fail"  # our own server holds it
+
+
+def test_a_database_server_that_is_away_is_found(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, database=f"postgresql://somebody@127.0.0.1:{(port := free_port())}/x")
+    (found,) = [f for f in json.loads(server.llmctl("doctor", "--json").stdout) if f["check"] == "database"]
+    assert (found["verdict"], found["message"]) == ("fail", f"127.0.0.1:{port} does not answer: Connection refused")
+    with pytest.raises(AssertionError, match="ended with"):
+        server.start()
+    assert "error: the database does not answer" in server.log()
+    assert "Traceback" not in server.log()
 
 
 def test_faults_of_the_configuration_come_first_with_their_line(start_server: StartServer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmagentos.core.errors import Unauthenticated
-from support.server import ServerProcess
+from support.server import END_S, ServerProcess
 
 CODE = """
 from llmagentos.security.identity import Permission
@@ -19,6 +19,22 @@ async def hello(call):
 
 def wire(base, parts):
     parts.endpoints.append(Endpoint("GET", "/api/v1/hello", Permission.SYSTEM_READ, hello, summary="Say hello"))
+"""
+FAILING = """
+import asyncio
+
+asked = asyncio.Event()
+
+async def fail():
+    await asked.wait()
+    raise RuntimeError("it is over")
+
+async def begin(call):
+    asked.set()
+
+def wire(base, parts):
+    parts.background.append(fail)
+    parts.endpoints.append(Endpoint("POST", "/api/v1/failures", Permission.SYSTEM_READ, begin, summary="Fail"))
 """
 
 
@@ -54,6 +70,25 @@ def test_a_plugin_adds_an_endpoint_that_needs_an_identity_too(with_plugin: Serve
         asyncio.run(main())
     finally:
         server.stop()
+
+
+def test_a_server_ends_when_its_work_beside_the_requests_does(with_plugin: ServerProcess) -> None:
+    """It would answer, and nothing else: no lease would ever run out. Whoever watches over it starts another one."""
+    (with_plugin.directory.parent / "packages" / "greeter.py").write_text(CODE + FAILING)
+    server = with_plugin.start()
+    assert server.process is not None
+
+    async def main() -> None:
+        async with server.client() as admin:
+            await admin.post("/api/v1/failures", {}, type(None))
+
+    try:
+        asyncio.run(main())
+        assert server.process.wait(END_S) == 1
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+    assert "it is over" in server.log()
 
 
 @pytest.mark.parametrize(("name", "says"), [("greter", "did you mean 'greeter'"), ("broken", "RuntimeError: no way")])

@@ -55,6 +55,10 @@ class World:
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
 
+    async def rename(self, table: str, other: str) -> None:
+        async with self.database.write() as connection:
+            await connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {other}")
+
     def names(self) -> list[str]:
         return [instance.module for instance in self.registry.directory.all()]
 
@@ -109,6 +113,37 @@ def test_a_lease_runs_out_unless_renewed(run: Any) -> None:
         world.clock.wall += 1e6
         await world.expire()
         assert world.registry.directory.all() == [kept], "a wall clock that jumps expires nothing"
+
+    run(work)
+
+
+def test_a_database_that_is_away_for_a_while_ends_nothing(run: Any) -> None:
+    async def work(world: World) -> None:
+        await world.registry.register(A, offering("a", "s"))
+        world.clock.advance(11.0)
+        await world.rename("instances", "elsewhere")
+        await world.expire()
+        assert world.names() == []
+        await world.rename("elsewhere", "instances")
+        assert len(await InstanceRecords(world.database).all()) == 1
+        await world.expire()
+        assert await InstanceRecords(world.database).all() == []
+
+    run(work)
+
+
+def test_a_lease_begins_when_the_database_has_the_instance(run: Any) -> None:
+    async def work(world: World) -> None:
+        async with world.database.write():
+            registering = asyncio.create_task(world.registry.register(A, offering("a", "s")))
+            await eventually(lambda: world.registry._registering.locked())
+            world.clock.advance(11.0)
+            await world.expire()
+        instance = await registering
+        world.registry.renew(A, instance.id)
+        world.clock.advance(11.0)
+        await world.expire()
+        assert world.names() == []
 
     run(work)
 

@@ -59,6 +59,7 @@ class EmbeddedRegistry:
         self._clock = clock
         self._leases = LeaseTable(clock, lease_s)
         self._fences: dict[str, int] = {}
+        self._gone: set[str] = set()
         self._registering = asyncio.Lock()
 
     async def restore(self) -> None:
@@ -90,9 +91,13 @@ class EmbeddedRegistry:
             state="up",
             registered=self._clock.time(),
         )
-        lease = self._leases.grant(instance.id, str(identity))
-        self._fences[instance.id] = lease.token
-        await self._records.add(InstanceRecord(instance, str(identity), lease.token))
+        fence = self._leases.grant(instance.id, str(identity)).token
+        try:
+            await self._records.add(InstanceRecord(instance, str(identity), fence))
+        finally:
+            self._leases.drop(instance.id)
+        self._leases.restore(instance.id, str(identity), fence)  # a whole one, however long the database took
+        self._fences[instance.id] = fence
         self._tell("up", instance)
         _log.info("instance up", instance=instance.id, module=instance.module, address=instance.address)
         return instance
@@ -118,22 +123,34 @@ class EmbeddedRegistry:
         """Take an instance out."""
         found = self._own(identity, instance)
         self._leases.drop(instance)
-        await self._forget([found], "left")
+        self._down(found, "left")
+        await self._forget()
 
     async def expire(self) -> None:
         """Take out those that did not renew, for as long as the server runs."""
         while True:
             await asyncio.sleep(_LOOK_S)
             over = [self.directory.get(lease.key) for lease in self._leases.expired()]
-            if gone := [instance for instance in over if instance is not None]:
-                await self._forget(gone, "lease ran out")
+            for instance in over:
+                if instance is not None:
+                    self._down(instance, "lease ran out")
+            if self._gone:
+                try:
+                    await self._forget()
+                except Exception as error:  # the loop goes on until storage works again
+                    _log.error("instances not forgotten", instances=len(self._gone), error=str(error))
 
-    async def _forget(self, instances: list[Instance], why: str) -> None:
-        for instance in instances:
-            self._fences.pop(instance.id, None)
-            self._tell("down", instance)
-            _log.info("instance down", instance=instance.id, module=instance.module, why=why)
-        await self._records.remove([instance.id for instance in instances])
+    def _down(self, instance: Instance, why: str) -> None:
+        self._fences.pop(instance.id, None)
+        self._gone.add(instance.id)
+        self._tell("down", instance)
+        _log.info("instance down", instance=instance.id, module=instance.module, why=why)
+
+    async def _forget(self) -> None:
+        """Remove the rows of those that are gone; where that fails `expire` tries again."""
+        gone = sorted(self._gone)
+        await self._records.remove(gone)
+        self._gone.difference_update(gone)
 
     def _check(self, identity: Identity, request: Registration) -> None:
         if identity.kind is Kind.MODULE and identity.subject != request.module:
