@@ -36,7 +36,7 @@ from llmagentos.api.runs import (
     RunEvent,
 )
 from llmagentos.core.errors import Conflict, DeadlineExceeded, LLMAgentOSError, TooManyRequests, Unavailable
-from llmagentos.llm.engines.engine import EngineLost, EngineUnreachable
+from llmagentos.llm.engines.engine import EngineLost, EngineUnreachable, QuotaExhausted
 
 Add = Callable[[Sequence[Data]], Awaitable[Sequence[RunEvent]]]
 """Appends to the run's log; raises `Conflict` when the run is no longer ours."""
@@ -166,11 +166,16 @@ class Loop:
         return vectors
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """`call`, again after a while when the model is busy, loading or restarting: it leaves nothing behind."""
+        """`call`, again after a while when the model is busy, loading or restarting: it leaves nothing behind.
+
+        Not when its quota is used up: nobody knows for how long.
+        """
         for wait in RETRY_S:
             try:
                 return await call()
             except (Unavailable, TooManyRequests, EngineLost, EngineUnreachable) as error:
+                if error.code == QuotaExhausted.code:
+                    raise
                 wanted = error.retry_after if isinstance(error, TooManyRequests) else wait
                 if wanted >= self._left():
                     raise

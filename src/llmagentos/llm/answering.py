@@ -87,13 +87,15 @@ async def _pieces(
     passage: Passage, admitted: Admitted, generation: Generation, tries: Tries
 ) -> AsyncGenerator[ChatChunk, None]:
     call, slot = admitted.call, admitted.slot
-    with passage.engine(admitted, tries) as engine:
-        async with aclosing(_asked(engine, generation.request, admitted.submission.priority)) as chunks:
+    with passage.engine(admitted, tries) as placed:
+        async with aclosing(_asked(placed.engine, generation.request, admitted.submission.priority)) as chunks:
             async for chunk in call.each(chunks):
                 if isinstance(chunk.usage, Usage):
                     call.measured.used(generation.usage(chunk.usage))
                 if not chunk.choices:
                     continue
+                if not chunk.opens:
+                    placed.answers()
                 if tokens := generation.took(chunk):
                     call.measured.piece(tokens)
                     slot.produced(tokens)

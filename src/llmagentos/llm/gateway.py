@@ -157,9 +157,9 @@ class Gateway:
         while True:
             try:
                 async with self._passage.call("embeddings", request, asked, tries) as admitted:
-                    with self._passage.engine(admitted, tries) as engine:
+                    with self._passage.engine(admitted, tries) as placed:
                         try:
-                            found = await admitted.call.answer(partial(engine.embed, request))
+                            found = await admitted.call.answer(partial(placed.engine.embed, request))
                         except Interrupted:
                             if admitted.call.asked:
                                 admitted.call.measured.cut()

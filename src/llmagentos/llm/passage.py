@@ -22,12 +22,11 @@ from llmagentos.llm.asking import Asked, Standings
 from llmagentos.llm.budget_calls import Demand, Hold
 from llmagentos.llm.call import Call
 from llmagentos.llm.directory import Directory, Model
-from llmagentos.llm.engines.engine import Engine
 from llmagentos.llm.failures import broken, refused
 from llmagentos.llm.generation import Asking, interruptible
 from llmagentos.llm.metering import CallCancelled, Measurement, Meter, Operation
 from llmagentos.llm.parting import Parted
-from llmagentos.llm.replicas import Replicas
+from llmagentos.llm.replicas import Placed, Replicas
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.llm.tries import Tries
 
@@ -70,9 +69,9 @@ class Passage:
         self.admissions = Admissions(scheduler, [m.name for m in models], clock)
         self.replicas = {model.name: Replicas.of(model, clock) for model in models}
         for name, replicas in self.replicas.items():
-            replicas.on_open = partial(self._changed, name)
+            replicas.on_change = partial(self._changed, name)
             if (residence := self.models[name].residence) is not None:
-                residence.on_change = replicas.on_open
+                residence.on_change = replicas.on_change
 
     def again(self, tries: Tries, error: LLMAgentOSError) -> bool:
         """Whether what failed with `error` is to be tried again."""
@@ -124,7 +123,7 @@ class Passage:
         error: BaseException | None = None
         with self._tracked(call, asked.run_id):
             try:
-                self._ready(model)
+                self._ready(tries)
                 async with AsyncExitStack() as stack:
                     held = self.holding(measured, asked, _demand(request, submission.tokens_in))
                     hold = await call.turn(lambda: stack.enter_async_context(held))
@@ -142,23 +141,23 @@ class Passage:
                 measured.end(error)
 
     @contextmanager
-    def engine(self, admitted: Admitted, tries: Tries) -> Iterator[Engine]:
+    def engine(self, admitted: Admitted, tries: Tries) -> Iterator[Placed]:
         """The engine for a call that has its slot. What comes of it is told to the scheduler and to the breakers."""
         model, slot = admitted.model, admitted.slot
         replicas = self.replicas[model.name]
         prefix = prefix_of(admitted.request, admitted.submission.program) if replicas.several else None
-        engine: Engine | None = None
+        placed: Placed | None = None
         try:
-            with replicas.place(prefix, admitted.submission.tokens_in, tries.avoid) as engine:
-                yield engine
+            with replicas.place(prefix, admitted.submission.tokens_in, tries.avoid) as placed:
+                yield placed
             slot.outcome = admitted.call.measured.outcome
         except LLMAgentOSError as error:
             # One of several that is down is its breaker's concern: the others take the model's calls meanwhile.
             slot.outcome = None if replicas.several and broken(error) else refused(error)
             raise
         finally:
-            if engine is not None and engine.left:
-                self._learn(model.name, engine.left, slot)
+            if placed is not None and placed.engine.left:
+                self._learn(model.name, placed.engine.left, slot)
             self.admissions.resize(model.name, replicas.slots())
 
     async def aclose(self) -> None:
@@ -190,19 +189,25 @@ class Passage:
         if "wait" in left and slot.outcome is not None and slot.outcome.retry_after is None:
             slot.outcome = replace(slot.outcome, retry_after=left["wait"])
 
-    def _ready(self, model: Model) -> None:
-        """Raises `BreakerOpen` or `QuotaExhausted` when no engine of the model may be sent calls."""
-        replicas = self.replicas[model.name]
+    def _ready(self, tries: Tries) -> None:
+        """Raises `BreakerOpen` or `QuotaExhausted` when no engine of the model may be sent calls.
+
+        While a call tries whether one works again, those that no fallback takes wait for what comes of it.
+        """
+        replicas = self.replicas[tries.model.name]
         replicas.called()
-        self.admissions.resize(model.name, replicas.slots())
-        if not replicas.usable():
+        self.admissions.resize(tries.model.name, replicas.slots())
+        if not replicas.usable() and not (replicas.probed and not self._fallback(tries)):
             raise replicas.refusal()
 
+    def _fallback(self, tries: Tries) -> bool:
+        return any(self.replicas[name].usable() for name in tries.wanted.fallbacks if name not in tries.failed)
+
     def _changed(self, model: str) -> None:
-        """A breaker opened, or the model's process came or went."""
+        """A breaker opened or closed, or the model's process came or went."""
         replicas = self.replicas[model]
         self.admissions.resize(model, replicas.slots())
-        if not replicas.usable():
+        if not replicas.usable() and not replicas.probed:
             self.admissions.fail(model, replicas.refusal)
         self.admissions.advance()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import psutil
@@ -26,8 +27,20 @@ _AGAIN_S = 1.0
 _log = log.get(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a call goes."""
+
+    engine: Engine
+    answers: Callable[[], None]
+    """Tells that something came from it: of one that is tried again the others need not wait for the end."""
+
+
 class Replicas:
-    """Equal engines with `slots` each and, when `guarded`, a breaker each. `on_open` is told when one opens."""
+    """Equal engines with `slots` each and, when `guarded`, a breaker each.
+
+    `on_change` is told when a breaker opens or closes.
+    """
 
     def __init__(
         self,
@@ -48,7 +61,7 @@ class Replicas:
         self._router = Router(dict.fromkeys(engines, slots))
         self._breakers = {name: Breaker(SETTINGS) for name in engines}
         self._exhausted = False
-        self.on_open: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         for name, breaker in self._breakers.items():
             metrics.LLM_BREAKER.labels(model, name).set_function(partial(_is_open, breaker, clock))
 
@@ -77,6 +90,12 @@ class Replicas:
         now = self._clock.monotonic()
         return [name for name, breaker in self._breakers.items() if breaker.would_allow(now)]
 
+    @property
+    def probed(self) -> bool:
+        """Whether a call is under way that shows whether an engine works again: others may wait for it."""
+        now = self._clock.monotonic()
+        return any(each.state(now) == "half-open" and not each.would_allow(now) for each in self._breakers.values())
+
     def slots(self) -> int:
         """Calls that may run at once: one on an engine that is tried again, none on one that is left alone or loads."""
         if self._residence is not None and not self._residence.ready:
@@ -99,7 +118,7 @@ class Replicas:
         return BreakerOpen(message, retry_after=wait, hint=hint)
 
     @contextmanager
-    def place(self, prefix: str | None, tokens_in: int, avoid: set[str]) -> Iterator[Engine]:
+    def place(self, prefix: str | None, tokens_in: int, avoid: set[str]) -> Iterator[Placed]:
         """The engine for a call, its slot there for the block. What the block raises is held against it.
 
         An engine that fails the call is added to `avoid`; those that are in are taken only when no other may
@@ -115,8 +134,15 @@ class Replicas:
         breaker = self._breakers[name]
         probing = breaker.state(self._clock.monotonic()) == "half-open"
         breaker.allows(self._clock.monotonic())
+
+        def answers() -> None:
+            nonlocal probing
+            if probing:
+                probing = False
+                self._answers_again(name)
+
         try:
-            yield self._engines[name]
+            yield Placed(self._engines[name], answers)
         except LLMAgentOSError as error:
             avoid.add(name)
             self._judge(name, error, probing=probing)
@@ -126,13 +152,17 @@ class Replicas:
                 breaker.abandoned()
             raise
         else:
-            if probing:
-                self._exhausted = False
-                _log.info("engine answers again", model=self._model, engine=name)
-            if probing or breaker.state(self._clock.monotonic()) == "closed":
+            answers()
+            if breaker.state(self._clock.monotonic()) == "closed":
                 breaker.succeeded()
         finally:
             self._router.leave(name)
+
+    def _answers_again(self, name: str) -> None:
+        self._breakers[name].succeeded()
+        self._exhausted = False
+        _log.info("engine answers again", model=self._model, engine=name)
+        self.on_change()
 
     async def status(self) -> tuple[EngineStatus, list[ReplicaInfo]]:
         """Ready when one engine is, the note says what is wrong with any; and each of them."""
@@ -191,7 +221,7 @@ class Replicas:
             breaker.abandoned()
         if opened:
             _log.warning("breaker opened", model=self._model, engine=name, why=error.message)
-            self.on_open()
+            self.on_change()
 
 
 def _memory(pid: int) -> int | None:

@@ -12,6 +12,7 @@ from llmagentos.agents.tools import tool
 from llmagentos.api.agents import AgentSpec, Limits, ToolUse
 from llmagentos.api.runs import Claimed, ModelCalled, Purpose, RunEvent, RunState, Turn
 from llmagentos.core.errors import ModelError, ServiceError, TooManyRequests, Unavailable
+from llmagentos.llm.engines.engine import QuotaExhausted
 from unit.agents.conftest import Book, Scripted, begun, carry_on, tools_of
 
 GROUNDED = AgentSpec(name="support", model="m", instructions="Be short.", ground="shop.search")
@@ -238,6 +239,13 @@ def test_time_is_bounded_over_all_hosts() -> None:
 @pytest.mark.parametrize("error", [Unavailable("loading"), TooManyRequests("full", retry_after=0.001)])
 def test_a_model_that_is_busy_or_loading_is_called_again(error: Any) -> None:
     assert answer_of(ask(AgentSpec(name="a", model="m"), "Hi", Scripted([error, "Hello!"]))) == "Hello!"
+
+
+def test_a_quota_that_is_used_up_fails_the_run_at_once() -> None:
+    over = QuotaExhausted("nothing is left", retry_after=0.001)
+    book = ask(AgentSpec(name="a", model="m"), "Hi", Scripted([over, "Hello!"]))
+    assert book.log.failure is not None
+    assert (book.log.failure.error, book.log.failure.code) == ("nothing is left", "insufficient_quota")
 
 
 def test_a_model_that_fails_fails_the_run() -> None:

@@ -17,7 +17,7 @@ from llmagentos.llm.engines.engine import EngineBusy, EngineFailed, EngineStalle
 from llmagentos.llm.failures import BreakerOpen
 from llmagentos.security.identity import Identity, Kind
 from support.gate import Gate, Held, ask, gate
-from support.scripted import Drop, Hang, Refuse, ScriptedEngine, Step, scripted_engine
+from support.scripted import Drop, Hang, Refuse, ScriptedEngine, Step, Wait, scripted_engine
 from support.server import eventually
 
 pytestmark = pytest.mark.anyio
@@ -241,6 +241,60 @@ async def test_failures_open_the_breaker_and_a_good_call_closes_it(
         await eventually(lambda: metrics.REGISTRY.get_sample_value("llmagentos_llm_breaker_open", labels) == 0)
         for _ in range(2):
             assert (await it.gateway.complete(ask(model="m"), ME)).text == "ok"
+
+
+@asynccontextmanager
+async def recovering(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, *probes: Sequence[Step]
+) -> AsyncIterator[tuple[Gate, ScriptedEngine]]:
+    """A model `m` of two slots whose breaker is half-open; `probes` are what the engine does next, then it works."""
+    monkeypatch.setattr(replicas, "SETTINGS", replicas.BreakerSettings(least=1, first_pause_s=0.05, longest_pause_s=60))
+    async with replicated(tmp_path, Turns(BROKEN, *probes, ["ok"]), slots=2) as (it, (engine,)):
+        with pytest.raises(EngineFailed):
+            await it.gateway.complete(ask(model="m"), ME)
+        labels = {"model": "m", "engine": engine.url.removeprefix("http://")}
+        await eventually(lambda: metrics.REGISTRY.get_sample_value("llmagentos_llm_breaker_open", labels) == 0)
+        yield it, engine
+
+
+async def some(it: Gate, engine: ScriptedEngine) -> tuple[asyncio.Task[Any], list[asyncio.Task[Any]]]:
+    """A call that tries the engine, and three that wait for what comes of it."""
+    probe = asyncio.create_task(it.gateway.complete(ask(model="m"), ME))
+    await eventually(lambda: len(engine.requests) == 2)
+    others = [asyncio.create_task(it.gateway.complete(ask(model="m"), ME)) for _ in range(3)]
+    await eventually(lambda: it.waiting("m") == 3)
+    return probe, others
+
+
+async def test_calls_wait_while_one_tries_an_engine_again_and_go_on_with_its_first_word(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins, ends = asyncio.Event(), asyncio.Event()
+    async with recovering(tmp_path, monkeypatch, [Wait(begins), "first", Wait(ends), " last"]) as (it, engine):
+        probe, others = await some(it, engine)
+        begins.set()
+        assert [(await task).text for task in others] == ["ok"] * 3
+        assert not probe.done()
+        ends.set()
+        assert (await probe).text == "first last"
+
+
+async def test_calls_that_wait_for_a_try_fail_with_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = asyncio.Event()
+    async with recovering(tmp_path, monkeypatch, [Wait(begins), Drop()]) as (it, engine):
+        probe, others = await some(it, engine)
+        begins.set()
+        ended = await asyncio.gather(probe, *others, return_exceptions=True)
+        assert [type(error) for error in ended[1:]] == [BreakerOpen] * 3
+        assert len(engine.requests) == 2
+
+
+async def test_a_try_that_is_given_up_is_made_by_the_next_call(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with recovering(tmp_path, monkeypatch, [Hang()]) as (it, engine):
+        probe, others = await some(it, engine)
+        probe.cancel()
+        assert [(await task).text for task in others] == ["ok"] * 3
+        await asyncio.gather(probe, return_exceptions=True)
 
 
 # Replicas -----------------------------------------------------------------------------------------
