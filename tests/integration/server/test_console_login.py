@@ -205,6 +205,7 @@ def test_a_login_form_is_small(visit: Visit) -> None:
     async def main(browser: Browser) -> None:
         assert (await browser.log_in("x" * 100_000)).status == 413
         assert (await browser.post("/login")).status == 401
+        assert (await browser.post("/login", **{f"field{number}": "1" for number in range(1000)})).status == 401
 
     visit(main)
 

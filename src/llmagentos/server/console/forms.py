@@ -19,6 +19,11 @@ def form_of(body: bytes) -> dict[str, list[str]]:
         return {}
 
 
+def fields_of(body: bytes) -> dict[str, str]:
+    """The fields of a form that has each of them once; of several of one name the first."""
+    return {name: values[0] for name, values in form_of(body).items()}
+
+
 def see_other(path: str, **query: str) -> Response:
     """On to the page `path`, whose parts may be any text."""
     target = quote(path, safe="/") + (f"?{urlencode(query)}" if query else "")

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.responses import Response
@@ -21,7 +20,7 @@ from llmagentos.security.identity import Identity, Permission
 from llmagentos.server import sse
 from llmagentos.server.auth import Authenticator
 from llmagentos.server.console import feed
-from llmagentos.server.console.forms import see_other
+from llmagentos.server.console.forms import fields_of, see_other
 from llmagentos.server.console.refusals import FEED
 from llmagentos.server.console.render import Pages, language_choice, translation
 from llmagentos.server.console.sources import Sources
@@ -172,7 +171,7 @@ def _runs(sources: Sources, pages: Pages) -> list[Endpoint]:
         return pages.page(call.request, call.identity, "run.html", section="runs", topics=topics, **shown)
 
     async def ask(call: Call) -> Response:
-        form = _form(call.body)
+        form = fields_of(call.body)
         wanted = {"agent": form.get("agent", ""), "input": form.get("input", "").strip()}
         if form.get("session"):
             wanted["session"] = form["session"]
@@ -278,7 +277,3 @@ def _done(item: Any) -> bool:
     if isinstance(item, RunEvent):
         return item.type in _ENDS
     return isinstance(item, JobNews) and item.ended
-
-
-def _form(body: bytes) -> dict[str, str]:
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))

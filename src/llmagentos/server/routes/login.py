@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -15,6 +15,7 @@ from llmagentos.core import log
 from llmagentos.core.errors import CallerError, Forbidden, LLMAgentOSError, Unauthenticated
 from llmagentos.security.identity import Identity, Permission
 from llmagentos.server.auth import Authenticator
+from llmagentos.server.console.forms import fields_of
 from llmagentos.server.console.login import LINK_TTL_S, Attempts, LoginLinks, safe_next
 from llmagentos.server.console.render import HEADERS, Pages, language_choice, static_file, translation
 from llmagentos.server.endpoint import Call, Endpoint
@@ -87,7 +88,7 @@ class Login:
     async def enter(self, request: Request) -> Response:
         """Open a session for a token or a link's code."""
         _require_same_origin(request)
-        form = dict(parse_qsl((await read_bounded(request, MAX_FORM)).decode("utf-8", "replace"), max_num_fields=10))
+        form = fields_of(await read_bounded(request, MAX_FORM))
         target = safe_next(form.get("next"))
         client = request.client.host if request.client is not None else ""
         try:

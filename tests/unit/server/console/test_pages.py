@@ -259,7 +259,7 @@ def test_asking_leads_to_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"agent=support", b"agent=support&input=++", b"agent=../x&input=a", b"\xff=\xfe"]
+    "body", [b"", b"agent=support", b"agent=support&input=++", b"agent=../x&input=a", b"\xff=\xfe", b"a=1&" * 1000]
 )
 def test_a_request_that_does_not_fit_is_shown_again(body: bytes) -> None:
     response = ask(full(), "/runs", method="POST", body=body)
