@@ -74,6 +74,15 @@ def test_a_drained_node_stops_its_modules_and_starts_them_again(server: ServerPr
     asyncio.run(uncordon())
 
 
+def test_an_upgrade_that_failed_is_tried_again_when_it_is_wanted_again(
+    server: ServerProcess, node: NodeProcess
+) -> None:
+    for _ in range(2):
+        done = server.llmctl("node", "update", "web1", "--timeout", "60s")
+        assert done.returncode == 1
+        assert "not set up by install.sh" in done.stderr
+
+
 @pytest.mark.anyio
 async def test_labels_filters_and_columns(server, join):
     async with server.client() as admin, join(server, "n1"), join(server, "n2") as two:

@@ -4,7 +4,7 @@
 nothing but Python, so that no version of the package can break it.
 
     PREFIX/current -> versions/ID       the version that runs; `previous` is the one before
-    PREFIX/trial.json                   another one shall be tried: {"id", "digest", "within_s", "begun"}
+    PREFIX/trial.json                   another one shall be tried: {"id", "digest", "at", "within_s", "begun"}
     PREFIX/healthy                      the running agent's ID, once the server has answered its heartbeat
     PREFIX/outcome.json                 how the last trial ended, until the agent has told the server
 
@@ -139,7 +139,8 @@ class Launcher:
         self._link("current", f"versions/{trial['id']}")
 
     def _outcome(self, trial: dict[str, Any], state: str, message: str) -> None:
-        self._write("outcome.json", {"digest": trial.get("digest"), "state": state, "message": message.strip()})
+        wish = {"digest": trial.get("digest"), "at": trial.get("at", 0.0)}
+        self._write("outcome.json", {**wish, "state": state, "message": message.strip()})
         (self._prefix / "trial.json").unlink(missing_ok=True)
 
     def _healthy(self) -> bool:

@@ -57,7 +57,7 @@ class Upgrader:
         self._client = client
         self._root = root
         self._wanted: Upgrade | None = None
-        self._done: str | None = None
+        self._done: tuple[str, float] | None = None
 
     def heed(self, wanted: Upgrade | None) -> None:
         """The server answered a heartbeat: this agent works, and shall become `wanted`."""
@@ -72,8 +72,8 @@ class Upgrader:
         while True:
             await self._tell()
             wanted = self._wanted
-            if wanted is not None and wanted.digest != self._done:
-                self._done = wanted.digest
+            if wanted is not None and _wish(wanted) != self._done:
+                self._done = _wish(wanted)
                 await self._upgrade(wanted)
             await asyncio.sleep(LOOK_S)
 
@@ -84,7 +84,7 @@ class Upgrader:
         told = json.loads(path.read_text())
         report = UpgradeReport(told["digest"], told["state"], told["message"][-255:])
         await insist(lambda: nodes.report_upgrade(self._client, report), what="report upgrade")
-        self._done = told["digest"]
+        self._done = (told["digest"], told.get("at", 0.0))
         path.unlink()
 
     async def _upgrade(self, wanted: Upgrade) -> None:
@@ -100,13 +100,18 @@ class Upgrader:
             _log.error("upgrade refused", version=wanted.version, error=str(error))
             await self._report(wanted, "failed", str(error))
             return
-        trial = {"id": name_of(wanted), "digest": wanted.digest, "within_s": WITHIN_S}
+        trial = {"id": name_of(wanted), "digest": wanted.digest, "at": wanted.at, "within_s": WITHIN_S}
         write_whole(self._root / "trial.json", json.dumps(trial).encode())
         raise UpgradeReady(f"version {wanted.version} of the node agent stands ready")
 
     async def _report(self, wanted: Upgrade, state: str, message: str) -> None:
         report = UpgradeReport(wanted.digest, "done" if state == "done" else "failed", message[-255:])
         await insist(lambda: nodes.report_upgrade(self._client, report), what="report upgrade")
+
+
+def _wish(wanted: Upgrade) -> tuple[str, float]:
+    """What tells it from an earlier wish for the same version, which may have failed."""
+    return wanted.digest, wanted.at
 
 
 def _mine() -> str:

@@ -49,7 +49,7 @@ class Prefix:
         (self.root / "versions" / name / ".complete").touch()
 
     def trial(self, name: str, *, within_s: float = 40.0, begun: bool = False) -> None:
-        told = {"id": name, "digest": name, "within_s": within_s} | ({"begun": True} if begun else {})
+        told = {"id": name, "digest": name, "at": 5.0, "within_s": within_s} | ({"begun": True} if begun else {})
         (self.root / "trial.json").write_text(json.dumps(told))
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ def test_a_version_that_proves_itself_stays(prefix: Prefix) -> None:
     prefix.healthy("one")
     prefix.trial("two")
     prefix.end_agent()
-    assert prefix.outcome() == {"digest": "two", "state": "done", "message": ""}
+    assert prefix.outcome() == {"digest": "two", "at": 5.0, "state": "done", "message": ""}
     assert prefix.current == "two"
     wait(lambda: sorted(path.name for path in (prefix.root / "versions").iterdir()) == ["one", "two"])
 
