@@ -101,13 +101,10 @@ class Enrolment:
             await self._records.grant(request.name, scope.modules, by=str(identity), most=MAX_MODULES)
         await self._certificates.add(certificate)
         token, made = await self._token(certificate, by=str(identity))
-        standing = await self._records.find(request.name)
-        if standing is None or standing.joined != joined:  # another machine joined since, and ended what it found
-            await self._certificates.revoke(request.name, serial=certificate.serial)
-            await self._tokens.revoke(made.id)
-            self._forget_tokens()
+        if not await self._stands(request.name, joined):
+            await self._take_back(request.name, certificate=certificate.serial, token=made.id)
             raise _taken(request.name)
-        self._presence.heard(request.name, standing.seen)
+        self._presence.heard(request.name, joined)
         self._hub.publish("nodes", request.name)
         _log.info("node joined", node=request.name, hostname=request.hostname, certificate=certificate.serial)
         return Joined(request.name, token, TOKEN_S, certificate.pem)
@@ -128,6 +125,22 @@ class Enrolment:
         if joined is None:
             raise _taken(request.name)
         return joined
+
+    async def _stands(self, name: str, joined: float) -> bool:
+        """Whether the node still is the one that `joined` then.
+
+        Who ends an identity says so in the node's record first, and then ends what was made of it. So what is made
+        while that happens is either found there, or taken back here.
+        """
+        record = await self._records.find(name)
+        return record is not None and record.revoked is None and record.joined == joined
+
+    async def _take_back(self, name: str, *, certificate: str | None = None, token: str | None = None) -> None:
+        if certificate is not None:
+            await self._certificates.revoke(name, serial=certificate)
+        if token is not None:
+            await self._tokens.revoke(token)
+            self._forget_tokens()
 
     async def _use(self, identity: Identity) -> Scope:
         if identity.kind is not Kind.JOIN:
@@ -178,8 +191,11 @@ class Enrolment:
         await self._require_first(record, assertion)
         await self._certificates.supersede(found.certificate)
         await self._tokens.revoke_subject(Kind.NODE, name, keep=1)  # what the node does right now still counts
-        made, _ = await self._token(found.certificate, by=f"certificate:{assertion.serial}")
-        return NodeToken(made, TOKEN_S)
+        secret, made = await self._token(found.certificate, by=f"certificate:{assertion.serial}")
+        if not await self._stands(name, record.joined):
+            await self._take_back(name, token=made.id)
+            raise _ended(name)
+        return NodeToken(secret, TOKEN_S)
 
     async def _require_first(self, record: NodeRecord, assertion: Assertion) -> None:
         name = record.name
@@ -209,10 +225,14 @@ class Enrolment:
 
     async def renew(self, name: str, csr: str) -> Renewed:
         """A certificate for a new key. The old one counts until the new one is used."""
-        if await self._records.find(name) is None:
+        record = await self._records.find(name)
+        if record is None:
             raise removed(name)
         certificate = self._certify(csr, name)
         await self._certificates.add(certificate)
+        if not await self._stands(name, record.joined):
+            await self._take_back(name, certificate=certificate.serial)
+            raise _ended(name)
         self._hub.publish("nodes", name)
         _log.info("node's certificate renewed", node=name, certificate=certificate.serial)
         return Renewed(certificate.pem)
@@ -246,6 +266,9 @@ class Enrolment:
 
     async def module_token(self, node: str, module: str) -> str:
         """A token of kind module for a unit on `node`; older ones of the same unit end. Raises `NotAllowed`."""
+        record = await self._records.find(node)
+        if record is None:
+            raise removed(node)
         if not await self._may_run(node, module):
             raise NotAllowed(
                 f"node {node!r} may not have a token for module {module!r}: no playbook that was run for it puts"
@@ -254,7 +277,10 @@ class Enrolment:
             )
         if not await self._records.used_module(node, module, most=MAX_MODULES):
             raise Conflict(f"node {node!r} has tokens for {MAX_MODULES} modules: no more", limit=MAX_MODULES)
-        token, _ = await self._tokens.create(Kind.MODULE, module, by=_by(node))
+        token, made = await self._tokens.create(Kind.MODULE, module, by=_by(node))
+        if not await self._stands(node, record.joined):
+            await self._take_back(node, token=made.id)
+            raise _ended(node)
         await self._tokens.revoke_made_by(_by(node), subject=module, keep=TOKENS_PER_MODULE)
         self._forget_tokens()
         return token
@@ -301,6 +327,11 @@ _AGAIN = "`llmctl node join` again with a new join token"
 def removed(name: str) -> Unauthenticated:
     """What a node that is no more is told."""
     return Unauthenticated(f"node {name!r} was removed", hint=_AGAIN)
+
+
+def _ended(name: str) -> Unauthenticated:
+    """What a node is told whose identity ended while it asked."""
+    return NodeRevoked(f"the identity of node {name!r} was ended", hint=_AGAIN)
 
 
 def _taken(name: str) -> Conflict:
