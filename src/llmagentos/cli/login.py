@@ -36,8 +36,12 @@ def login(url: str, token_file: Path | None, ca: Path | None) -> None:
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an address in brackets that is none
+        fits = False
+    if not fits:
         raise InvalidInput(f"{url!r} is not the address of a server", hint="for example https://agents.example.com")
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise InvalidInput(

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -91,6 +92,7 @@ def read(path: Path) -> Credentials:
         raise ConfigError(
             f"{path}: not a credentials file: {error}", hint="delete it and `llmctl login URL` again"
         ) from None
+    _check(str(path), found.server, found.token)
     return Credentials(found.server, found.token, Path(found.ca) if found.ca else None)
 
 
@@ -128,15 +130,30 @@ def _ca(env: Mapping[str, str]) -> Path | None:
 
 
 def _from_environment(server: str, env: Mapping[str, str]) -> Credentials:
-    ca = _ca(env)
-    if token := env.get("LLMAGENTOS_TOKEN"):
-        return Credentials(server, token, ca)
-    if not (file := env.get("LLMAGENTOS_TOKEN_FILE")):
-        raise NoServer(
-            f"LLMAGENTOS_SERVER is {server!r} but there is no token for it",
-            hint="set LLMAGENTOS_TOKEN_FILE (better) or LLMAGENTOS_TOKEN",
+    if (token := env.get("LLMAGENTOS_TOKEN", "").strip()) == "":
+        if not (file := env.get("LLMAGENTOS_TOKEN_FILE")):
+            raise NoServer(
+                f"LLMAGENTOS_SERVER is {server!r} but there is no token for it",
+                hint="set LLMAGENTOS_TOKEN_FILE (better) or LLMAGENTOS_TOKEN",
+            )
+        token = read_secret(Path(file))
+    _check("the environment", server, token)
+    return Credentials(server, token, _ca(env))
+
+
+def _check(where: str, server: str, token: str) -> None:
+    """Raises `ConfigError` for what no request could be made with."""
+    try:
+        parts = urlsplit(server)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an address in brackets that is none
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{where}: {server!r} is not the address of a server", hint="for example http://127.0.0.1:7080"
         )
-    return Credentials(server, read_secret(Path(file)), ca)
+    if not token.isascii() or not token.isprintable():
+        raise ConfigError(f"{where}: the token for {server} has characters that no token has")
 
 
 def read_secret(path: Path) -> str:

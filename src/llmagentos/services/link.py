@@ -26,18 +26,18 @@ class ServerLink:
     def __init__(self, find: Callable[[], Credentials] = discover) -> None:
         self._find = find
         self.credentials = find()
-        self.api = self._client()
+        self.api = _client(self.credentials)
 
     async def again(self) -> bool:
         """Use what discovery finds now, and say whether that is new; keeps what it has when there is nothing else."""
         try:
             found = self._find()
+            if found == self.credentials:
+                return False
+            fresh = _client(found)
         except OperatorError:
             return False
-        if found == self.credentials:
-            return False
-        old, self.credentials = self.api, found
-        self.api = self._client()
+        old, self.api, self.credentials = self.api, fresh, found
         await old.aclose()
         return True
 
@@ -49,8 +49,9 @@ class ServerLink:
         """Close the connections."""
         await self.api.aclose()
 
-    def _client(self) -> ApiClient:
-        return ApiClient(self.credentials.server, self.credentials.token, tls=self.credentials.tls(), timeout=10.0)
+
+def _client(known: Credentials) -> ApiClient:
+    return ApiClient(known.server, known.token, tls=known.tls(), timeout=10.0)
 
 
 class Follower:

@@ -49,6 +49,21 @@ def test_a_server_without_a_token_is_said(tmp_path: Path) -> None:
         discover({"LLMAGENTOS_SERVER": "http://x"}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("server", "token"),
+    [
+        *((server, "t") for server in ("127.0.0.1:7080", "ftp://x", "http://", "http://x:99999", "http://[::1")),
+        *(("http://x", token) for token in ("a\r\nb", "t\u00f6ken")),
+    ],
+)
+def test_what_nobody_can_be_asked_with_is_said(tmp_path: Path, server: str, token: str) -> None:
+    with pytest.raises(ConfigError, match="the environment: "):
+        discover({"LLMAGENTOS_SERVER": server, "LLMAGENTOS_TOKEN": token}, tmp_path)
+    write(path := tmp_path / "credentials.json", Credentials(server, token))
+    with pytest.raises(ConfigError, match=str(path)):
+        read(path)
+
+
 def test_credentials_are_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "credentials.json"
     credentials = Credentials("http://x", "secret-token", tmp_path / "ca.pem")
