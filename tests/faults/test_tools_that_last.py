@@ -72,7 +72,7 @@ async def test_a_job_is_found_again_and_not_begun_twice(house: ServerProcess, ta
 
 
 async def test_a_remote_task_is_found_again_and_not_begun_twice(house: ServerProcess, talker: Talker) -> None:  # noqa: F811
-    """The remote agent would begin another one, even for a message that it knows."""
+    """The remote agent would begin another one, even for a message that it knows; for a while it is away."""
     call = '{"tool": "remote", "arguments": {"request": "work"}}'
     talker.say = by_progress({0: call, 1: '{"tool": "answer"}'})  # type: ignore[assignment]
     async with RemoteAgent().running() as remote, house.client() as client:
@@ -82,8 +82,17 @@ async def test_a_remote_task_is_found_again_and_not_begun_twice(house: ServerPro
         assert done.returncode == 0, done.stderr
         run = (await runs.start(client, "far", "Do it.")).id
         await eventually(lambda: remote.looks)
+        remote.gone = True
         await again(house)
         await claimed(client, run, 2)
+        async with asyncio.timeout(PATIENCE_S):
+            while (wait := (await runs.get(client, run)).wait) is None:
+                await asyncio.sleep(0.05)
+        assert wait.reason == "tools"
+        assert wait.told.startswith(f"the A2A agent '{remote.url}' cannot be asked")
+        shown = await asyncio.to_thread(house.llmctl, "ps")
+        assert "tools that are away: the A2A agent" in shown.stdout, shown.stderr
+        remote.gone = False
         remote.done.set()
         await over(client, run)
         (answered,) = await events(client, run, "tool_answered")

@@ -32,6 +32,9 @@ class RemoteAgent:
         """Messages get no answer."""
         self.away = 0
         """So many requests for a task end in a lost connection."""
+        self.gone = False
+        """Every request ends in a lost connection, and counts as `refused`."""
+        self.refused = 0
         self.url = ""
 
     @asynccontextmanager
@@ -56,6 +59,9 @@ class RemoteAgent:
             writer.close()
 
     async def _answer(self, asked: dict[str, Any] | None) -> dict[str, Any] | None:
+        if self.gone:
+            self.refused += 1
+            return None
         if asked is None:
             here = {"url": f"{self.url}/a2a", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
             return {**CARD, "supportedInterfaces": [here]}

@@ -21,14 +21,16 @@ from llmagentos.agents.slots import Slots
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.hosting import Claim
-from llmagentos.api.runs import Data, Failed, RunEvent
+from llmagentos.api.runs import Claimed, Data, Failed, RunEvent
 from llmagentos.core import log, metrics, tracing
-from llmagentos.core.errors import Conflict, LLMAgentOSError, NotFound, Unavailable
+from llmagentos.core.errors import Conflict, DeadlineExceeded, LLMAgentOSError, NotFound, Unavailable
 from llmagentos.core.lifecycle import Backoff
 
 CONCURRENCY = 16
 """Runs that one host carries on at the same time."""
 CLAIM_WAIT_S = 25.0
+_LEAST_S = 5.0
+"""For so long a run's tools are looked for even when its time is over: its answer may be all that is missing."""
 _MOST_TOLD = 2000
 """Characters of a defect that stand in a log."""
 _RENEWALS = 3
@@ -142,14 +144,36 @@ class _Carried:
     async def _work(self, models: Models, tools_of: ToolsOf) -> Log:
         claim = self._claim
         state = replace(fold(claim.events), attached=claim.attached)
+        begun = asyncio.get_running_loop().time()
         try:
-            tools = permitted(await tools_of(claim), claim.caller, claim.denied)
+            found = await self._found(tools_of, claim.agent.limits.timeout - state.active_s)
+            tools = permitted(found, claim.caller, claim.denied)
         except LLMAgentOSError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])
             return state
+        state = replace(state, active_s=state.active_s + asyncio.get_running_loop().time() - begun)
         loop = Loop(claim.run, claim.agent, tools, models, self._add, values=claim.values)
         return await loop.carry_on(state, claim.events)
+
+    async def _found(self, tools_of: ToolsOf, left: float) -> Toolset:
+        """The run's tools. A run that was begun before waits for those that are away as long as its time lasts."""
+        again = sum(isinstance(event.data, Claimed) for event in self._claim.events) > 1
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(_LEAST_S, left)
+        backoff = Backoff(first=0.5, most=10.0)
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    return await tools_of(self._claim)
+            except TimeoutError:
+                raise DeadlineExceeded("whoever has it did not answer before the run's time was over") from None
+            except Unavailable as error:
+                wait = backoff.died(0.0)
+                if not again or loop.time() + wait >= end:
+                    raise
+                _log.warning("waits for a tool", reason=error.message)
+            await asyncio.sleep(wait)
 
     async def _add(self, data: Sequence[Data]) -> Sequence[RunEvent]:
         """Append, and again when the server was away: repeating is safe, and after a while the lease decides."""

@@ -49,8 +49,6 @@ _GRACE_S = 5.0
 
 _WAITS = ("agent", "playbook")
 """Kinds of tools that wait for something else here: meanwhile the run's place is for others."""
-_AWAY_S = 60.0
-"""For so long a run that was just taken waits for a server that is away."""
 
 _log = log.get(__name__)
 
@@ -117,8 +115,7 @@ class ApiTools:
         if all(use.kind == "service" for use in claim.agent.tools):
             return {}
         asked = ToolsRequest(claim.fence)
-        async with asyncio.timeout(_AWAY_S):
-            offers = await _again(lambda: hosting.tools(self._api(), claim.run, asked), safe=True)
+        offers = await _again(lambda: hosting.tools(self._api(), claim.run, asked), safe=True)
 
         async def source(use: ToolUse) -> list[Tool]:
             place = claim.agent.tools.index(use)

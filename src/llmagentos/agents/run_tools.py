@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from llmagentos.agents import permits
+from llmagentos.agents.absent import Absent
 from llmagentos.agents.ledger import Ledger
 from llmagentos.agents.log import Log
 from llmagentos.agents.records import SpecOf
@@ -36,16 +37,22 @@ Grants = Mapping[str, Sequence[str]]
 class RunTools:
     """Calls tools of `sources` (by kind) for runs of `ledger` as far as `grants` go."""
 
-    def __init__(self, ledger: Ledger, spec_of: SpecOf, sources: Mapping[str, Source], grants: Grants) -> None:
+    def __init__(
+        self, ledger: Ledger, spec_of: SpecOf, sources: Mapping[str, Source], grants: Grants, absent: Absent
+    ) -> None:
         self._ledger = ledger
         self._spec_of = spec_of
         self._sources = sources
         self._grants = grants
+        self._absent = absent
         self._made: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def offered(self, run: str, fence: int, by: Identity) -> list[ToolOffer]:
         """What there is for the run. Raises `Forbidden`, `LeaseLost`, `RunEnded`, and what hinders a tool."""
         spec = await self._spec(await self._ledger.held(run, fence))
+        return await self._absent.watched(run, self._offers(spec, by))
+
+    async def _offers(self, spec: AgentSpec, by: Identity) -> list[ToolOffer]:
         offers: list[ToolOffer] = []
         for number, use in enumerate(spec.tools):
             if use.kind != "service":

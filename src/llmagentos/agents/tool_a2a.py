@@ -16,7 +16,7 @@ from llmagentos.api.agents import ToolUse
 from llmagentos.api.runs import MAX_INPUT
 from llmagentos.core.clock import Clock
 from llmagentos.core.config.outside import A2aAgent
-from llmagentos.core.errors import ConfigError, DeadlineExceeded, InvalidInput, NotFound, nearest
+from llmagentos.core.errors import ConfigError, DeadlineExceeded, InvalidInput, NotFound, Unavailable, nearest
 from llmagentos.core.ids import id_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ class A2aTools:
         known = self._cards.get(wanted)
         if known is not None and self._clock.monotonic() - known[0] < FRESH_S:
             return known[1]
-        card = await remote.card()
+        try:
+            card = await remote.card()
+        except Unavailable:
+            if known is None:
+                raise
+            return known[1]  # of an agent that is away: a call of it will say so
         while len(self._cards) >= _MOST_CARDS:
             del self._cards[next(iter(self._cards))]
         self._cards[wanted] = (self._clock.monotonic(), card)

@@ -49,7 +49,8 @@ def shown(run: R, identity: Identity) -> R:
     if may_read(identity, run.created_by):
         return run
     paused = None if run.paused is None else run.paused.partition(": ")[0]
-    bare = replace(run, input=HIDDEN, session=None, paused=paused)
+    wait = None if run.wait is None else replace(run.wait, told="")
+    bare = replace(run, input=HIDDEN, session=None, paused=paused, wait=wait)
     if not isinstance(bare, Run):
         return bare
     answer, error = (None if text is None else HIDDEN for text in (bare.answer, bare.error))

@@ -296,13 +296,17 @@ class RunDelta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """What a run's next call to a model waits for."""
+    """What a run's next call to a model waits for, or the run itself."""
 
     model: str
+    """Empty when it is not a model."""
     position: int
     """Place in the model's queue; 1 is next, if nothing else comes."""
     reason: str
-    """`slots`, `rate`, `backoff` or `held` (`kernel.calls.Reason`)."""
+    """`slots`, `rate`, `backoff` or `held` (`kernel.calls.Reason`); `tools` when those of a system that is away are not
+    there."""
+    told: str = ""
+    """What is away."""
 
 
 class RunSummary(msgspec.Struct, frozen=True):

@@ -80,6 +80,8 @@ def waiting(run: RunSummary) -> str:
         return tr("approval of {tool}", tool=short(", ".join(run.approvals), 40))
     if run.state is RunState.PAUSED:
         return tr("paused by {who}", who=short(run.paused or "?", 30))
+    if run.wait is not None and run.wait.reason == "tools":
+        return tr("tools that are away: {what}", what=short(run.wait.told or "?", 60))
     if run.wait is not None:
         reasons = {
             "slots": tr("a slot"),

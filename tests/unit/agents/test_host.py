@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from llmagentos.agents.host import AgentHost
+from llmagentos.agents import host
+from llmagentos.agents.host import AgentHost, ToolsOf
 from llmagentos.agents.tools import Toolset
-from llmagentos.api.agents import AgentSpec
+from llmagentos.api.agents import AgentSpec, Limits
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import Answered, Claimed, Created, Data, Failed, RunEvent
-from llmagentos.core.errors import TooLarge, Unauthenticated
+from llmagentos.core.errors import TooLarge, Unauthenticated, Unavailable
 from unit.agents.conftest import Scripted
 
 SPEC = AgentSpec(name="a", model="m", tools_by="native")
@@ -21,9 +23,11 @@ SPEC = AgentSpec(name="a", model="m", tools_by="native")
 class Server:
     """Hands out runs; refuses what the first of them adds."""
 
-    def __init__(self, refusal: Exception, *, runs: int = 2) -> None:
+    def __init__(self, refusal: Exception, *, run: str | None = None, claims: int = 1, spec: AgentSpec = SPEC) -> None:
         self.refusal = refusal
-        self.left = [f"r{number}" for number in range(1, runs + 1)]
+        self.left = ["r1", "r2"] if run is None else [run]
+        self.claims = claims
+        self.spec = spec
         self.added: dict[str, list[Data]] = {run: [] for run in self.left}
         self.released: list[str] = []
         self.done = asyncio.Event()
@@ -33,8 +37,8 @@ class Server:
             await asyncio.sleep(wait)
             return None
         created = Created("a", 1, "m", "Go", "admin:me")
-        events = [RunEvent(1, 1.0, created), RunEvent(2, 1.0, Claimed("h", 1))]
-        return Claim(self.left.pop(0), 1, 10.0, SPEC, events)
+        claims = [RunEvent(1 + fence, 1.0, Claimed("h", fence)) for fence in range(1, self.claims + 1)]
+        return Claim(self.left.pop(0), self.claims, 10.0, self.spec, [RunEvent(1, 1.0, created), *claims])
 
     async def append(self, run: str, fence: int, after: int, data: Sequence[Data]) -> list[RunEvent]:
         if run == "r1":
@@ -69,10 +73,67 @@ async def test_a_server_that_takes_nothing_of_one_run_does_not_end_the_others(re
     await asyncio.gather(serving, return_exceptions=True)
 
 
+async def answered(server: Server, tools: ToolsOf) -> list[Data]:
+    """What a host adds to the log of the one run that there is."""
+    serving = asyncio.create_task(AgentHost(server, Scripted(["fine"]), tools).serve())
+    async with asyncio.timeout(40):
+        await server.done.wait()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    (added,) = server.added.values()
+    return added
+
+
+@pytest.mark.anyio
+async def test_a_run_that_was_begun_waits_for_tools_that_are_away() -> None:
+    away = [Unavailable("restarts"), Unavailable("restarts")]
+
+    async def tools(_: Claim) -> Toolset:
+        if away:
+            raise away.pop()
+        return Toolset((), None)
+
+    server = Server(RuntimeError("unused"), run="r0", claims=2)
+    assert [type(item).__name__ for item in await answered(server, tools)][-1] == "Answered"
+    assert not away
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("claims", [1, 2])
+async def test_a_run_fails_when_its_tools_are_away_at_first_or_for_too_long(
+    claims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_LEAST_S", 0.0)
+    tries = 0
+
+    async def tools(_: Claim) -> Toolset:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("restarts")
+
+    server = Server(RuntimeError("unused"), run="r0", claims=claims, spec=replace(SPEC, limits=Limits(timeout=1.5)))
+    (failed,) = await answered(server, tools)
+    assert isinstance(failed, Failed)
+    assert (failed.error, failed.code) == ("a tool of a is not there: restarts", "unavailable")
+    assert (tries > 1) == (claims > 1)
+
+
+@pytest.mark.anyio
+async def test_a_run_fails_when_nobody_says_what_its_tools_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_LEAST_S", 0.0)
+
+    async def tools(_: Claim) -> Toolset:
+        return await asyncio.Event().wait() or Toolset((), None)
+
+    server = Server(RuntimeError("unused"), run="r0", spec=replace(SPEC, limits=Limits(timeout=1.0)))
+    (failed,) = await answered(server, tools)
+    assert isinstance(failed, Failed)
+    assert failed.code == "deadline_exceeded"
+
+
 @pytest.mark.anyio
 async def test_a_defect_fails_its_run_in_a_few_words() -> None:
-    server = Server(RuntimeError("unused"), runs=2)
-    server.left = ["r2"]
+    server = Server(RuntimeError("unused"), run="r2")
 
     async def tools(_: Claim) -> Toolset:
         raise RuntimeError("x" * 5_000)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmagentos.agents.absent import Absent
 from llmagentos.agents.run_tools import RunTools
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import CalledBy, Tool
@@ -44,7 +45,7 @@ async def test_a_run_that_was_killed_while_its_tool_was_looked_for_calls_none(tm
         async def spec_of(_: str, __: int) -> AgentSpec:
             return SELLER
 
-        tools = RunTools(h.ledger, spec_of, {"mcp": source}, {"shop": ["mcp:desk"]})
+        tools = RunTools(h.ledger, spec_of, {"mcp": source}, {"shop": ["mcp:desk"]}, Absent())
         asked = ToolCall(claim.fence, "call-1", {}, 5.0)
         if killed:
             with pytest.raises(RunEnded):

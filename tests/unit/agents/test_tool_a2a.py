@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llmagentos.agents import tool_a2a
 from llmagentos.agents.a2a.client import Remote
 from llmagentos.agents.tool_a2a import A2aTools
 from llmagentos.agents.tools import CalledBy, OutcomeUnknown
@@ -95,6 +96,32 @@ async def test_a_call_that_was_interrupted_goes_on_with_its_task(tmp_path: Path)
         assert await call(CalledBy("run1", "call-1", again=True)) == "task-1 is done"
         assert remote.begun == ["work"]
         assert await call(CalledBy("run1", "call-2")) == "task-2 is done"
+    await database.aclose()
+
+
+@pytest.mark.anyio
+async def test_an_agent_that_is_away_for_a_while_keeps_its_tool_and_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its card, which is asked for again from time to time, is one of the things that are away."""
+    monkeypatch.setattr(tool_a2a, "FRESH_S", 0.0)
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    await database.create_all()
+    async with asyncio.timeout(PATIENCE_S), RemoteAgent().running() as remote:
+        tools = A2aTools({}, SystemClock(), RemoteTasks(database, SystemClock()))
+        use = ToolUse(a2a=remote.url, name="remote")
+        (tool,) = await tools.tools(use)
+        lost = asyncio.create_task(tool.invoke({"request": "work"}, 60.0, CalledBy("run1", "call-1")))
+        await eventually(lambda: remote.looks)
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
+        remote.gone, remote.refused = True, 0
+        (tool,) = await tools.tools(use)
+        again = asyncio.create_task(tool.invoke({"request": "work"}, 60.0, CalledBy("run1", "call-1", again=True)))
+        await eventually(lambda: remote.refused > 2)
+        remote.gone = False
+        remote.done.set()
+        assert await again == "task-1 is done"
     await database.aclose()
 
 

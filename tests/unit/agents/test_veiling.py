@@ -30,6 +30,7 @@ from llmagentos.api.runs import (
     ToolRefused,
     ToolRequest,
     Turn,
+    Wait,
 )
 from llmagentos.security.identity import Identity, Kind
 
@@ -71,6 +72,7 @@ def test_runs_and_approvals() -> None:
     run = Run(
         "r1", "a", 1, "m", RunState.PAUSED, SAID, 1.0, "operator:ann", session=SAID, tokens_in=12, answer=SAID,
         output={"x": SAID}, sources=[SAID], attachments=[FILE], error=SAID, paused=f"operator:ann: {SAID}",
+        wait=Wait("", 0, "tools", SAID),
     )  # fmt: skip
     bare = shown(run, VIEWER)
     assert SAID not in msgspec.json.encode(bare).decode()

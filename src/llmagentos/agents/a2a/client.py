@@ -82,7 +82,7 @@ class Remote:
 
     async def await_task(self, task_id: str, timeout: float) -> Any:
         """The answer of a task that was begun before. Raises as `ask`."""
-        async with self._client() as client:
+        async with self._client(patience_s=AWAY_S) as client:
             return await self._awaited(client, await self._found(client, task_id), timeout)
 
     async def _awaited(self, client: Client, task: Task, timeout: float) -> Any:
@@ -123,15 +123,25 @@ class Remote:
         raise RemoteTaskFailed(f"{self._name}: the task {task.id} was {name}" + (f": {told}" if told else ""))
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Client]:
+    async def _client(self, *, patience_s: float = 0.0) -> AsyncIterator[Client]:
         async with self._http() as http:
-            card = await self._card(http)
+            card = await self._card_within(patience_s, http)
             config = ClientConfig(
                 streaming=False, httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"]
             )
             with _errors(self._name):
                 client = ClientFactory(config).create(card)
             yield client
+
+    async def _card_within(self, patience_s: float, http: httpx.AsyncClient) -> AgentCard:
+        end = asyncio.get_running_loop().time() + patience_s
+        while True:
+            try:
+                return await self._card(http)
+            except Unavailable:
+                if asyncio.get_running_loop().time() >= end:
+                    raise
+            await asyncio.sleep(FIRST_S)
 
     async def _card(self, http: httpx.AsyncClient) -> AgentCard:
         base, _, file = self._spec.url.rpartition("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from msgspec import structs
@@ -27,7 +27,6 @@ from llmagentos.api.runs import (
     Wait,
 )
 from llmagentos.core.errors import InvalidInput
-from llmagentos.kernel.calls import Waiting
 from llmagentos.security.identity import Permission
 from llmagentos.server import sse
 from llmagentos.server.connected import while_connected
@@ -45,8 +44,8 @@ _MAX_APPEND = 2 * 1024 * 1024
 
 Attach = Callable[[str, AgentSpec, Sequence[Attachment]], Awaitable[list[Attachment]]]
 """Checks the files of an identity for a run of an agent."""
-Waits = Callable[[], Mapping[str, Waiting]]
-"""What every run waits for whose next call to a model waits."""
+Waits = Callable[[], Callable[[str], Wait | None]]
+"""What runs wait for at this moment, by id."""
 Renewed = Callable[[str], Awaitable[None]]
 RequirePermits = Callable[[str, Sequence[Data]], Awaitable[None]]
 """Raises `Forbidden` for events that a host may not add to the run."""
@@ -210,12 +209,10 @@ def _for_hosts(ledger: Ledger, hosted: Hosted, renewed: Renewed, require: Requir
 
 def with_waits(runs: Sequence[R], waits: Waits) -> list[R]:
     """`runs` with what each of them waits for now."""
-    waiting = waits() if any(not run.state.ended for run in runs) else {}
-    return [structs.replace(run, wait=_wait(waiting.get(run.id))) for run in runs]
-
-
-def _wait(waiting: Waiting | None) -> Wait | None:
-    return Wait(waiting.call.model, waiting.position, waiting.reason) if waiting is not None else None
+    if all(run.state.ended for run in runs):
+        return list(runs)
+    wait_of = waits()
+    return [structs.replace(run, wait=wait_of(run.id)) for run in runs]
 
 
 async def resolve(ledger: Ledger, call: Call) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from llmagentos.agents.absent import Absent
 from llmagentos.agents.approvals import Approvals
 from llmagentos.agents.control import Control
 from llmagentos.agents.definition import read_agent
@@ -22,6 +23,7 @@ from llmagentos.agents.tool_agents import AgentTools, Runs
 from llmagentos.agents.tools import Services, Source, Tool, Toolset, described, resolve
 from llmagentos.api.agents import AgentSpec, ToolInfo, ToolsBy, ToolUse
 from llmagentos.api.hosting import Claim
+from llmagentos.api.runs import Wait
 from llmagentos.core import log
 from llmagentos.core.errors import CallerError, InvalidInput, nearest
 from llmagentos.llm.gateway import Gateway
@@ -72,9 +74,11 @@ def wire(
         return replace(record.spec, tools_by=_tools_by(gateway, record.spec.model))
 
     async def tools_of(claim: Claim) -> Toolset:
-        return with_memory(await resolve(claim.agent, {}, services, sources), claim.agent, memories.of_runs)
+        found = await absent.watched(claim.run, resolve(claim.agent, {}, services, sources))
+        return with_memory(found, claim.agent, memories.of_runs)
 
-    ledger = Ledger(run_records, base.hub, base.clock, spec_of)
+    ledger, absent = Ledger(run_records, base.hub, base.clock, spec_of), Absent()
+    ledger.on_change.append(absent.changed)
     ledger.deny, grants = base.config.tools.deny, base.config.tools.modules
     attach = conversations.wire(base, parts, gateway, ledger)
     memories = memory.wire(base, parts, gateway, HOST, ledger, records)
@@ -108,13 +112,25 @@ def wire(
     parts.background += [ledger.sweep, host.serve, programs.tidy]
     parts.prune.append(run_records.prune)
     parts.endpoints += agents.endpoints(records, control, hosted, check, tools_now)
-    lent = RunTools(ledger, spec_of, sources, grants)
-    parts.endpoints += runs.endpoints(
-        ledger, records, hosted, gateway.waiting_runs, programs.renewed, attach, lent.require
-    )
+    lent, waits = RunTools(ledger, spec_of, sources, grants, absent), _waits(gateway, absent)
+    parts.endpoints += runs.endpoints(ledger, records, hosted, waits, programs.renewed, attach, lent.require)
     parts.endpoints += run_tools.endpoints(ledger, lent)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
-    return Agents(ledger, control, programs, records, hosted, gateway.waiting_runs, waiting, memories)
+    return Agents(ledger, control, programs, records, hosted, waits, waiting, memories)
+
+
+def _waits(gateway: Gateway, absent: Absent) -> runs.Waits:
+    def waits() -> Callable[[str], Wait | None]:
+        calls, away = gateway.waiting_runs(), absent.told()
+
+        def of(run: str) -> Wait | None:
+            if (call := calls.get(run)) is not None:
+                return Wait(call.call.model, call.position, call.reason)
+            return Wait("", 0, "tools", away[run]) if run in away else None
+
+        return of
+
+    return waits
 
 
 def _granted(by: Identity, sources: dict[str, Source], grants: Grants) -> dict[str, Source]:
