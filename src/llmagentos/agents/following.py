@@ -35,9 +35,10 @@ MOST_DRAFT = 200_000
 
 @dataclass(slots=True)
 class Draft:
-    """An answer that is being written; `seq` is the last event of its run."""
+    """An answer that is being written: `call` is the event that began it, `seq` the last one of its run."""
 
     seq: int
+    call: int
     pieces: list[str] = field(default_factory=list)
     size: int = 0
 
@@ -67,7 +68,7 @@ class Drafts:
         """The run's log has these new events."""
         for event in events:
             if isinstance(event.data, ModelCalled) and event.data.purpose is Purpose.ANSWER:
-                self._drafts[run] = Draft(event.seq)
+                self._drafts[run] = Draft(event.seq, event.seq)
             elif is_end(event) or isinstance(event.data, ModelCalled | ModelReplied | Claimed):
                 self.drop(run)
             elif (draft := self._drafts.get(run)) is not None:
@@ -76,7 +77,7 @@ class Drafts:
     def now(self, run: str) -> Draft | None:
         """The answer that is being written in `run`; what is told of the run after this call follows on it."""
         draft = self._drafts.get(run)
-        return Draft(draft.seq, [draft.text]) if draft is not None else None
+        return Draft(draft.seq, draft.call, [draft.text]) if draft is not None else None
 
     def drop(self, run: str) -> None:
         """Forget what there is of an answer of `run`."""

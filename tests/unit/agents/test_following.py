@@ -69,11 +69,11 @@ async def test_an_answer_that_was_given_or_is_given_anew_is_no_draft(tmp_path: P
     async with house(tmp_path) as h:
         run, fence = await written(h, "so ")
         await h.ledger.append(run, fence, 3, [ModelReplied(Purpose.ANSWER, "so "), CALLED])
-        assert h.ledger.drafts.now(run) == Draft(5, [""])
+        assert h.ledger.drafts.now(run) == Draft(5, 5, [""])
         h.ledger.drafts.piece(run, "no")
-        assert h.ledger.drafts.now(run) == Draft(5, ["no"])
+        assert h.ledger.drafts.now(run) == Draft(5, 5, ["no"])
         await h.control.renice(run, 5, by="me")
-        assert h.ledger.drafts.now(run) == Draft(6, ["no"])
+        assert h.ledger.drafts.now(run) == Draft(6, 5, ["no"])
         await h.ledger.append(run, fence, 6, [ModelReplied(Purpose.ANSWER, "no"), Answered("no")])
         assert h.ledger.drafts.now(run) is None
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, NamedTuple
 
-from markupsafe import escape
-
-from llmagentos.core.events import Hub, Subscription
+from llmagentos.core.events import LAGGED, Hub, Subscription
 from llmagentos.server.sse import Event
 
 PACE_S = 0.4
@@ -16,49 +14,73 @@ PACE_S = 0.4
 LIFE_S = 900.0
 """A stream ends after this; the browser opens a new one, and the session is checked again."""
 
-Text = Callable[[Any], str | None]
-"""The streamed text in an item of the hub, or None when the item is a change of state."""
+
+class Text(NamedTuple):
+    """Of an answer that is being written: how it goes on, or, with its `call`, all that there is of it so far."""
+
+    text: str
+    call: int = 0
+
+
+Now = Callable[[], Text | None]
+"""The answer that is being written; what comes from the hub after this call follows on it."""
+Told = Callable[[Any], Text | None]
+"""The text in an item of the hub, if it is one that has any."""
 Done = Callable[[Any], bool]
 """Whether nothing follows on an item of the hub."""
 
-
-class Fragment(Event, frozen=True):
-    """An event whose data is HTML for the page, not JSON."""
-
-    def encode(self) -> bytes:
-        lines = "".join(f"data: {line}\n" for line in str(self.data).split("\n"))
-        return f"event: {self.event}\n{lines}\n".encode()
+CHANGE = Event("change", None)
+END = Event("end", None)
 
 
-CHANGE = Fragment("change", "")
-END = Fragment("end", "")
+async def changes(
+    hub: Hub, topics: list[str], *, now: Now, told: Told, done: Done, pace: float = PACE_S
+) -> AsyncIterator[Event]:
+    """`change` at once and after every change on `topics`, paced; `text` for each `Text`; `end` at the end.
 
-
-async def changes(hub: Hub, topics: list[str], *, text: Text, done: Done, pace: float = PACE_S) -> AsyncIterator[Event]:
-    """`change` at once and after every change on `topics`, paced; `text` for each piece of an answer; `end` at the end.
-
-    The first one covers what changed between the rendering of the page and this subscription.
+    The first ones cover what changed between the rendering of the page and this subscription.
     """
     loop = asyncio.get_running_loop()
     end, due = loop.time() + LIFE_S, 0.0
-    changed = True
-    with hub.subscribe(*topics) as subscription:
-        while (now := loop.time()) < end:
-            if changed and now >= due:
-                changed, due = False, now + pace
-                yield CHANGE
-            wait = (due if changed else end) - loop.time()
-            items = await _batch(subscription, max(0.0, wait))
-            if items is None:
-                return
-            pieces = [text(item) for item in items]
-            changed = changed or None in pieces
-            if written := "".join(piece for piece in pieces if piece):
-                yield Fragment("text", str(escape(written)))
-            if any(map(done, items)):
-                yield CHANGE
-                yield END
-                return
+    lagged = changed = True
+    while lagged:
+        with hub.subscribe(*topics) as subscription:
+            lagged, written = False, now()
+            if written is not None:
+                yield _text(written)
+            while not lagged and (moment := loop.time()) < end:
+                if changed and moment >= due:
+                    changed, due = False, moment + pace
+                    yield CHANGE
+                wait = (due if changed else end) - loop.time()
+                items = await _batch(subscription, max(0.0, wait))
+                if items is None:
+                    return
+                lagged = LAGGED in items
+                texts = [told(item) for item in items]
+                changed = changed or any(each is None or each.call for each in texts)
+                for each in [] if lagged else _joined(texts):
+                    yield _text(each)
+                if any(map(done, items)):
+                    yield CHANGE
+                    yield END
+                    return
+
+
+def _joined(texts: Iterable[Text | None]) -> list[Text]:
+    """With what goes on from another one added to it."""
+    joined: list[Text] = []
+    for each in texts:
+        if each is None:
+            continue
+        if joined and not each.call:
+            each = Text(joined[-1].text + each.text, joined.pop().call)
+        joined.append(each)
+    return joined
+
+
+def _text(text: Text) -> Event:
+    return Event("text", text._asdict())
 
 
 async def _batch(subscription: Subscription, wait: float) -> list[Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from llmagentos.agents.following import Draft
 from llmagentos.api.agents import AgentInfo
 from llmagentos.api.approvals import Approval
 from llmagentos.api.budgets import Budgets
@@ -49,6 +50,7 @@ class Sources:
     run_counts: Callable[[], Awaitable[Mapping[str, int]]]
     run: Callable[[str], Awaitable[Run]]
     run_events: Callable[[str], Awaitable[list[RunEvent]]]
+    draft: Callable[[str], Draft | None]
     ask: Callable[[NewRun, Identity], Awaitable[RunSummary]]
     kill: Callable[[str, Identity], Awaitable[object]]
     approvals: Callable[[], list[Approval]]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 from llmagentos.agents import veiling
-from llmagentos.api.runs import NewRun, RunDelta, RunEvent
+from llmagentos.api.runs import ModelCalled, NewRun, Purpose, RunDelta, RunEvent
 from llmagentos.core.errors import CallerError, Conflict, Forbidden, InvalidInput, NotFound
 from llmagentos.core.events import Hub
 from llmagentos.core.ids import LENGTH
@@ -57,7 +58,7 @@ def endpoints(sources: Sources, pages: Pages, hub: Hub, authenticator: Authentic
         *_control(sources),
         *approval_pages.endpoints(sources, pages),
         _budgets(sources, pages),
-        Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(hub, authenticator), streams=True),
+        Endpoint("GET", FEED, Permission.SYSTEM_READ, _feed(sources, hub, authenticator), streams=True),
     ]
 
 
@@ -233,15 +234,17 @@ def _budgets(sources: Sources, pages: Pages) -> Endpoint:
     return _page("/budgets", Permission.BUDGETS_READ, show)
 
 
-def _feed(hub: Hub, authenticator: Authenticator) -> Handler:
+def _feed(sources: Sources, hub: Hub, authenticator: Authenticator) -> Handler:
     async def follow(call: Call) -> Response:
         topics = call.request.query_params.getlist("topic")
         if not 0 < len(topics) <= MAX_TOPICS:
             raise InvalidInput(f"between 1 and {MAX_TOPICS} topics can be followed, not {len(topics)}")
         for topic in topics:
             _check(call, topic)
-        text = _text if call.identity.may(Permission.RUNS_CONTENT) else _untold
-        changes = feed.changes(hub, topics, text=text, done=_done)
+        readable = call.identity.may(Permission.RUNS_CONTENT)
+        run = next((topic.removeprefix("run:") for topic in topics if topic.startswith("run:")), "")
+        now = partial(_draft, sources, run) if readable else _unwritten
+        changes = feed.changes(hub, topics, now=now, told=_told if readable else _untold, done=_done)
         return sse.stream(_while_logged_in(changes, call, authenticator))
 
     return follow
@@ -265,8 +268,21 @@ async def _while_logged_in(
         yield event
 
 
-def _text(item: Any) -> str | None:
-    return item.text if isinstance(item, RunDelta) else None
+def _draft(sources: Sources, run: str) -> feed.Text | None:
+    draft = sources.draft(run)
+    return feed.Text(draft.text, draft.call) if draft is not None else None
+
+
+def _told(item: Any) -> feed.Text | None:
+    if isinstance(item, RunDelta):
+        return feed.Text(item.text)
+    if isinstance(item, RunEvent) and isinstance(item.data, ModelCalled) and item.data.purpose is Purpose.ANSWER:
+        return feed.Text("", item.seq)
+    return None
+
+
+def _unwritten() -> None:
+    """See `_untold`."""
 
 
 def _untold(_: Any) -> None:

@@ -199,6 +199,7 @@ def _sources(
         run_counts=RunRecords(base.database, base.clock).counts,
         run=one_run,
         run_events=ledger.events,
+        draft=ledger.drafts.now,
         ask=ask,
         kill=lambda run, identity: agents.control.kill(run, by=str(identity)),
         approvals=approving.known,

@@ -103,7 +103,7 @@ def empty() -> Sources:
     return Sources(
         instances=list, models=value([]),
         agents=value([]), agent=missing, runs=value([]), run_counts=value({}), run=missing,
-        run_events=missing, ask=missing, kill=missing, pause=missing,
+        run_events=missing, draft=lambda _: None, ask=missing, kill=missing, pause=missing,
         resume=missing, approvals=list, approve=missing, deny=missing, jobs=value([]),
         nodes=value([]), node=missing, budgets=lambda: budgets.Budgets("EUR", []),
     )  # fmt: skip
@@ -138,8 +138,9 @@ def full(**more: Any) -> Sources:
         "instances": lambda: [instance], "models": value([model]),
         "agents": value([agent]), "agent": value(agent), "runs": value([summary]),
         "run_counts": value({"running": 1}), "run": value(run),
-        "run_events": value(EVENTS), "ask": value(summary), "kill": value(run), "pause": value(run),
-        "resume": value(run), "approvals": lambda: [asked], "approve": value(run), "deny": value(run),
+        "run_events": value(EVENTS), "draft": lambda _: None, "ask": value(summary),
+        "kill": value(run), "pause": value(run), "resume": value(run),
+        "approvals": lambda: [asked], "approve": value(run), "deny": value(run),
         "jobs": value([job]),
         "budgets": lambda: budgets.Budgets("EUR", [spent], [waits]),
         "nodes": value([node]), "node": value(nodes.Node(node, facts, nodes.Heartbeat(), [])),

@@ -93,11 +93,15 @@ def test_a_tool_that_failed_shows_its_error(t: Translate) -> None:
     assert (entry.look, entry.blocks[-1].text) == ("bad", "TypeError: no")
 
 
-def test_text_that_was_shown_live_is_void_after_a_reply_or_a_new_host(t: Translate) -> None:
+def test_the_place_for_the_text_of_an_answer_is_that_of_its_call(t: Translate) -> None:
+    """Until its reply is known, or its host is another one."""
     reply = ModelReplied(Purpose.ANSWER, "x")
-    assert page(t)["run"]["step"] == page(t, CALLED)["run"]["step"] == 0
-    assert page(t, CALLED, reply)["run"]["step"] == 1
-    assert page(t, CALLED, Claimed("server/2", 2))["run"]["step"] == 1
+    first = page(t, CALLED)["run"]["call"]
+    assert first > 0
+    assert page(t)["run"]["call"] == page(t, CALLED, reply)["run"]["call"] == 0
+    assert page(t, CALLED, Claimed("server/2", 2))["run"]["call"] == 0
+    assert page(t, CALLED, Claimed("server/2", 2), CALLED)["run"]["call"] == first + 2
+    assert page(t, ModelCalled(Purpose.TOOL, "m"))["run"]["call"] == 0
 
 
 def test_a_long_log_is_cut_at_its_end(t: Translate) -> None:

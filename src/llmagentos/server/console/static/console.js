@@ -84,12 +84,31 @@ function announce() {
   said = now;
 }
 
+// The answer that is being written. A page that was rendered before or after it has no place for it: `call` says.
+let draft = { call: 0, text: "" };
+
+function showDraft(piece) {
+  const element = document.getElementById(`text-${draft.call}`);
+  if (!element || !draft.text) return;
+  if (piece && element.firstChild) element.firstChild.appendData(piece);
+  else write(element, draft.text);
+}
+
+document.addEventListener("htmx:sseBeforeMessage", (event) => {
+  if (event.detail.type !== "text") return;
+  event.preventDefault(); // it is not HTML
+  const { call, text } = JSON.parse(event.detail.data);
+  draft = call ? { call, text } : { call: draft.call, text: draft.text + text };
+  showDraft(call ? null : text);
+});
+
 let open = new Set();
 document.addEventListener("htmx:beforeSwap", () => {
   open = new Set([...document.querySelectorAll("details[id][open]")].map((element) => element.id));
 });
 document.addEventListener("htmx:afterSwap", (event) => {
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  showDraft();
   showTimes(event.target.parentElement || document);
   announce();
 });

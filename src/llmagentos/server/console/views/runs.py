@@ -91,7 +91,7 @@ def page(run: Run, events: Sequence[RunEvent], t: Translate) -> dict[str, Any]:
             "parent": run.parent,
             "wait": _wait(run, t),
             "sources": [record(source) for source in run.sources],
-            "step": _step(events),
+            "call": _call(events),
             "model": run.model,
             "started_by": run.created_by,
             "created": run.created,
@@ -111,17 +111,19 @@ def _wait(run: Run, t: Translate) -> str | None:
     """What the run's next call waits for."""
     if run.wait is None:
         return None
-    if run.wait.reason == "tools":
-        return t("waits for tools that are away: {what}", what=run.wait.told or "?")
     reason = words.waits(t).get(run.wait.reason, run.wait.reason)
     return t("{reason}, place {position} at {model}", reason=reason, position=run.wait.position, model=run.wait.model)
 
 
-def _step(events: Iterable[RunEvent]) -> int:
-    """Grows whenever text that was shown while it was generated is void: its reply is known, or its host was lost."""
-    data = [event.data for event in events]
-    claims = sum(isinstance(item, Claimed) for item in data)
-    return max(0, claims - 1) + sum(isinstance(item, ModelReplied) for item in data)
+def _call(events: Iterable[RunEvent]) -> int:
+    """The event that began the answer that is being written; 0 when none is: its reply is known, or its host lost."""
+    call = 0
+    for event in events:
+        if isinstance(event.data, ModelCalled):
+            call = event.seq if event.data.purpose is Purpose.ANSWER else 0
+        elif isinstance(event.data, ModelReplied | Claimed):
+            call = 0
+    return call
 
 
 def timeline(events: Iterable[RunEvent], t: Translate, *, ended: bool) -> list[Entry]:
