@@ -111,6 +111,8 @@ def _wait(run: Run, t: Translate) -> str | None:
     """What the run's next call waits for."""
     if run.wait is None:
         return None
+    if run.wait.reason == "tools":
+        return t("waits for tools that are away: {what}", what=run.wait.told or "?")
     reason = words.waits(t).get(run.wait.reason, run.wait.reason)
     return t("{reason}, place {position} at {model}", reason=reason, position=run.wait.position, model=run.wait.model)
 
