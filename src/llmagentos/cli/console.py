@@ -21,7 +21,7 @@ def console(open_it: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"console": address, "login": link, "expires_in": expires_in})
     else:
-        fields([("Console", address), ("Log in", link)])
+        fields([(tr("Console"), address), (tr("Log in"), link)])
         note(tr("The link works once, within {minutes} minutes.", minutes=round(expires_in / 60)))
     if open_it and not webbrowser.open(link):
         warn(tr("no browser could be opened here: open the link yourself"))
