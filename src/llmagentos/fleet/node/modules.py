@@ -80,11 +80,11 @@ class Module:
         while True:
             try:
                 await self._token()
-            except LLMAgentOSError as error:
+            except (LLMAgentOSError, OSError) as error:
                 if not refused:
                     _log.error("no token for the module", module=self.wanted.name, error=str(error))
                 refused = True
-                self._waiting = f"the server gives it no token: {error}" + (f" ({error.hint})" if error.hint else "")
+                self._waiting = _why(error)
                 await asyncio.sleep(ALLOWED_S)
             else:
                 break
@@ -98,6 +98,12 @@ class Module:
     def _changed(self) -> None:
         assert self._child is not None
         _log.debug("module", module=self.wanted.name, state=self._child.status.state, pid=self._child.status.pid)
+
+
+def _why(error: LLMAgentOSError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"its token cannot be kept: {error.strerror or error}"
+    return f"the server gives it no token: {error}" + (f" ({error.hint})" if error.hint else "")
 
 
 class Modules:

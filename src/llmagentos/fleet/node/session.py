@@ -18,6 +18,7 @@ from llmagentos.core import log, metrics
 from llmagentos.core.discovery import Credentials
 from llmagentos.core.errors import LLMAgentOSError, Unauthenticated
 from llmagentos.core.files import write_whole
+from llmagentos.core.state import unusable
 from llmagentos.fleet.node import keys
 from llmagentos.fleet.node.insist import passing
 from llmagentos.fleet.node.keys import Counter, Credential
@@ -133,7 +134,10 @@ class Session(ApiClient):
         return await self._ask()
 
     async def _ask(self) -> NodeToken:
-        counter = await asyncio.to_thread(self._counter.next)
+        try:
+            counter = await asyncio.to_thread(self._counter.next)
+        except OSError as error:  # a full disk is no reason to end: there will be room again
+            raise unusable(self._directory.root, error) from None
         now = time.time() + self._skew
         assertion = self._credential.assertion(self._who.name, counter=counter, place=self._place, now=now)
         async with ApiClient(self.server, assertion, tls=self.tls) as client:

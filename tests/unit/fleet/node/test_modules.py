@@ -133,3 +133,21 @@ def test_one_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.Mo
         loop.cancel()
 
     asyncio.run(main())
+
+
+def test_one_whose_token_cannot_be_kept_is_started_once_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "ALLOWED_S", 0.05)
+
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        in_the_way = tmp_path / "modules" / "web" / "token"  # as a full disk is
+        in_the_way.mkdir(parents=True)
+        scene.unit()
+        loop = asyncio.create_task(scene.kept.run())
+        await until(lambda: "token cannot be kept" in str(getattr(scene.status(), "message", "")))
+        in_the_way.rmdir()
+        await until(scene.running)
+        await scene.kept.stop()
+        loop.cancel()
+
+    asyncio.run(main())

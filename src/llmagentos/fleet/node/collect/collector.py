@@ -148,6 +148,12 @@ class Collector:
                 _log.error("the server does not take a batch: dropped", number=batch.number, error=str(error))
                 metrics.NODE_TELEMETRY_DROPPED.inc()
             else:
-                backoff = Backoff(first=0.5, most=30.0)
                 metrics.NODE_TELEMETRY_SENT.inc()
-            await asyncio.to_thread(self._spool.acknowledged, batch.number)
+            try:
+                await asyncio.to_thread(self._spool.acknowledged, batch.number)
+            except OSError as error:  # a full disk must not end the node agent: the batch comes again, and is known
+                if backoff.failures == 0:
+                    _log.error("what was sent cannot be ticked off", error=str(error))
+                await asyncio.sleep(backoff.died(0.0))
+            else:
+                backoff = Backoff(first=0.5, most=30.0)
