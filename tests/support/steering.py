@@ -310,8 +310,8 @@ async def _unless_late(act: Awaitable[object]) -> None:
 
 
 @asynccontextmanager
-async def world(directory: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A world for the block."""
+async def world(directory: Path, patch: pytest.MonkeyPatch, database: str | None = None) -> AsyncIterator[World]:
+    """A world for the block, on its own SQLite or on `database`."""
     patch.setattr(approvals, "SWEEP_S", 0.005)
     patch.setattr(agents, "AgentHost", partial(AgentHost, concurrency=PLACES))
     here: list[World] = []
@@ -322,6 +322,7 @@ async def world(directory: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Wor
             state=str(directory),
             models={"m": schema.OpenAI(url=engine.url, slots=SLOTS, aliases=["default"])},
             budgets=spent,
+            database=database,
         )
         base = Foundation(config, StateDirectory(directory))
         base.clock = clock = Later()

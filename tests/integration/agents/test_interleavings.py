@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,10 +38,10 @@ async def play(it: World, plans: Sequence[str], acts: Sequence[tuple[str, int, i
 
 
 def test_runs_end_once_and_as_asked_whatever_comes_in_whatever_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str | None]
 ) -> None:
     with asyncio.Runner() as runner:
-        opened = world(tmp_path, monkeypatch)
+        opened = world(tmp_path, monkeypatch, new_database())
         it = runner.run(opened.__aenter__())
 
         @settings(max_examples=20, deadline=None, phases=[Phase.generate])  # the moments are not the same when replayed
@@ -57,10 +57,10 @@ def test_runs_end_once_and_as_asked_whatever_comes_in_whatever_order(
 
 @pytest.mark.anyio
 async def test_a_paused_run_does_not_wait_for_the_run_that_it_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str | None]
 ) -> None:
     """Its time would run meanwhile, and at the end of it the other run would be stopped."""
-    async with asyncio.timeout(60), world(tmp_path, monkeypatch) as it:
+    async with asyncio.timeout(60), world(tmp_path, monkeypatch, new_database()) as it:
         run = await it.ask("help")
 
         async def holder() -> str:
