@@ -196,11 +196,10 @@ class Jobs:
     async def _made(self, row: JobRow, new: NewJob) -> Job:
         with log.bind(job_id=str(row.id)):
             _log.info("job queued", playbook=row.name, nodes=len(new.nodes), by=row.created_by, state=row.state)
-        job = await self.show(row.id)
         self.writer.announcer.tell(JobNews(row.id, row.state), now=True)
         if not new.driven:
             self.writer.announcer.wake(new.nodes, row.id)
-        return job
+        return await self.show(row.id)
 
     async def _known(self, spec: JobSpec, by: str, request: str | None) -> Job | None:
         if spec.idempotency_key is None:
