@@ -22,6 +22,7 @@ from llmagentos.cli.adhoc_files import taken_along
 from llmagentos.cli.connect import execute
 from llmagentos.cli.job_files import brought
 from llmagentos.cli.job_following import Document, Lines, watch
+from llmagentos.cli.job_output import diff_lines
 from llmagentos.cli.output import emit, note, paint
 from llmagentos.cli.playbook_options import inventory_options, variable_option, vault_options
 from llmagentos.cli.run import asked, submit
@@ -170,6 +171,8 @@ class Answers:
         event = record.event
         if isinstance(event, TaskResult):
             self._answered.add(record.node)
+            for diff in () if self._one_line else event.diff:
+                emit("\n".join(diff_lines(diff)))
             emit(answer(event, one_line=self._one_line))
         elif isinstance(event, LogLine) and (event.level == "error" or self._verbosity):
             note(f"{record.node} | {event.text}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import yaml
 
-from llmagentos.api.jobs import TaskResult
-from llmagentos.cli.adhoc import Unsafe, _Dumper, _title, answer, exec_, task
+from llmagentos.api.jobs import Difference, JobRecord, TaskResult
+from llmagentos.cli.adhoc import Answers, Unsafe, _Dumper, _title, answer, exec_, task
 from llmagentos.cli.programs import exec_ as program
 from llmagentos.core.errors import InvalidInput
 
@@ -57,6 +58,17 @@ def test_answers_as_ansible_tells_them() -> None:
     assert answer(result("ok", "ping", ping="pong"), one_line=True) == 'web1 | SUCCESS => {"ping":"pong"}'
     assert answer(result("unreachable", msg="gone"), one_line=True) == 'web1 | UNREACHABLE! => {"msg":"gone"}'
     assert answer(result("failed", "copy", msg="no")).startswith("web1 | FAILED => {\n")
+
+
+def test_differences_come_before_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    event = result("changed", "copy", changed=True)
+    told = JobRecord(1, "web1", msgspec.structs.replace(event, diff=[Difference("old\n", "new\n", "/x", "/x")]))
+    Answers().show(told)
+    said = capsys.readouterr().out
+    assert said.startswith("--- before: /x\n+++ after: /x\n@@ -1 +1 @@\n-old\n+new\n"), said
+    assert 'web1 | CHANGED => {\n    "changed": true\n}\n' in said
+    Answers(one_line=True).show(told)
+    assert capsys.readouterr().out == 'web1 | CHANGED => {"changed":true}\n'
 
 
 def test_the_other_command_of_this_name() -> None:
