@@ -20,6 +20,8 @@ from llmagentos.fleet.playbooks.findings import Finding
 from llmagentos.fleet.playbooks.lint import lint as check
 
 FOUND = 2
+_OTHERS = {".pp": "puppet parser validate MANIFEST.pp", ".sls": "salt-call --local state.show_sls NAME"}
+"""What is run like a playbook, and how its own tool checks it."""
 
 
 @click.command(help=tr("Check playbooks: YAML, modules, options, files, roles, hosts; each fault with file:line."))
@@ -62,6 +64,10 @@ def lint(
 def _check(
     playbook: Path, inventories: tuple[str, ...], variables: dict[str, object], nodes: list[str] | None
 ) -> list[Finding]:
+    if (theirs := _OTHERS.get(playbook.suffix)) is not None:
+        raise InvalidInput(
+            tr("{path} is no Ansible playbook: only those are checked here", path=repr(str(playbook))), hint=theirs
+        )
     if not playbook.is_file():
         raise InvalidInput(
             tr("there is no playbook {path}", path=repr(str(playbook))), hint=tr("the path of a YAML file")
