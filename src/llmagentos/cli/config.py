@@ -35,6 +35,9 @@ def check(file: Path | None) -> None:
     missing = list(found.config.missing_secrets())
     for fault in missing:
         warn(fault)
+    for path in found.config.agents:
+        if not Path(path).is_file():
+            warn(tr("agents: {path} does not exist", path=path))
     emit(tr("{path} is valid", path=found.file) if found.file else tr("no file: the defaults are in force"))
 
 

@@ -45,6 +45,7 @@ class Child:
         self._changed = changed
         self._backoff = Backoff()
         self._process: asyncio.subprocess.Process | None = None
+        self._log_size = 0
         self._stopping = asyncio.Event()
         self.ended.set()
 
@@ -76,8 +77,8 @@ class Child:
         return self.status.state == "running" and (self.spec.ready is None or self.spec.ready.exists())
 
     def tail(self) -> str:
-        """The end of its log."""
-        return tail(self.spec.log)
+        """The end of what it wrote to its log since it was started last."""
+        return tail(self.spec.log, since=self._log_size)
 
     async def _once(self) -> float:
         if self.spec.ready is not None:
@@ -101,6 +102,7 @@ class Child:
     async def _spawn(self) -> asyncio.subprocess.Process:
         # It writes to its file itself: no pump that could stall it, and the log survives the supervisor.
         log = os.open(self.spec.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._log_size = os.fstat(log).st_size
         try:
             return await asyncio.create_subprocess_exec(
                 *self.spec.argv,
@@ -154,13 +156,15 @@ def ending(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def tail(path: Path) -> str:
-    """The last lines of a log; empty when there is none."""
+def tail(path: Path, *, since: int = 0) -> str:
+    """The last lines of a log, of what stands behind its first `since` bytes; empty when there is none."""
     try:
         with path.open("rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - _TAIL)
+            size = file.seek(0, os.SEEK_END)
+            whole = since if since <= size else 0  # it was cut to nothing meanwhile
+            start = max(whole, size - _TAIL)
             file.seek(start)
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
-    return (text.partition("\n")[2] if start else text).strip()
+    return (text.partition("\n")[2] if start > whole else text).strip()

@@ -19,7 +19,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from llmagentos.core import log, tracing, trust
 from llmagentos.core.config import Config, load
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.config.schema import Tls
+from llmagentos.core.errors import ConfigError, LLMAgentOSError
 from llmagentos.core.state import StateDirectory
 from llmagentos.security import redaction
 from llmagentos.server.app import create_app
@@ -111,6 +112,22 @@ def _told(error: LLMAgentOSError) -> str:
     return f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")
 
 
+def require_usable(tls: Tls) -> None:
+    """Raises `ConfigError` when no connection could be made with this certificate and key."""
+    for key, path in (("cert", tls.cert), ("key", tls.key)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"server.tls.{key}: {path}: cannot be read: {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password="")
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"server.tls: {tls.cert} and {tls.key} cannot be used: {error.reason or error}",
+            hint="PEM files; the key belongs to the certificate and is not encrypted",
+        ) from None
+
+
 def raise_open_files(connections: int) -> None:
     """Let this process open as many files as it may: every connection is one. Warns when that is too few."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -134,6 +151,8 @@ def main() -> int:
             tracing.configure(process="server", endpoint=config.telemetry.otlp)
         if config.server.trust is not None:
             trust.also(Path(config.server.trust))
+        if config.server.tls is not None:
+            require_usable(config.server.tls)
         raise_open_files(config.server.limits.connections)
         state = StateDirectory(config.state_path)
         state.prepare()

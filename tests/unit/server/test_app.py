@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from llmagentos.core.config.schema import Tls
+from llmagentos.core.errors import ConfigError
 from llmagentos.server.app import _prune
+from llmagentos.server.main import require_usable
 from llmagentos.storage.database import StorageUnavailable
 
 
@@ -27,3 +33,15 @@ def test_one_table_that_cannot_be_pruned_ends_neither_the_others_nor_the_server(
         pruning.cancel()
 
     asyncio.run(main())
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    with pytest.raises(ConfigError, match=r"^server.tls.cert: .*cert.pem: cannot be read: No such file or directory"):
+        require_usable(Tls(str(cert), str(key)))
+    cert.write_text("nonsense")
+    with pytest.raises(ConfigError, match=r"^server.tls.key: .*key.pem: cannot be read"):
+        require_usable(Tls(str(cert), str(key)))
+    key.write_text("nonsense")
+    with pytest.raises(ConfigError, match=r"^server.tls: .*cert.pem and .*key.pem cannot be used"):
+        require_usable(Tls(str(cert), str(key)))

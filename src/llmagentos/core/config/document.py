@@ -170,7 +170,12 @@ class Checker:
         if not isinstance(node, yaml.MappingNode):
             self._mismatch(node, kind, path)
             return None
-        return {key: self._value(value, kind.value_type, (*path, key)) for key, _, value in self._entries(node, path)}
+        found = {}
+        for key, key_node, value in self._entries(node, path):
+            if (wrong := _violated(key, kind.key_type)) is not None:
+                self._fault(key_node, f"{_shown(path)}: expected {wrong}, not {key!r}")
+            found[key] = self._value(value, kind.value_type, (*path, key))
+        return found
 
     def _list(self, node: yaml.Node, kind: inspect.ListType, path: Place) -> Any:
         if not isinstance(node, yaml.SequenceNode):
@@ -323,7 +328,8 @@ def _violated(value: Any, kind: inspect.Type) -> str | None:
         finite = value == value and abs(value) != float("inf")
         return None if ok and finite else _number(kind)
     if isinstance(kind, inspect.StrType) and kind.pattern and not re.search(kind.pattern, value):
-        return f"a name like {kind.pattern}"
+        web = kind.pattern.startswith("^https?://")
+        return "an address that begins with http:// or https://" if web else f"a name like {kind.pattern}"
     return None
 
 

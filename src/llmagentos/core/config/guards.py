@@ -7,8 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llmagentos.core.config.outside import Url
-from llmagentos.core.config.values import SecretRef
+from llmagentos.core.config.values import SecretRef, Url
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]
 

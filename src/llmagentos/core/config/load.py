@@ -62,9 +62,9 @@ def load(file: Path | None = None, *, environ: Mapping[str, str] | None = None) 
     base = path.parent if path else Path.cwd()
     value, lines = _from_file(path, source)
     value.setdefault("state", str(base / STATE_DIRECTORY))
-    warnings = _override(value, env)
+    overridden, warnings = _override(value, env)
     config = _convert(value, source, lines)
-    _check(config, source, lines, from_environment="LLMAGENTOS_DATABASE" in env)
+    _check(config, source, lines, overridden)
     return Loaded(config, path, tuple(warnings))
 
 
@@ -123,9 +123,11 @@ def _leaves(kind: inspect.Type, path: tuple[str, ...]) -> Iterator[tuple[tuple[s
         yield path, kind
 
 
-def _override(value: dict[str, Any], env: Mapping[str, str]) -> list[str]:
+def _override(value: dict[str, Any], env: Mapping[str, str]) -> tuple[dict[Place, str], list[str]]:
+    """Put what the environment says into `value`: which variable each place is from, and warnings."""
     known = settings()
     joined = {name.replace("__", "_"): name for name in known}
+    overridden: dict[Place, str] = {}
     warnings = []
     for variable in sorted(env):
         if not variable.startswith(PREFIX) or variable in NOT_CONFIGURATION:
@@ -137,7 +139,8 @@ def _override(value: dict[str, Any], env: Mapping[str, str]) -> list[str]:
             continue
         path, kind = known[name]
         _put(value, path, _parsed(variable, env[variable], kind))
-    return warnings
+        overridden[path] = variable
+    return overridden, warnings
 
 
 def _parsed(variable: str, text: str, kind: inspect.Type) -> Any:
@@ -180,16 +183,17 @@ def _put(value: dict[str, Any], path: tuple[str, ...], new: Any) -> None:
 # --- checks that cross keys ---------------------------------------------------------------------
 
 
-def _check(config: Config, source: str, lines: Mapping[Place, int], *, from_environment: bool) -> None:
-    faults = [
-        Fault(lines.get(path, 1), message)
-        for path, message in (
-            *_server_faults(config),
-            *_database_faults(config, inline_ok=from_environment),
-            *_model_faults(config),
-            *_budget_faults(config),
-        )
-    ]
+def _check(config: Config, source: str, lines: Mapping[Place, int], overridden: Mapping[Place, str]) -> None:
+    faults = []
+    for path, message in (
+        *_server_faults(config),
+        *_database_faults(config, inline_ok=("database",) in overridden),
+        *_model_faults(config),
+        *_budget_faults(config),
+    ):
+        if (variable := overridden.get(path)) is not None:
+            raise ConfigError(f"environment {variable}: {message}")
+        faults.append(Fault(lines.get(path, 1), message))
     if faults:
         raise InvalidDocument.of(source, faults)
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llmagentos.core.config.values import FilePath, SecretRef
+from llmagentos.core.config.values import FilePath, SecretRef, Url
 
-Url = Annotated[str, Meta(pattern=r"^https?://[^\s]{1,500}$")]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 

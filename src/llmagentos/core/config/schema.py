@@ -18,7 +18,7 @@ from llmagentos.core.addresses import split_address
 from llmagentos.core.config.guardrails import Attachments, Guardrails
 from llmagentos.core.config.guards import Approvals, Tools
 from llmagentos.core.config.outside import A2aAgent, McpServer
-from llmagentos.core.config.values import FilePath, Name
+from llmagentos.core.config.values import FilePath, Name, Url
 from llmagentos.core.config.values import SecretRef as SecretRef
 from llmagentos.core.discovery import STATE_DIRECTORY
 from llmagentos.core.errors import ConfigError
@@ -156,8 +156,8 @@ class Transformers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="openai"):
     """A model behind one or several OpenAI-compatible URLs."""
 
-    url: Annotated[str, Meta(description="Base URL including the version, e.g. https://host/v1")]
-    urls: Annotated[list[str], Meta(description="Base URLs of further engines that serve the same model")] = []
+    url: Annotated[Url, Meta(description="Base URL including the version, e.g. https://host/v1")]
+    urls: Annotated[list[Url], Meta(description="Base URLs of further engines that serve the same model")] = []
     model: Annotated[str | None, Meta(description="The model's name over there; without it the name here")] = None
     api_key: SecretRef | None = None
     kind: Annotated[Literal["chat", "embedding"], Meta(description="What the model is for")] = "chat"
@@ -372,7 +372,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["embedded"], Meta(description="Where instances register: the server's own registry")
     ] = "embedded"
     plugins: Annotated[list[str], Meta(description="Installed plugins to load, by name")] = []
-    modules: Annotated[dict[str, ModuleUnit], Meta(description="Modules on this machine, by name")] = {}
+    modules: Annotated[dict[Name, ModuleUnit], Meta(description="Modules on this machine, by name")] = {}
     agents: Annotated[list[FilePath], Meta(description="Files with agents, applied when the server is ready")] = []
     mcp: Annotated[dict[str, McpServer], Meta(description="MCP servers whose tools agents may use, by name")] = {}
     a2a: Annotated[dict[str, A2aAgent], Meta(description="Remote A2A agents that agents may call, by name")] = {}

@@ -14,6 +14,7 @@ from llmagentos.core.discovery import read_secret
 from llmagentos.core.errors import ConfigError
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s]{1,500}$")]
 FilePath = Annotated[str, Meta(extra={"path": True})]
 """A path; a relative one counts from the configuration file."""
 

