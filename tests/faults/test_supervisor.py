@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +57,29 @@ def test_up_tells_where_it_is_and_down_leaves_nothing(system: Callable[..., Syst
     assert "lao_admin_" not in again.stdout  # shown once
     assert here.state.stat().st_mode & 0o777 == 0o700
     assert "lao_" not in "".join(path.read_text() for path in (here.state / "logs").iterdir())
+
+
+def test_up_that_is_interrupted_before_it_is_ready_leaves_nothing(system: Callable[..., System]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a database that never answers: it will not be ready
+        here = system(ALONE + f"database: postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/x\n")
+        with here.start("up", "--detach") as up:
+            wait_for(lambda: here.status()["running"])
+            up.send_signal(signal.SIGINT)
+            assert up.wait(100) == 130
+        assert here.status()["running"] is False
+
+
+def test_what_was_started_stays_when_nobody_waits_for_it_any_more(system: Callable[..., System]) -> None:
+    here = system()
+    with here.start("up", "--detach") as up:
+        wait_for(lambda: here.status()["running"])
+        up.kill()
+    log = here.state / "logs" / "server.log"
+    wait_for(lambda: log.exists() and "login-links" in log.read_text())  # the last step but that of telling
+    supervisor = here.supervisor()
+    os.kill(here.process("server")["pid"], signal.SIGKILL)
+    wait_for(lambda: here.process("server")["restarts"] == 1 and here.llmctl("status").returncode == 0)
+    assert here.supervisor() == supervisor
 
 
 def test_a_second_up_says_who_holds_the_state(system: Callable[..., System]) -> None:
@@ -126,14 +148,7 @@ def test_what_runs_goes_on_while_nothing_can_be_written_down(system: Callable[..
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything_in_order(system: Callable[..., System], number: signal.Signals) -> None:
     here = system()
-    up = subprocess.Popen(
-        [sys.executable, "-m", "llmagentos.cli.main", "up"],
-        cwd=here.directory,
-        env=here.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    up = here.start("up")
     wait_for(lambda: here.llmctl("status").returncode == 0)
     server = here.process("server")["pid"]
     up.send_signal(number)

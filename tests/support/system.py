@@ -34,6 +34,17 @@ class System:
             timeout=100,
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`llmctl` beside this process, both its outputs in one pipe."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "llmagentos.cli.main", *arguments],
+            cwd=self.directory,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.llmctl("status", "--json").stdout)
         return found

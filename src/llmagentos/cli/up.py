@@ -95,8 +95,13 @@ def _detached(configuration: Loaded) -> None:
             start_new_session=True,
         )
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
     _told(answer, state, process)
 
 

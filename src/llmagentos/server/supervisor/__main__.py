@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import suppress
 
 import msgspec
 
@@ -23,7 +24,8 @@ def main(descriptor: int) -> int:
     os.set_inheritable(descriptor, False)
 
     def tell(content: bytes) -> None:
-        os.write(descriptor, content)
+        with suppress(BrokenPipeError):  # `llmctl up --detach` was killed: what it asked for stays
+            os.write(descriptor, content)
         os.close(descriptor)
 
     told = False
