@@ -80,6 +80,8 @@ class Process:
         self.step: Step | None = None
         self.paused: list[str] = []
         self.resumed: list[str] = []
+        self.away = False
+        """Nobody can be resumed."""
         price = [Price("m", Decimal("0.5"), Decimal(2)), Price("m", Decimal(1), Decimal(2), valid_from=2e9)]
         self.budgets = Budgeting(
             self.tree,
@@ -103,6 +105,8 @@ class Process:
         return False
 
     async def _resume(self, run: str) -> None:
+        if self.away:
+            raise StorageUnavailable("away")
         self.resumed.append(run)
 
     async def call(self, call: Call, run: str | None = "r1", demand: Demand = Demand(50, 50)) -> None:

@@ -15,7 +15,7 @@ from typing import cast
 from llmagentos.api.budgets import BudgetAlert, BudgetWait, OnLimit
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import NotFound
+from llmagentos.core.errors import NotFound, Unavailable
 from llmagentos.kernel.budgets import BudgetTree, Path, Reservation
 from llmagentos.kernel.limits import Alert, Amounts, BudgetExceeded, Refusal
 from llmagentos.kernel.prices import PriceTable
@@ -198,7 +198,12 @@ class Budgeting:
         else:
             self._let_go(hold)
         self._close_ended()
-        await self.journal.commit()
+        try:
+            await self.journal.commit()
+        except (
+            Unavailable
+        ) as error:  # what it took is known, and stored once that works: an answer that was paid stands
+            _log.warning("budgets not stored yet", reason=error.message)
 
     def _settle(self, hold: Hold, used: Amounts) -> bool:
         if not self._tree.holds(hold.id):
@@ -383,7 +388,11 @@ class Budgeting:
             self._paused.discard(run)
             self._waits.over(run)
             _log.info("budget has room again", run_id=run)
-            await self.resume(run)
+            try:
+                await self.resume(run)
+            except BaseException:  # the next look tries it again
+                self._paused.add(run)
+                raise
         await self.journal.commit()
 
     async def watch(self) -> None:

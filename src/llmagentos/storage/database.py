@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmagentos.core.errors import ConfigError, LLMAgentOSError, Unavailable
@@ -52,8 +53,11 @@ def as_storage_error(error: BaseException) -> LLMAgentOSError | None:
             "the database cannot write: the disk is full",
             hint="free space on the disk of the state directory; what was acknowledged before is safe",
         )
-    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
-        return StorageUnavailable(f"the database does not answer: {type(error.orig).__name__}", hint="`llmctl doctor`")
+    state = str(getattr(error.orig, "sqlstate", None) or "")  # PostgreSQL starts, stops, or has no connection left
+    told = text.partition("\n")[0][:200] if state else type(error.orig).__name__
+    gone = error.connection_invalidated or state.startswith(("08", "53", "57P"))
+    if gone or isinstance(error, InterfaceError | OperationalError):
+        return StorageUnavailable(f"the database does not answer: {told}", hint="`llmctl doctor`")
     return None
 
 
@@ -105,6 +109,8 @@ def _ours() -> Iterator[None]:
         if (known := as_storage_error(error)) is None:
             raise
         raise known from error
+    except PoolTimeout as error:
+        raise StorageUnavailable("no connection to the database became free", hint="`llmctl doctor`") from error
     except ConnectionError as error:  # asyncpg's own, before there is a connection
         raise StorageUnavailable(f"the database does not answer: {error}", hint="`llmctl doctor`") from error
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -69,6 +71,13 @@ async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(tm
         async with database.write() as connection:
             await connection.execute(text("INSERT INTO t VALUES (1), (1)"))
     await database.aclose()
+    busy: Any = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    busy.engine.sync_engine.pool._timeout = 0.05  # 30 s
+    async with AsyncExitStack() as stack:
+        with pytest.raises(StorageUnavailable, match="no connection to the database became free"):
+            for _ in range(100):
+                await stack.enter_async_context(busy.read())
+    await busy.aclose()
     nobody = Database("postgresql://me@127.0.0.1:1/nothing")
     with pytest.raises(StorageUnavailable):
         async with nobody.read() as connection:

@@ -55,9 +55,12 @@ async def client(h: House, asked: Asked, **more: Any) -> AsyncIterator[Client]:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await outward.answer(scope, receive, send, ADA)
 
-    async with outward.serving(), httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=30) as http:
-        async with Client(streamable_http_client("http://127.0.0.1/mcp", http_client=http)) as made:
-            yield made
+    async with (
+        outward.serving(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=30) as http,
+        Client(streamable_http_client("http://127.0.0.1/mcp", http_client=http)) as made,
+    ):
+        yield made
 
 
 async def test_a_run_that_takes_too_long_goes_on_and_the_client_is_told_its_id(tmp_path: Path) -> None:
