@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,9 @@ def up(detach: bool, state: Path | None, file: Path | None) -> None:
 
 
 def _foreground_ready(ready: Ready) -> None:
-    show_ready(ready)
-    note(tr("Ctrl-C stops it."))
+    with suppress(OSError):  # nobody reads it any more: what runs goes on, as it does when the terminal is closed
+        show_ready(ready)
+        note(tr("Ctrl-C stops it."))
 
 
 def show_ready(ready: Ready) -> None:

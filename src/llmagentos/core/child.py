@@ -40,13 +40,14 @@ class Child:
         self.spec = spec
         self.status = ChildStatus(spec.name, "starting")
         self.ended = asyncio.Event()
-        """Set while no process runs."""
+        """Set while no process runs and none is being started."""
         self._say = say
         self._changed = changed
         self._backoff = Backoff()
         self._process: asyncio.subprocess.Process | None = None
         self._log_size = 0
         self._stopping = asyncio.Event()
+        self._killed = False
         self.ended.set()
 
     async def run(self) -> None:
@@ -69,6 +70,7 @@ class Child:
     def kill(self) -> None:
         """End the process and all it started in its group, at once."""
         self._stopping.set()
+        self._killed = True
         self._signal(signal.SIGKILL)
 
     @property
@@ -84,20 +86,28 @@ class Child:
         if self.spec.ready is not None:
             self.spec.ready.unlink(missing_ok=True)
         begun = time.monotonic()
+        self.ended.clear()
+        try:
+            code = await self._lived()
+        finally:
+            self._process = None
+            self.ended.set()
+        if code is None:
+            return 0.0
+        self._set(last_exit=ending(code), pid=None)
+        return time.monotonic() - begun
+
+    async def _lived(self) -> int | None:
+        """The exit code of the process, once it has ended; None when it could not be started."""
         try:
             self._process = process = await self._spawn()
         except OSError as error:
             self._set(last_exit=f"cannot be started ({self.spec.argv[0]}: {error.strerror})")
-            return 0.0
-        self.ended.clear()
+            return None
         self._set(state="running", pid=process.pid, started=time.time())
         if self._stopping.is_set():  # told while it was being started
-            self._signal(signal.SIGTERM)
-        code = await process.wait()
-        self._process = None
-        self.ended.set()
-        self._set(last_exit=ending(code), pid=None)
-        return time.monotonic() - begun
+            self._signal(signal.SIGKILL if self._killed else signal.SIGTERM)
+        return await process.wait()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         # It writes to its file itself: no pump that could stall it, and the log survives the supervisor.
