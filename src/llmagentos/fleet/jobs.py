@@ -75,8 +75,8 @@ class Jobs:
     """All jobs.
 
     `nodes` names the nodes there are, `away` says whether one is not answering, `closed` which of
-    some take no new jobs; `windows` are the ones that are known. `several`: other servers may work on the
-    same database.
+    some take no new jobs, `missing` which of some are no nodes any more; `windows` are the ones that are known.
+    `several`: other servers may work on the same database.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Jobs:
         nodes: Callable[[], Awaitable[Sequence[str]]],
         away: Callable[[str], bool],
         closed: Callable[[Sequence[str]], Awaitable[Collection[str]]] = _nobody,
+        missing: Callable[[Sequence[str]], Awaitable[Collection[str]]] = _nobody,
         windows: Collection[str] = (),
         certificates: Certificates = _none,
         approval: Rules = Rules(),
@@ -100,6 +101,7 @@ class Jobs:
         self._hub = hub
         self._nodes = nodes
         self._away = away
+        self._missing = missing
         self._windows = windows
         self._clock = clock
         self.writer = JobWriter(records, hub, clock, away=away)
@@ -199,6 +201,7 @@ class Jobs:
         self.writer.announcer.tell(JobNews(row.id, row.state), now=True)
         if not new.driven:
             self.writer.announcer.wake(new.nodes, row.id)
+        await self._drop_missing(new.nodes)  # one may have been removed since it was chosen
         return await self.show(row.id)
 
     async def _known(self, spec: JobSpec, by: str, request: str | None) -> Job | None:
@@ -322,3 +325,11 @@ class Jobs:
     async def drop_node(self, node: str) -> None:
         """End everything in the queue of a node that was removed."""
         await self.queues.drop_node(node)
+
+    async def drop_lost(self) -> None:
+        """End what waits for nodes that were removed by a server that was killed before it came to that."""
+        await self._drop_missing([*await self._records.lengths(held=True)])
+
+    async def _drop_missing(self, nodes: Sequence[str]) -> None:
+        for node in sorted(await self._missing(nodes)):
+            await self.queues.drop_node(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from llmagentos.api.nodes import (
     Availability,
@@ -157,30 +157,40 @@ class Nodes:
 
     async def set_labels(self, name: str, labels: Labels, queues: Mapping[str, int]) -> NodeSummary:
         """Set and take away labels."""
-        record = await self._find(name)
-        merged: dict[str, str | None] = {**record.labels, **labels.set}
-        kept = {key: value for key, value in sorted(merged.items()) if value is not None}
-        if len(kept) > MAX_LABELS:
-            raise InvalidInput(f"{len(kept)} labels are too many for a node: at most {MAX_LABELS}")
-        await self._records.set_labels(name, kept)
+
+        def change(known: dict[str, str]) -> dict[str, str]:
+            merged: dict[str, str | None] = {**known, **labels.set}
+            kept = {key: value for key, value in sorted(merged.items()) if value is not None}
+            if len(kept) > MAX_LABELS:
+                raise InvalidInput(f"{len(kept)} labels are too many for a node: at most {MAX_LABELS}")
+            return kept
+
+        await self._records.set_labels(name, change)
         self._hub.publish("nodes", name)
         return self._summary(await self._find(name), queues.get(name, 0))
 
     async def change(self, name: str, change: Change, queues: Mapping[str, int]) -> NodeSummary:
         """Cordon, drain or uncordon a node."""
-        record = await self._find(name)
-        await self._change(record, change)
+        while not await self._change(await self._find(name), change):
+            continue  # somebody changed it meanwhile
         return self._summary(await self._find(name), queues.get(name, 0))
 
-    async def _change(self, record: NodeRecord, change: Change) -> None:
+    async def _change(self, record: NodeRecord, change: Change) -> bool:
+        """Whether it is done: not when its availability is another one than the record says."""
         after = step(record.availability, change)
         if after == record.availability:
-            return
-        await self._records.set_availability(record.name, after)
+            return True
+        if not await self._records.set_availability(record.name, after, was=record.availability):
+            return False
         _log.info("node's availability", node=record.name, before=record.availability, now=after)
         self._hub.publish("nodes", record.name)
         if after == "open":
             self._hub.publish(f"queue:{record.name}", 0)  # what waited for it
+        return True
+
+    async def missing(self, names: Collection[str]) -> set[str]:
+        """Those of `names` that no node has."""
+        return await self._records.missing(names)
 
     async def not_open(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that get no new jobs."""

@@ -77,7 +77,8 @@ class Upgrades:
         if wanted is None or wanted.digest != report.digest:
             return
         ended = Upgrade(wanted.version, wanted.digest, report.state, report.message, self._clock.time())
-        await self._records.set_upgrade(node, ended)
+        if not await self._records.end_upgrade(node, ended, was=wanted):
+            return
         self._hub.publish("nodes", node)
         _log.info("node upgrade ended", node=node, version=wanted.version, state=report.state, message=report.message)
 

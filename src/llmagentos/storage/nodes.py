@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Float, String, Table, Text, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 
@@ -148,21 +161,35 @@ class NodeRecords:
             done = await connection.execute(update(NODES).where(revoked).values(**values, revoked=None, trouble=None))
         return now if done.rowcount == 1 else None
 
-    async def set_labels(self, name: str, labels: dict[str, str]) -> bool:
-        """Replace a node's labels; whether there is such a node."""
-        return await self._update(name, labels=msgspec.json.encode(labels).decode())
+    async def set_labels(self, name: str, change: Callable[[dict[str, str]], dict[str, str]]) -> bool:
+        """Make of a node's labels what `change` makes of them, also where several do so at once.
 
-    async def set_availability(self, name: str, availability: Availability) -> bool:
-        """Keep whether it takes jobs; whether there is such a node."""
-        return await self._update(name, availability=availability)
+        Raises what it raises; whether there is such a node.
+        """
+        async with self._database.write() as connection:
+            query = select(NODES.c.labels).where(NODES.c.name == name).with_for_update()
+            kept = (await connection.execute(query)).scalar_one_or_none()
+            if kept is None:
+                return False
+            labels = _json(change(msgspec.json.decode(kept, type=dict[str, str])))
+            await connection.execute(update(NODES).where(NODES.c.name == name).values(labels=labels))
+        return True
+
+    async def set_availability(self, name: str, availability: Availability, *, was: Availability) -> bool:
+        """Keep whether it takes jobs; False when that was not as it `was`, or there is no such node."""
+        return await self._update(name, NODES.c.availability == was, availability=availability)
 
     async def set_trouble(self, name: str, trouble: Trouble | None) -> bool:
         """Keep what is wrong with its identity; whether there is such a node."""
         return await self._update(name, trouble=_json(trouble))
 
-    async def set_upgrade(self, name: str, upgrade: Upgrade | None) -> bool:
-        """Keep which version its node agent shall be, and how that stands; whether there is such a node."""
+    async def set_upgrade(self, name: str, upgrade: Upgrade) -> bool:
+        """Keep which version its node agent shall be; whether there is such a node."""
         return await self._update(name, upgrade=_json(upgrade))
+
+    async def end_upgrade(self, name: str, upgrade: Upgrade, *, was: Upgrade) -> bool:
+        """Keep how that went; False when something else than what it `was` is wanted by now."""
+        return await self._update(name, NODES.c.upgrade == _json(was), upgrade=_json(upgrade))
 
     async def revoke(self, name: str) -> bool:
         """Remember that its identity no longer counts; whether there is such a node."""
@@ -175,9 +202,9 @@ class NodeRecords:
             done = await connection.execute(update(NODES).where(fresh).values(place=place, counter=counter))
         return done.rowcount == 1
 
-    async def _update(self, name: str, **values: object) -> bool:
+    async def _update(self, name: str, *conditions: ColumnElement[bool], **values: object) -> bool:
         async with self._database.write() as connection:
-            done = await connection.execute(update(NODES).where(NODES.c.name == name).values(**values))
+            done = await connection.execute(update(NODES).where(NODES.c.name == name, *conditions).values(**values))
         return done.rowcount == 1
 
     async def find(self, name: str) -> NodeRecord | None:
@@ -199,6 +226,12 @@ class NodeRecords:
         """Every node's name, sorted."""
         async with self._database.read() as connection:
             return [row.name for row in await connection.execute(select(NODES.c.name).order_by(NODES.c.name))]
+
+    async def missing(self, names: Collection[str]) -> set[str]:
+        """Those of `names` that no node has."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(NODES.c.name).where(NODES.c.name.in_(names)))
+            return set(names) - {row.name for row in rows}
 
     async def seen(self) -> dict[str, float]:
         """When each node that is not revoked was last heard."""

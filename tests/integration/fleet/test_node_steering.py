@@ -45,6 +45,8 @@ async def test_a_cordoned_node_gets_no_new_job_and_goes_on_with_its_own(server, 
         given = await waiting
         assert given is not None
         assert given.job == second.summary.id
+        for _ in range(21):  # newer ones, which wait
+            await submit(admin)
         assert (await nodes.act(admin, "n1", "drain")).availability == "draining"
         assert (await nodes.beat(one.client, nodes.Heartbeat())).drain
         assert (await nodes.show(admin, "n1")).summary.availability == "draining", "it works on a job"

@@ -263,3 +263,33 @@ def test_old_jobs_and_their_bundles_go(tmp_path):
         await world.database.aclose()
 
     asyncio.run(main())
+
+
+def test_what_is_for_a_node_that_was_removed_ends(tmp_path: Path):
+    """Removed between the choice of nodes and the job; or by a server that was killed before it emptied the queue."""
+
+    async def main() -> None:
+        world, removed = World(tmp_path), set[str]()
+        await world.begin()
+
+        async def nodes() -> list[str]:
+            return NODES
+
+        async def missing(names):
+            return removed & set(names)
+
+        records = JobRecords(world.database, world.clock)
+        jobs = Jobs(records, world.blobs, Hub(), world.clock, nodes=nodes, away=lambda _: False, missing=missing)
+        before = await jobs.submit(world.spec(), "me")
+        await jobs.drop_lost()
+        assert await jobs.queue_lengths() == {"a": 1, "b": 1}
+        removed.add("b")
+        await jobs.drop_lost()
+        assert await jobs.queue_lengths() == {"a": 1}
+        told = {host.node: host.message for host in (await jobs.show(before.summary.id)).hosts}
+        assert told["b"] == "the node was removed"
+        made = await jobs.submit(world.spec(), "me")
+        assert {host.node: host.state for host in made.hosts} == {"a": "queued", "b": "cancelled"}
+        await world.database.aclose()
+
+    asyncio.run(main())

@@ -56,6 +56,7 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
         nodes=machines.nodes.known,
         away=machines.presence.away,
         closed=machines.nodes.not_open,
+        missing=machines.nodes.missing,
         windows=windows.names,
         certificates=CertificateRecords(base.database, base.clock).good,
         approval=Rules(base.config.approvals.jobs_timeout_s, base.config.approvals.own_jobs),
@@ -100,7 +101,8 @@ def wire(base: Foundation, parts: Parts, machines: Machines) -> Work:
     parts.background += [driver.run, schedules.run]
     if (file := find()) is not None:
         parts.background.append(partial(follow, file, windows.become))
-    parts.prune.append(prune)
+    parts.start.append(jobs.drop_lost)
+    parts.prune += [jobs.drop_lost, prune]
     return Work(jobs, schedules, templates, files)
 
 

@@ -8,7 +8,6 @@ from importlib import resources
 
 from llmagentos.api.jobs import Job, JobSummary
 from llmagentos.fleet.enrolment import Enrolment
-from llmagentos.fleet.job_states import WORKING
 from llmagentos.fleet.jobs import Jobs
 from llmagentos.fleet.nodes import Nodes
 from llmagentos.fleet.placed import Placed
@@ -19,9 +18,6 @@ from llmagentos.server.wiring.foundation import Foundation, Parts
 from llmagentos.storage.blobs import Blobs
 from llmagentos.storage.certificates import CertificateRecords
 from llmagentos.storage.nodes import NodeRecords
-
-NEWEST = 20
-"""Jobs of a node among which the one that it works on is looked for: it is one of the first that have not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +45,7 @@ def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
         return await jobs().bundle_content(digest)
 
     async def busy(node: str) -> bool:
-        for summary in await listing(limit=NEWEST, node=node):
-            if summary.state == "running" and _works(await show(summary.id), node):
-                return True
-        return False
+        return await jobs().works(node)
 
     enrolment = Enrolment(
         records,
@@ -78,7 +71,3 @@ def wire(base: Foundation, parts: Parts, jobs: Callable[[], Jobs]) -> Machines:
 
 def _launcher() -> bytes:
     return resources.files("llmagentos.fleet.node").joinpath(packages.LAUNCHER).read_bytes()
-
-
-def _works(job: Job, node: str) -> bool:
-    return any(host.node == node and host.state in WORKING for host in job.hosts)
