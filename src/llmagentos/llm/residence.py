@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from llmagentos.core import log
 from llmagentos.core.clock import Clock
@@ -49,6 +50,7 @@ class Residence:
             idle_s=idle_seconds(keep_alive),
             now=clock.monotonic(),
         )
+        self._wished: bool | None = None  # what the supervisor has not been told yet
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -120,6 +122,8 @@ class Residence:
 
     def look(self) -> None:
         """See what has become of its process."""
+        if self._wished is not None:
+            self._tell()
         if self._residency.see(self._seen(), self._clock.monotonic()):
             _log.info("model", model=self._model, state=self._residency.state, note=self._residency.note)
             self.on_change()
@@ -143,10 +147,20 @@ class Residence:
         return holder is not None and holder.pid != os.getpid()
 
     def _wish(self, *, wanted: bool) -> None:
+        self._wished = wanted
+        self._tell()
+        if self._wished is not None:
+            _log.error("the wish for a model cannot be written yet", model=self._model, wanted=wanted)
+
+    def _tell(self) -> None:
+        """Leave the wish for the supervisor; where that cannot be written (the disk is full) `look` tries again."""
+        assert self._wished is not None
         generation = self._residency.generation
         known = wishes.read(self._state)
         kept = known.get(self._model, Wish()).generation if generation is None else generation
-        wishes.write(self._state, known | {self._model: Wish(kept, wanted)})
+        with suppress(OSError):
+            wishes.write(self._state, known | {self._model: Wish(kept, self._wished)})
+            self._wished = None
 
 
 def residence_of(model: str, residence: Residence | None) -> Residence:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -72,6 +74,27 @@ async def test_wishes_survive_the_server(state: StateDirectory) -> None:
     model.load()
     assert wishes.read(state)["m"] == Wish(2, True)
     assert not model.ready  # what the process of before said does not count
+
+
+async def test_a_wish_is_written_once_there_is_room_for_it(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = residence(state, "on_demand")
+    with monkeypatch.context() as patch:
+        patch.setattr(wishes, "write_whole", full)
+        model.called()
+        model.look()
+        assert wishes.read(state) == {}
+    model.look()
+    assert wishes.read(state)["m"] == Wish(1, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(wishes, "write_whole", full)
+        model.unload()
+    model.look()
+    assert wishes.read(state)["m"] == Wish(1, False)
 
 
 async def test_one_that_failed_is_tried_again_at_once(state: StateDirectory) -> None:
