@@ -156,15 +156,14 @@ class _Hosted:
         """Hear at once that the run was killed."""
         backoff, after = Backoff(first=0.5, most=5.0), 0
         while True:
-            try:
+            with suppress(LLMAgentOSError):
                 async for item in runs.follow(self._client, self._program.run, after=after):
                     if isinstance(item, RunEvent):
                         after = item.seq
                         if isinstance(item.data, Killed):
                             await self._end(tr("run {run} stopped", run=self._program.run))
                             return
-            except LLMAgentOSError:
-                await asyncio.sleep(backoff.died(0.0))
+            await asyncio.sleep(backoff.died(0.0))  # also when it just ends: the server stops, or the run is over
 
     async def _end(self, told: str) -> None:
         """Have the program and what it started end: SIGTERM, and SIGKILL for who is there after `GRACE_S`."""

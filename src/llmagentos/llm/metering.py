@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from llmagentos.api.llm import CallInfo, Usage, Waits
 from llmagentos.core import log, metrics, tracing
 from llmagentos.core.clock import Clock
-from llmagentos.core.errors import Conflict, LLMAgentOSError
+from llmagentos.core.errors import Conflict, LLMAgentOSError, Unavailable
 from llmagentos.core.ids import new_id
 from llmagentos.kernel.calls import Outcome
 from llmagentos.llm.rates import Rate
@@ -38,11 +38,12 @@ class Meter:
         self._store = store
         self._clock = clock
         self._ended: deque[CallInfo] = deque(maxlen=_KEPT)
+        self._untold: deque[CallInfo] = deque(maxlen=_KEPT)
         self._rates: dict[str, Rate] = {}
         self._wake = asyncio.Event()
         self._flushing = asyncio.Lock()
         self.told: list[Store] = []
-        """Get the records of calls after they were stored; what they raise is lost with them."""
+        """Get the records of calls after they were stored, again when one raises `Unavailable`."""
 
     def begin(self, operation: Operation, *, model: str, engine: str, caller: str, run_id: str | None) -> Measurement:
         """Start to measure a call."""
@@ -84,8 +85,19 @@ class Meter:
                 for call in batch:
                     if self._ended and self._ended[0] is call:  # the oldest may have been dropped meanwhile
                         self._ended.popleft()
+                self._untold += batch
+                await self._tell()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        while self._untold:
+            call = self._untold.popleft()
+            try:
                 for told in self.told:
-                    await told(batch)
+                    await told([call])
+            except Unavailable:
+                self._untold.appendleft(call)
+                raise
 
 
 class Measurement:

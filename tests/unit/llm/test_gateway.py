@@ -33,6 +33,7 @@ from llmagentos.llm.metering import CallCancelled, Meter
 from llmagentos.llm.models import configured
 from llmagentos.llm.residence import residence_of
 from llmagentos.security.identity import Identity, Kind
+from llmagentos.storage.database import StorageUnavailable
 from support.scripted import Drop, End, Hang, Raw, Refuse, Script, ScriptedEngine, scripted_engine
 from support.server import eventually
 
@@ -334,6 +335,32 @@ async def test_records_wait_until_storage_works_again() -> None:
     await meter.flush()
     await meter.flush()
     assert len(stored) == 1
+
+
+async def test_who_keeps_records_elsewhere_is_told_of_each_until_that_works() -> None:
+    """As the log of a program's run does, which must not lack a call for a moment without the database."""
+    stored: list[str] = []
+    told: list[str] = []
+    broken = True
+
+    async def store(calls: Sequence[CallInfo]) -> None:
+        stored.extend(call.model for call in calls)
+
+    async def tell(calls: Sequence[CallInfo]) -> None:
+        for call in calls:
+            if broken and call.model == "b":
+                raise StorageUnavailable("away")
+            told.append(call.model)
+
+    meter = Meter(store, SystemClock())
+    meter.told.append(tell)
+    for model in "abc":
+        meter.begin("chat", model=model, engine="e", caller="me", run_id=None).end(None)
+    with pytest.raises(StorageUnavailable):
+        await meter.flush()
+    broken = False
+    await meter.flush()
+    assert (stored, told) == (["a", "b", "c"], ["a", "b", "c"])
 
 
 async def test_whoever_shows_models_hears_of_calls_and_of_their_states(tmp_path: Any) -> None:

@@ -81,7 +81,11 @@ class Connection:
             if known is not None and not session.changed.is_set() and self._clock.monotonic() - self._listed < FRESH_S:
                 return known
             session.changed.clear()
-            self._listing = checked(await session.tools(self.spec.connect_s))
+            try:
+                self._listing = checked(await session.tools(self.spec.connect_s))
+            except BaseException:  # what is known may be old, for all that was learnt
+                session.changed.set()
+                raise
             self._listed = self._clock.monotonic()
             if self._listing.refused:
                 _log.warning("tools of an MCP server are not used", server=self.name, refused=self._listing.refused)

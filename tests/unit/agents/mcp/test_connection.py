@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmagentos.agents.mcp.connection import FRESH_S, Connection
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.config.outside import McpServer
-from llmagentos.core.errors import Unavailable
+from llmagentos.core.errors import DeadlineExceeded, Unavailable
 
 SPEC = McpServer(["files"], connect_s=0.5)
 
@@ -28,8 +28,11 @@ class FakeSession:
     def __init__(self) -> None:
         self.ended, self.changed = asyncio.Event(), asyncio.Event()
         self.listed = 0
+        self.slow = False
 
     async def tools(self, timeout: float) -> list[Mapping[str, Any]]:
+        if self.slow:
+            raise DeadlineExceeded("slow")
         self.listed += 1
         return [{"name": f"tool{self.listed}", "inputSchema": {"type": "object"}}]
 
@@ -76,6 +79,21 @@ def test_one_connection_serves_all_and_its_tools_are_remembered(tmp_path: Path) 
         assert (await fake.connection.tools()).tools[0].name == "tool3"
         await fake.connection.close()
         assert fake.closed == 1
+
+    asyncio.run(main())
+
+
+def test_a_change_that_could_not_be_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        fake = Fake(tmp_path)
+        await fake.connection.tools()
+        fake.sessions[0].changed.set()
+        fake.sessions[0].slow = True
+        with pytest.raises(DeadlineExceeded):
+            await fake.connection.tools()
+        fake.sessions[0].slow = False
+        assert (await fake.connection.tools()).tools[0].name == "tool2"
+        await fake.connection.close()
 
     asyncio.run(main())
 
