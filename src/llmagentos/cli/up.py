@@ -138,8 +138,14 @@ def down(state: Path | None) -> None:
         emit(tr("Nothing runs on {path}.", path=directory.root))
         return
     names = [child.name for child in directory.recorded() if child.pid is not None]
+    if not holder.pid:  # to signal process 0 would be to end our own caller
+        raise OperatorError(
+            f"a process has taken {directory.root} and does not say which it is",
+            hint=f"`fuser {directory.lock}` shows it",
+        )
     begun = time.monotonic()
-    os.kill(holder.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it ended by itself in this instant
+        os.kill(holder.pid, signal.SIGTERM)
     _await_end(directory, holder)
     emit(
         tr(
