@@ -1,7 +1,7 @@
 """One MCP server as our agents use it: connected to when needed, again when the connection was lost, its tools kept.
 
 States: idle --use--> connecting --agreed--> ready --lost--> idle; connecting --error--> failed, which is left by a
-use that comes after the pause of the backoff.
+use that comes after the pause of the backoff, or waits for its end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from llmagentos.core.lifecycle import Backoff
 
 FRESH_S = 60.0
 """A listing of tools is asked for again after so long, also of servers that do not tell of changes."""
+PAUSE_S = 2.0
+"""The longest pause that a use of the server waits for."""
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 """What a program sees of our environment."""
 
@@ -142,6 +144,7 @@ class Connection:
 
     async def _ready(self) -> Session:
         """Connected; who comes while somebody else is about it waits for the same connection."""
+        await self._pause()
         if self._retired:
             raise Unavailable(
                 f"the MCP server {self.name!r} was changed, deleted, or ends with us",
@@ -150,8 +153,6 @@ class Connection:
         if (session := self._live()) is not None:
             return session
         if self._session is None or self._session.done():
-            if (left := self._not_before - self._clock.monotonic()) > 0:
-                raise self._unavailable(f"tried again in {left:.1f} s")
             self._session = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._keep(self._session, self._task))
         try:
@@ -161,6 +162,16 @@ class Connection:
             self._error = f"no answer within {self.spec.connect_s:g} s"
             await self.close()
             raise self._unavailable() from None
+
+    async def _pause(self) -> None:
+        """Wait until a connection may be made again after one ended. Raises `Unavailable` when that is long."""
+        under_way = self._session is not None and not self._session.done()
+        left = self._not_before - self._clock.monotonic()
+        if left <= 0 or under_way or self._live() is not None:
+            return
+        if left > PAUSE_S:
+            raise self._unavailable(f"tried again in {left:.1f} s")
+        await asyncio.sleep(left)
 
     async def _keep(self, future: asyncio.Future[Session], before: asyncio.Task[None] | None) -> None:
         """Connected until the server goes or we do. One task from beginning to end, as the package wants it."""

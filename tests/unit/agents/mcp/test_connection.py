@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmagentos.agents.mcp import connection
 from llmagentos.agents.mcp.connection import FRESH_S, Connection
 from llmagentos.core.clock import ManualClock
 from llmagentos.core.config.outside import McpServer
 from llmagentos.core.errors import DeadlineExceeded, Unavailable
+from llmagentos.core.lifecycle import Backoff
 
 SPEC = McpServer(["files"], connect_s=0.5)
 
@@ -98,7 +100,26 @@ def test_a_change_that_could_not_be_looked_at_is_looked_at_again(tmp_path: Path)
     asyncio.run(main())
 
 
-def test_a_lost_connection_is_made_again_after_a_pause(tmp_path: Path) -> None:
+def test_who_comes_right_after_the_end_of_a_connection_waits_for_the_next_one(tmp_path: Path) -> None:
+    """A program may have died of the call before."""
+
+    async def main() -> None:
+        fake = Fake(tmp_path)
+        await fake.connection.tools()
+        fake.sessions[0].ended.set()
+        while not fake.closed:
+            await asyncio.sleep(0)
+        calls = [fake.connection.call("tool1", {}, 1.0) for _ in range(3)]
+        assert len(await asyncio.gather(*calls, fake.connection.tools())) == 4
+        assert len(fake.sessions) == 2
+        await fake.connection.close()
+
+    asyncio.run(main())
+
+
+def test_a_lost_connection_is_made_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PAUSE_S", 0.0)
+
     async def main() -> None:
         fake = Fake(tmp_path)
         await fake.connection.tools()
@@ -154,6 +175,7 @@ def test_whatever_happens_at_most_one_connection_is_open(
 ) -> None:
     async def main() -> None:
         fake = Fake(tmp_path_factory.getbasetemp())
+        fake.connection._backoff = Backoff(first=0.001, most=0.002)  # it is waited for
         for act in acts:
             if act == "use":
                 await asyncio.gather(fake.connection.tools(), fake.connection.tools(), return_exceptions=True)
