@@ -32,7 +32,7 @@ from llmagentos.fleet.presence import Presence
 from llmagentos.kernel.clones import Seen, Verdict, judge
 from llmagentos.security import assertions
 from llmagentos.security.assertions import Assertion
-from llmagentos.security.certificates import Certificate, CertificateAuthority
+from llmagentos.security.certificates import Certificate, CertificateAuthority, public_key
 from llmagentos.security.identity import Identity, Kind
 from llmagentos.storage.certificates import CertificateRecord, CertificateRecords
 from llmagentos.storage.nodes import NodeRecord, NodeRecords
@@ -92,6 +92,9 @@ class Enrolment:
                 hint=f"join under another name, or `llmctl node revoke {request.name}` (or remove) first",
             )
         certificate = self._certify(request.csr, request.name)
+        if known is not None and (before := await self._unheard(known, certificate)) is not None:
+            secret, made = await self._token(before, by=str(identity))
+            return await self._answer(known.joined, before, secret, made)
         scope = await self._use(identity)
         joined = await self._enter(known, request, scope)
         if known is not None:
@@ -100,14 +103,32 @@ class Enrolment:
         if scope.modules:
             await self._records.grant(request.name, scope.modules, by=str(identity), most=MAX_MODULES)
         await self._certificates.add(certificate)
-        token, made = await self._token(certificate, by=str(identity))
-        if not await self._stands(request.name, joined):
-            await self._take_back(request.name, certificate=certificate.serial, token=made.id)
-            raise _taken(request.name)
-        self._presence.heard(request.name, joined)
+        secret, made = await self._token(certificate, by=str(identity))
+        answer = await self._answer(joined, certificate, secret, made)
         self._hub.publish("nodes", request.name)
         _log.info("node joined", node=request.name, hostname=request.hostname, certificate=certificate.serial)
-        return Joined(request.name, token, TOKEN_S, certificate.pem)
+        return answer
+
+    async def _unheard(self, known: NodeRecord, asked: Certificate) -> Certificate | None:
+        """What the node got when it joined, if it asks with the same key again because that answer was lost.
+
+        That takes no further use of its join token: whoever signs with that key is who the certificate was made for.
+        """
+        if known.revoked is not None or known.seen != known.joined:
+            return None
+        before = await self._certificates.newest(known.name)
+        if before is None or not before.good(self._clock.time()):
+            return None
+        same = public_key(before.certificate.pem) == public_key(asked.pem)
+        return before.certificate if same else None
+
+    async def _answer(self, joined: float, certificate: Certificate, secret: str, made: TokenRecord) -> Joined:
+        name = certificate.node
+        if not await self._stands(name, joined):
+            await self._take_back(name, certificate=certificate.serial, token=made.id)
+            raise _taken(name)
+        self._presence.heard(name, joined)
+        return Joined(name, secret, TOKEN_S, certificate.pem)
 
     async def _enter(self, known: NodeRecord | None, request: Join, scope: Scope) -> float:
         """The record of a node that joins; when it joined. Of several that try one gets through, or one after another.

@@ -49,6 +49,8 @@ TOKENS = Table(
     Column("binding", String(64)),  # thumbprint of the TLS client certificate that it works with (RFC 8705)
     Column("scope", Text),  # of a join token: `Scope` as JSON
 )
+USED_S = 600.0
+"""So long after its last use a join token is still known: a machine that did not hear the answer asks again."""
 
 
 class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,11 +135,14 @@ class TokenRecords:
         return [None for _ in rows]
 
     async def find(self, keys: Sequence[tuple[str, bool]]) -> list[TokenRecord | None]:
-        """The tokens with these digests, each a session or not, where they are still good."""
+        """The tokens with these digests, each a session or not, where they are still good.
+
+        Also a join token that was used up just now: who used it may not have heard the answer.
+        """
         query = select(TOKENS).where(TOKENS.c.digest.in_({digest for digest, _ in keys}))
         async with self._database.read() as connection:
             found = {(row.digest, row.session): _record(row) for row in await connection.execute(query)}
-        good = {key: record for key, record in found.items() if self._good(record)}
+        good = {key: record for key, record in found.items() if self._good(record) or self._just_used(record)}
         return [good.get(key) for key in keys]
 
     async def holds(self, token_id: str) -> bool:
@@ -149,6 +154,10 @@ class TokenRecords:
     def _good(self, record: TokenRecord) -> bool:
         expired = record.expires is not None and record.expires <= self._clock.time()
         return not expired and record.used is None
+
+    def _just_used(self, record: TokenRecord) -> bool:
+        joins = record.kind is Kind.JOIN and record.used is not None
+        return joins and self._clock.time() - (record.used or 0.0) < USED_S
 
     async def consume(self, token_id: str) -> Scope | None:
         """Use a one-time token; what it brings, or None when it was used up."""
