@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from llmagentos.core import clock
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.errors import LLMAgentOSError, ServiceError
 from llmagentos.core.i18n import tr
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -195,7 +195,8 @@ def fail(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, LLMAgentOSError):
-        _say(error.message, error.hint)
+        remote = error.remote_type if isinstance(error, ServiceError) else None
+        _say(f"{remote}: {error.message}" if remote not in (None, error.message) else error.message, error.hint)
         return error.exit_code
     if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:
         note(error.ctx.get_help())

@@ -122,6 +122,8 @@ def test_the_shell(server: ServerProcess, start_module) -> None:
     assert wrong.returncode == 2
     assert "did you mean 'say_hello'?" in wrong.stderr
     assert server.llmctl("call", "hello-service", "echo", "oops").returncode == 2
+    failed = server.llmctl("call", "hello-service", "fail")
+    assert (failed.returncode, failed.stderr) == (1, "error: LookupError: nothing here\n")
     assert server.llmctl("call", "hello-service", "never", "--timeout", "0.2").returncode == 1
     missing = server.llmctl("services", "--wait", "other", "--timeout", "0.3")
     assert missing.returncode == 1

@@ -17,7 +17,7 @@ import pytest
 from llmagentos.api.http import HttpClient
 from llmagentos.core.clock import SystemClock
 from llmagentos.core.discovery import Credentials
-from llmagentos.core.errors import DeadlineExceeded
+from llmagentos.core.errors import DeadlineExceeded, ServiceError
 from llmagentos.services.caller import ServiceCaller
 from llmagentos.services.directory import Directory
 from llmagentos.services.errors import CallInterrupted
@@ -232,3 +232,69 @@ def test_background_work_that_fails_ends_the_module(server: ServerProcess, start
     assert module.log().endswith("error: the queue is missing\nhint: make one\n")
     assert "Traceback" not in module.log()
     assert json.loads(server.llmctl("services", "--json").stdout) == []
+
+
+ESCAPING = """
+import asyncio, sys
+from llmagentos import Module, Service
+
+
+class EscapingService(Service):
+    def leave(self):
+        sys.exit(3)
+
+    async def aleave(self):
+        sys.exit(3)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    def exhausted(self):
+        return next(iter([]))
+
+    async def given_up(self):
+        other = asyncio.ensure_future(asyncio.sleep(60))
+        other.cancel()
+        await other
+
+    def leave_streaming(self):
+        yield 1
+        sys.exit(3)
+
+    async def give_up_streaming(self):
+        yield 1
+        await self.given_up()
+
+
+module = Module("escaping")
+module.register_service(EscapingService)
+module.start()
+"""
+
+
+def test_what_a_method_raises_ends_its_own_call_only(server: ServerProcess, start_module) -> None:
+    """Whatever it is: `sys.exit` would end the module for all others, `StopIteration` cannot be carried by a future."""
+    module = start_module(ESCAPING)
+    raised = {
+        "leave": "SystemExit",
+        "aleave": "SystemExit",
+        "interrupted": "KeyboardInterrupt",
+        "exhausted": "StopIteration",
+        "given_up": "CancelledError",
+        "leave_streaming": "SystemExit",
+        "give_up_streaming": "CancelledError",
+    }
+
+    async def failed(caller: ServiceCaller, method: str) -> str | None:
+        with pytest.raises(ServiceError) as caught:
+            result = await caller.call("escaping", method, {})
+            assert method.endswith("streaming")
+            _ = [item async for item in result]
+        return caught.value.remote_type
+
+    async def main() -> None:
+        async with calling(server) as caller:
+            assert {method: await failed(caller, method) for method in raised} == raised
+            assert module.stop() == 0
+
+    asyncio.run(main())

@@ -30,7 +30,7 @@ from llmagentos.services.context import CallContext
 from llmagentos.services.errors import Overloaded, unknown_method, unknown_service
 from llmagentos.services.rpc.http import Answer, Request, StreamAnswer, problem_answer
 from llmagentos.services.rpc.limits import Limits
-from llmagentos.services.rpc.threads import NoThread, Threads
+from llmagentos.services.rpc.threads import Escaped, NoThread, Threads
 from llmagentos.services.service import Arguments, Method
 
 _log = log.get(__name__)
@@ -194,13 +194,15 @@ class Dispatcher:
                 value = await method.function(*positional, **named)
             else:
                 value = await self._threads.run(lambda: method.function(*positional, **named))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if limit.passed():
                 raise _too_late(accepted) from None
-            raise
+            if _cancelled():
+                raise
+            raise _failure(method, error) from None
         except NoThread:
             raise
-        except Exception as error:  # the edge around the user's code: whatever it raises is for the caller
+        except _RAISED as error:  # the edge around the user's code: whatever it raises is for the caller
             raise _failure(method, error) from None
         finally:
             limit.end()
@@ -235,7 +237,7 @@ class Dispatcher:
             return iter(await self._threads.run(bound))
         except NoThread:
             raise
-        except Exception as error:  # as in `_result`
+        except Exception as error:  # as in `_work`
             raise _failure(method, error) from None
 
     async def _item(self, items: Any, accepted: _Accepted) -> bytes | None:
@@ -251,7 +253,11 @@ class Dispatcher:
             raise (_too_late(accepted) if limit.expired() else _failure(method, error)) from None
         except NoThread:
             raise
-        except Exception as error:  # as in `_result`
+        except asyncio.CancelledError as error:
+            if _cancelled():
+                raise
+            raise _failure(method, error) from None
+        except _RAISED as error:  # as in `_work`
             raise _failure(method, error) from None
         return self._encoded(method, value)
 
@@ -318,8 +324,19 @@ def _too_late(accepted: _Accepted) -> DeadlineExceeded:
     return DeadlineExceeded(f"{method.service}.{method.name}: no answer within {accepted.timeout:g} s")
 
 
-def _failure(method: Method, error: Exception) -> ServiceError:
+_RAISED = (Exception, SystemExit, KeyboardInterrupt)
+"""What is for one caller only: a method that calls `sys.exit` must not end the module for all the others."""
+
+
+def _cancelled() -> bool:
+    """Whether this call is cancelled; if not, a method awaited something that somebody else cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _failure(method: Method, error: BaseException) -> ServiceError:
     """What the caller is told of an exception of the method; the log has the rest."""
+    error = error.error if isinstance(error, Escaped) else error
     _log.warning("method failed", service=method.service, method=method.name, exc_info=error)
     told = error.message if isinstance(error, LLMAgentOSError) else str(error)
     return ServiceError(

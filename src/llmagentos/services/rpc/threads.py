@@ -16,6 +16,14 @@ class NoThread(Exception):
     """All threads are busy and enough calls wait: this one was not begun."""
 
 
+class Escaped(Exception):
+    """What a function raised that no future may carry (`StopIteration`) or that would end the event loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Threads:
     """Runs blocking functions. A call that was given up keeps its thread until it returns.
 
@@ -31,7 +39,10 @@ class Threads:
         self._room = threading.BoundedSemaphore(threads + waiting)
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """The function's result, called with this task's context. Raises `NoThread` when too many wait."""
+        """The function's result, called with this task's context. Raises what it raises, or `Escaped`.
+
+        Raises `NoThread` when too many wait.
+        """
         if not self._room.acquire(blocking=False):
             raise NoThread
         future: Future[Any] = Future()
@@ -50,7 +61,8 @@ class Threads:
                 try:
                     future.set_result(context.run(function))
                 except BaseException as error:  # whatever a method raises belongs to its caller
-                    future.set_exception(error)
+                    ordinary = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                    future.set_exception(error if ordinary else Escaped(error))
             del work, future, context, function  # nothing of the last call is kept while waiting
             self._idle.release()
 
