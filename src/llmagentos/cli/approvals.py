@@ -12,6 +12,7 @@ from llmagentos.api import approvals as api
 from llmagentos.api.approvals import Answered, Approval
 from llmagentos.api.client import ApiClient
 from llmagentos.cli.connect import connected, execute
+from llmagentos.cli.control import for_each
 from llmagentos.cli.output import ago, duration, emit_json, json_option, note, short, table
 from llmagentos.core.i18n import tr
 
@@ -72,15 +73,13 @@ def deny(approval: tuple[str, ...], reason: str | None) -> None:
 def _each(
     wanted: tuple[str, ...], reason: str | None, act: Callable[[ApiClient, str, str | None], Awaitable[Answered]]
 ) -> None:
-    async def main() -> None:
-        async with connected() as client:
-            for one in wanted:
-                found = await act(client, one, reason)
-                if found.approval.job is not None:
-                    job = found.approval.job
-                    note(tr("job {job} is approved", job=job) if found.approved else tr("job {job} is denied", job=job))
-                    continue
-                told = tr("approved: {tool} of run {run}") if found.approved else tr("denied: {tool} of run {run}")
-                note(told.format(tool=found.approval.tool, run=found.approval.run))
+    async def one(client: ApiClient, approval: str) -> None:
+        found = await act(client, approval, reason)
+        if found.approval.job is not None:
+            job = found.approval.job
+            note(tr("job {job} is approved", job=job) if found.approved else tr("job {job} is denied", job=job))
+            return
+        told = tr("approved: {tool} of run {run}") if found.approved else tr("denied: {tool} of run {run}")
+        note(told.format(tool=found.approval.tool, run=found.approval.run))
 
-    execute(main())
+    for_each(wanted, one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -12,8 +12,8 @@ from llmagentos.api import control as api
 from llmagentos.api.client import ApiClient
 from llmagentos.api.runs import Run
 from llmagentos.cli.connect import connected, execute
-from llmagentos.cli.output import note
-from llmagentos.core.errors import InvalidInput
+from llmagentos.cli.output import fail, note
+from llmagentos.core.errors import CallerError, InvalidInput
 from llmagentos.core.i18n import tr
 from llmagentos.kernel.calls import priority_of
 
@@ -94,9 +94,24 @@ def _each(
 ) -> None:
     """`act` on each run, and say what came of it."""
 
-    async def main() -> None:
-        async with connected() as client:
-            for prefix in prefixes:
-                note(told(await act(client, prefix)))
+    async def one(client: ApiClient, prefix: str) -> None:
+        note(told(await act(client, prefix)))
 
-    execute(main())
+    for_each(prefixes, one)
+
+
+def for_each(wanted: Sequence[str], act: Callable[[ApiClient, str], Awaitable[None]]) -> None:
+    """`act` on each of `wanted`, also on those after one that cannot be: why is said, and told by the exit code."""
+
+    async def main() -> int:
+        code = 0
+        async with connected() as client:
+            for one in wanted:
+                try:
+                    await act(client, one)
+                except CallerError as error:
+                    code = fail(error)
+        return code
+
+    if code := execute(main()):
+        raise click.exceptions.Exit(code)

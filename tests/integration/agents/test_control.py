@@ -175,6 +175,14 @@ async def test_runs_below_a_run_share_its_fate(house: ServerProcess, friend: str
         await control.kill(client, above)
         assert (await runs.get(client, below)).state is RunState.KILLED
     until(lambda: talker.cut_off == len(talker.requests), lambda: f"{talker.cut_off} of {len(talker.requests)}")
+    other = await begun(house, friend)
+    several = house.llmctl("kill", above, "0none", other)  # none of them keeps the others alive
+    assert several.returncode == 2
+    assert [line for line in several.stderr.splitlines() if "hint" not in line] == [
+        "error: the run has already been killed",
+        "error: there is no run '0none'",
+        f"run {other} stopped",
+    ]
     refused = house.llmctl("nice", above, "+5")
     assert (refused.returncode, "already been killed" in refused.stderr) == (2, True)
     faulty = house.llmctl("nice", above, "batsch")
