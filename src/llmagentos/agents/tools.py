@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, overload
 
@@ -12,8 +13,9 @@ import msgspec
 
 from llmagentos.api.agents import AgentSpec, ToolInfo, ToolOptions, ToolUse
 from llmagentos.api.registry import MethodSpec
-from llmagentos.core.errors import ConfigError, Conflict, LLMAgentOSError, OperatorError
+from llmagentos.core.errors import ConfigError, Conflict, LLMAgentOSError, OperatorError, ServiceError, TooManyRequests
 from llmagentos.services.context import serving_run
+from llmagentos.services.rpc.threads import Escaped, NoThread, Threads
 from llmagentos.services.service import Method
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,15 +161,36 @@ def function_tool(function: Callable[..., Any]) -> Tool:
         positional, named = method.arguments(msgspec.json.encode(arguments))
         with serving_run(by.run):  # services that the function calls know for which run
             async with asyncio.timeout(timeout):
-                if method.is_async:
-                    result = await function(*positional, **named)
-                else:
-                    result = await asyncio.to_thread(function, *positional, **named)
+                result = await _result(method, partial(function, *positional, **named))
         return msgspec.json.decode(method.encode(result))
 
     idempotent = mark.idempotent or method.spec.idempotent
     made = Tool(mark.name, method.spec.doc, method.spec.parameters, idempotent, invoke, mark.examples)
     return made.under(mark.options)
+
+
+_THREADS = Threads(threads=32, waiting=512)
+
+
+async def _result(method: Method, bound: Callable[[], Any]) -> Any:
+    """What a tool's function returns. What it raises is an error of the tool, also `sys.exit`, which ends nothing."""
+    try:
+        return await (bound() if method.is_async else _THREADS.run(bound))
+    except NoThread:
+        raise TooManyRequests("all threads for tools are busy, and enough calls wait", retry_after=1.0) from None
+    except Escaped as escaped:
+        raise _raised(escaped.error) from None
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _raised(error) from None
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        raise _raised(error) from None  # it awaited what somebody else cancelled
+
+
+def _raised(error: BaseException) -> ServiceError:
+    name = type(error).__name__
+    return ServiceError(str(error) or name, remote_type=name)
 
 
 def _options(name: str, given: Mapping[str, Any]) -> ToolOptions:

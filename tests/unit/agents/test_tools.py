@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,7 @@ from llmagentos.agents.agent import Agent
 from llmagentos.agents.choosing import Call, Ready, Unusable, parse, schema
 from llmagentos.agents.tools import CalledBy, function_tool, tool
 from llmagentos.api.agents import Limits, ToolUse
-from llmagentos.core.errors import ConfigError, InvalidInput
+from llmagentos.core.errors import ConfigError, InvalidInput, ServiceError
 from unit.agents.conftest import tools_of
 
 
@@ -62,6 +65,49 @@ def test_a_tool_that_never_ends_is_given_up() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(function_tool(stuck).invoke({}, 0.01, CalledBy("run", "call-1")))
+
+
+def test_a_tool_that_never_returns_does_not_keep_its_process() -> None:
+    """A pool of threads that is waited for at the end would."""
+    gate, ended = threading.Event(), list[bool]()
+
+    def stuck() -> None:
+        ended.append(gate.wait(30))
+
+    try:
+        with pytest.raises(TimeoutError):
+            asyncio.run(function_tool(stuck).invoke({}, 0.01, CalledBy("run", "call-1")))
+        assert ended == []
+    finally:
+        gate.set()
+
+
+def leaves() -> None:
+    sys.exit(3)
+
+
+def exhausted() -> int:
+    return next(iter([]))
+
+
+async def leaves_too() -> None:
+    sys.exit(3)
+
+
+async def given_up() -> None:
+    other = asyncio.ensure_future(asyncio.sleep(60))
+    other.cancel()
+    await other
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(leaves, "SystemExit"), (leaves_too, "SystemExit"), (exhausted, "StopIteration"), (given_up, "CancelledError")],
+)
+def test_whatever_a_tool_raises_is_its_own_error(function: Callable[..., Any], name: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(function_tool(function).invoke({}, 20, CalledBy("run", "call-1")))
+    assert caught.value.remote_type == name
 
 
 def test_a_mark_changes_nothing_but_what_is_known() -> None:
