@@ -73,7 +73,7 @@ class HostChanged:
     host: HostRow
     changed: bool
     ended: bool
-    """Whether this is the one change of those made together that ended the job."""
+    """Whether the job ended: said once, to one of those made together that changed where a node stands."""
     records: list[JobRecord]
 
 
@@ -206,7 +206,8 @@ class HostChanges:
         self, work: _Work, before: HostRow, host: HostRow, changed: bool, records: list[JobRecord]
     ) -> HostChanged:
         assert work.after is not None
-        ended, work.ended = work.ended, False
+        ended = work.ended and (before.state, before.attempt) != (host.state, host.attempt)
+        work.ended = work.ended and not ended
         return HostChanged(work.after, work.nodes, before, host, changed, ended, records)
 
 

@@ -293,3 +293,31 @@ def test_what_is_for_a_node_that_was_removed_ends(tmp_path: Path):
         await world.database.aclose()
 
     asyncio.run(main())
+
+
+def test_the_end_of_a_job_is_told_whoever_repeats_what_was_said_before(tmp_path: Path):
+    """A node that did not hear the answer tells its end again, in one transaction with the last node's."""
+
+    async def main() -> None:
+        world, hub = World(tmp_path), Hub()
+        await world.begin()
+
+        async def nodes() -> list[str]:
+            return NODES
+
+        records = JobRecords(world.database, world.clock)
+        jobs = Jobs(records, world.blobs, hub, world.clock, nodes=nodes, away=lambda _: False)
+        await jobs.submit(world.spec(), "me")
+        held = [(await jobs.queues.claim(node, wait=0)).job for node in NODES]
+        with hub.subscribe("jobs") as news:
+            ends = [(node, Finish(job.fence, "succeeded", 0)) for node, job in zip(NODES, held, strict=True) if job]
+            (a, a_ends), (b, b_ends) = ends
+            await jobs.queues.finish(a, 1, a_ends)
+            await asyncio.gather(jobs.queues.finish(a, 1, a_ends), jobs.queues.finish(b, 1, b_ends))
+            said = []
+            while not said or not said[-1].ended:
+                said.append(await news.next(20))
+        assert [each.ended for each in said].count(True) == 1
+        await world.database.aclose()
+
+    asyncio.run(main())
