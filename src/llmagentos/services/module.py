@@ -35,7 +35,9 @@ from llmagentos.services.service import Service, methods_of, spec_of
 DRAIN_S = 5.0
 """Calls that run when the module is told to stop have this long to end."""
 _HEARD_S = 0.3
-"""How long after draining began callers may not have heard of it."""
+"""When nobody has called for so long after draining began, callers have heard of it."""
+_UNHEARD_S = 2.0
+"""Whoever calls on for so long has not heard, or has nobody else to call."""
 _AGAIN_S = 0.5
 """A second signal after this long stops without draining."""
 
@@ -213,7 +215,7 @@ class Module:
             for task in work:
                 task.cancel()
             await registrar.drain()
-            await asyncio.sleep(_HEARD_S)
+            await connections.quiet(_HEARD_S, within=_UNHEARD_S)
             await connections.finish(DRAIN_S)
             watch.cancel()
 

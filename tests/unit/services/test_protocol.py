@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -339,6 +340,23 @@ def test_connections_are_bounded() -> None:
     async def check(line: Line) -> None:
         wires = [line.connect()[0] for _ in range(3)]
         assert [wire.closed for wire in wires] == [False, False, True]
+
+    run(check)
+
+
+def test_callers_who_have_not_heard_yet_are_waited_for() -> None:
+    """What they send to a connection that is being closed would be lost, and perhaps must not be sent again."""
+
+    async def check(line: Line) -> None:
+        loop = asyncio.get_running_loop()
+        quiet = asyncio.ensure_future(line.owner.quiet(0.2, within=60))
+        await settle()
+        time.sleep(0.1)  # nothing else runs meanwhile: the request comes before it wakes up
+        asked = loop.time()
+        assert await line.feed(request(b"a"))
+        await quiet
+        assert loop.time() >= asked + 0.2
+        await line.owner.quiet(60, within=0.01)
 
     run(check)
 

@@ -109,6 +109,7 @@ class Connections:
         self.closing = False
         self._open: set[Connection] = set()
         self._on_change = on_change
+        self._asked = 0.0  # when the last request began
         self._free = asyncio.Event()
         self._free.set()
 
@@ -128,6 +129,20 @@ class Connections:
         self._open.discard(connection)
         self._on_change(len(self._open))
         self.looked()
+
+    def asked(self, now: float) -> None:
+        """A request came."""
+        self._asked = now
+
+    async def quiet(self, seconds: float, *, within: float) -> None:
+        """Wait until no request has come for so many `seconds`, and for `within` seconds at most."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while True:
+            rest = min(max(begun, self._asked) + seconds, begun + within) - loop.time()
+            if rest <= 0:
+                return
+            await asyncio.sleep(rest)
 
     def looked(self) -> None:
         """A request was answered or a connection closed: perhaps nothing is left to wait for."""
@@ -225,6 +240,7 @@ class Connection(asyncio.Protocol):
             return
         if self._began is None:
             self._began = self._loop.time()
+            self._owner.asked(self._began)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
