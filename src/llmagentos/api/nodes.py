@@ -14,7 +14,8 @@ from msgspec import Meta
 from llmagentos.api.client import ApiClient
 from llmagentos.core.errors import Conflict, Forbidden, Unauthenticated
 
-NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+NodeName = Annotated[str, Meta(pattern=NAME)]
 Word = Annotated[str, Meta(max_length=255)]
 
 Label = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]

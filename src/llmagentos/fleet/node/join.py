@@ -15,12 +15,13 @@ from llmagentos.api.client import ApiClient
 from llmagentos.api.nodes import Join, Joined
 from llmagentos.core import log
 from llmagentos.core.discovery import Credentials, read_secret
-from llmagentos.core.errors import ConfigError, Unauthenticated
+from llmagentos.core.errors import ConfigError, InvalidInput, Unauthenticated
 from llmagentos.core.files import write_whole
 from llmagentos.fleet.node import keys
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.state import Identity, NodeDirectory
 
+_NAME = re.compile(nodes.NAME)
 _log = log.get(__name__)
 
 
@@ -29,10 +30,16 @@ async def identity(
 ) -> Identity:
     """This node's identity: the one it has, or a new one for the join token in the file `token` (`-`: stdin).
 
-    Waits while the server is away. Raises `ConfigError` without either, `Conflict` when the name is taken.
+    Waits while the server is away. Raises `ConfigError` without either, `Conflict` when the name is taken,
+    `InvalidInput` when it is none.
     """
     if (known := directory.read_identity()) is not None:
         return known
+    if name is not None and not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"a node cannot be called {name!r}",
+            hint="a letter or digit, then up to 62 letters, digits, dots, dashes and underscores",
+        )
     if token is None:
         raise ConfigError(
             f"this machine is no node yet: there is no identity in {str(directory.root)!r}",

@@ -95,6 +95,9 @@ defaults() {
     case $CA in '' | /*) ;; *) CA=$PWD/$CA ;; esac
     # They stand in the unit's command: no blanks, and no % or $, which systemd fills in.
     plain "$PREFIX" "$STATE" "$CA"
+    case $NAME in
+        *[!A-Za-z0-9._-]* | [!A-Za-z0-9]*) die "a node cannot be called '$NAME'" "letters, digits, dot, dash, underscore" ;;
+    esac
     case $METRICS in *[!A-Za-z0-9:.\[\]-]*) die "$METRICS is no HOST:PORT" ;; esac
     if [ "$SERVICE" = auto ]; then
         if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then SERVICE=systemd; else SERVICE=no; fi
