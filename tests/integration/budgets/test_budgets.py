@@ -40,9 +40,12 @@ def house(talker: Talker, start_server: StartServer) -> ServerProcess:
 
 
 def spent(house: ServerProcess, path: str) -> dict[str, int]:
+    """But for the seconds that runs worked: on a busy machine they are not the same each time."""
+
     async def ask() -> dict[str, int]:
         async with house.client() as client:
-            return (await budgets.listing(client, path)).budgets[0].spent
+            found = (await budgets.listing(client, path)).budgets[0].spent
+            return {name: amount for name, amount in found.items() if name != "seconds"}
 
     return asyncio.run(ask())
 

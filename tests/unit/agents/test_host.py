@@ -15,6 +15,7 @@ from llmagentos.api.agents import AgentSpec, Limits
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import Answered, Claimed, Created, Data, Failed, RunEvent
 from llmagentos.core.errors import TooLarge, Unauthenticated, Unavailable
+from llmagentos.core.lifecycle import Backoff
 from unit.agents.conftest import Scripted
 
 SPEC = AgentSpec(name="a", model="m", tools_by="native")
@@ -104,6 +105,7 @@ async def test_a_run_fails_when_its_tools_are_away_at_first_or_for_too_long(
     claims: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "_LEAST_S", 0.0)
+    monkeypatch.setattr(host, "Backoff", lambda **_: Backoff(first=0.05, most=0.4))
     tries = 0
 
     async def tools(_: Claim) -> Toolset:
@@ -111,7 +113,7 @@ async def test_a_run_fails_when_its_tools_are_away_at_first_or_for_too_long(
         tries += 1
         raise Unavailable("restarts")
 
-    server = Server(RuntimeError("unused"), run="r0", claims=claims, spec=replace(SPEC, limits=Limits(timeout=1.5)))
+    server = Server(RuntimeError("unused"), run="r0", claims=claims, spec=replace(SPEC, limits=Limits(timeout=2.0)))
     (failed,) = await answered(server, tools)
     assert isinstance(failed, Failed)
     assert (failed.error, failed.code) == ("a tool of a is not there: restarts", "unavailable")

@@ -271,13 +271,16 @@ async def test_slots_are_a_limit_and_the_queue_is_bounded(tmp_path: Any) -> None
 
 async def test_deadlines_hold_in_the_queue_and_while_generating(tmp_path: Any) -> None:
     async with house(tmp_path, lambda _: ["Hel", Hang()], slots=1) as it:
-        first = asyncio.create_task(it.gateway.complete(ask(), ME, timeout=1.5))
+        first = asyncio.create_task(it.gateway.complete(ask(), ME))
         await eventually(lambda: it.engine.active == 1)
         with pytest.raises(DeadlineExceeded, match="deadline"):
             await it.gateway.complete(ask(), ME, timeout=0.05)
         assert len(it.engine.requests) == 1
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
         with pytest.raises(DeadlineExceeded, match="deadline"):
-            await first
+            await it.gateway.complete(ask(), ME, timeout=1.0)
+        assert len(it.engine.requests) == 2
         assert await it.running() == 0
 
 

@@ -253,7 +253,7 @@ async def test_kill_forgets_the_beginning(tmp_path: Any) -> None:
 
 async def test_the_deadline_of_a_paused_stream_still_runs(tmp_path: Any) -> None:
     async with telling(tmp_path, Story()) as (it, engine):
-        listener = Listener(it, timeout=2.0)
+        listener = Listener(it, timeout=4.0)
         await heard(listener, 3)
         it.gateway.hold(RUN)
         await stopped(it, engine)

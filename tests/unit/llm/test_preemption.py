@@ -186,7 +186,7 @@ async def suspended(it: Gate, story: Story, **more: Any) -> tuple[Listener, List
 @pytest.mark.parametrize("end", ["kill", "hang up", "deadline"])
 async def test_it_can_end_while_it_is_suspended(tmp_path: Any, end: str) -> None:
     async with telling(tmp_path) as (it, story):
-        slow, urgent = await suspended(it, story, timeout=2.0 if end == "deadline" else 60)
+        slow, urgent = await suspended(it, story, timeout=4.0 if end == "deadline" else 60)
         errors: dict[str, type[BaseException]] = {"kill": CallCancelled, "deadline": DeadlineExceeded}
         if end == "kill":
             assert it.gateway.cancel_run("r1") == 1
