@@ -11,7 +11,7 @@ import msgspec
 
 from llmagentos.api import registry
 from llmagentos.api.client import ApiClient
-from llmagentos.api.http import HttpClient
+from llmagentos.api.http import ConnectFailed, ConnectionLost, HttpClient
 from llmagentos.api.registry import Instance, MethodSpec, Snapshot
 from llmagentos.cli.connect import connected, execute
 from llmagentos.cli.output import ago, emit, emit_json, json_option, state, table
@@ -23,6 +23,9 @@ from llmagentos.services.caller import TIMEOUT_S, ServiceCaller
 from llmagentos.services.directory import Directory
 from llmagentos.services.errors import no_instance
 from llmagentos.services.tokens import ServiceTokens
+
+AGAIN_S = 0.2
+"""A server that went away while it was followed is asked again after this."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -117,20 +120,34 @@ async def _waited(client: ApiClient, service: str, timeout: float) -> list[Insta
     """The instances of `service`, once at least one is up."""
     directory = Directory()
     try:
-        async with asyncio.timeout(timeout), registry.watch(client) as changes:
+        async with asyncio.timeout(timeout):
+            while True:
+                if await _up(client, service, directory):
+                    return directory.offering(service)
+                await asyncio.sleep(AGAIN_S)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            tr("no instance of {service} came up within {seconds} s", service=repr(service), seconds=f"{timeout:g}"),
+            hint=no_instance(service, directory.services()).hint,
+        ) from None
+
+
+async def _up(client: ApiClient, service: str, directory: Directory) -> bool:
+    """Follow the registry into `directory` until an instance is up; False when the server went away meanwhile."""
+    known = directory.version
+    try:
+        async with registry.watch(client) as changes:
             async for change in changes:
                 if isinstance(change, Snapshot):
                     directory.replace(change.instances)
                 else:
                     directory.apply(change)
                 if any(instance.state == "up" for instance in directory.offering(service)):
-                    return directory.offering(service)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            tr("no instance of {service} came up within {seconds} s", service=repr(service), seconds=f"{timeout:g}"),
-            hint=no_instance(service, directory.services()).hint,
-        ) from None
-    raise no_instance(service, directory.services())
+                    return True
+    except (ConnectFailed, ConnectionLost):
+        if not known:  # it was never there
+            raise
+    return False
 
 
 async def _call(service: str, method: str, arguments: dict[str, Any], timeout: float) -> None:
