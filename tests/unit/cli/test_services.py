@@ -55,5 +55,5 @@ async def test_one_that_does_not_come_is_not_waited_for_for_ever() -> None:
             writer.close()
 
     async with listening(serve) as url, ApiClient(url, "t") as client:
-        with pytest.raises(DeadlineExceeded, match="no instance of 'ss' came up within 0.3 s"):
+        with pytest.raises(DeadlineExceeded, match=r"no instance of 'ss' came up within 0\.3 s"):
             await _waited(client, "ss", 0.3)
