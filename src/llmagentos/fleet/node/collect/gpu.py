@@ -15,11 +15,21 @@ def read() -> Iterator[tuple[str, float]]:
     nvml = _library()
     if nvml is None:
         return
-    for index in range(min(nvml.nvmlDeviceGetCount(), MAX_GPUS)):
-        device = nvml.nvmlDeviceGetHandleByIndex(index)
+    for index in range(_count(nvml)):
+        try:
+            device = nvml.nvmlDeviceGetHandleByIndex(index)
+        except nvml.NVMLError:  # it fell off its bus, or is being reset
+            continue
         labels = f'{{gpu="{index}"}}'
         for name, value in _readings(nvml, device):
             yield f"node_gpu_{name}{labels}", value
+
+
+def _count(nvml: Any) -> int:
+    try:
+        return min(int(nvml.nvmlDeviceGetCount()), MAX_GPUS)
+    except nvml.NVMLError:  # the driver went away
+        return 0
 
 
 def _readings(nvml: Any, device: Any) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,9 @@ machine busy, however many processors it has. Everything else is as node-exporte
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,10 @@ _PSEUDO = frozenset(
     | {"fusectl", "hugetlbfs", "mqueue", "nsfs", "overlay", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs"}
     | {"selinuxfs", "squashfs", "sysfs", "tmpfs", "tracefs"}
 )
+_REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "glusterfs", "lustre", "9p", "afs")
+PATIENCE_S = 2.0
+"""With a file system of another machine; one that does not answer is left out until it does."""
+_asked: dict[str, threading.Thread] = {}
 _MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 
 
@@ -115,11 +121,8 @@ def _filesystems() -> Iterator[Reading]:
     for part in psutil.disk_partitions(all=True):
         if (part.fstype in _PSEUDO and part.mountpoint != "/") or part.device in seen or len(seen) >= MAX_MOUNTS:
             continue
-        try:
-            stat = os.statvfs(part.mountpoint)
-        except OSError:  # not for us, or its server is away
-            continue
-        if not stat.f_blocks:
+        stat = _statvfs(part.mountpoint, part.fstype)
+        if stat is None or not stat.f_blocks:
             continue
         seen.add(part.device)
         labels = {"device": part.device, "fstype": part.fstype, "mountpoint": part.mountpoint}
@@ -127,6 +130,23 @@ def _filesystems() -> Iterator[Reading]:
         yield series("node_filesystem_avail_bytes", **labels), stat.f_bavail * stat.f_frsize
         yield series("node_filesystem_files", **labels), stat.f_files
         yield series("node_filesystem_files_free", **labels), stat.f_ffree
+
+
+def _statvfs(mountpoint: str, kind: str) -> os.statvfs_result | None:
+    """None for one that is not for us, or whose server is away: that one lets go of nobody who asks."""
+    found: list[os.statvfs_result] = []
+
+    def ask() -> None:
+        with suppress(OSError):
+            found.append(os.statvfs(mountpoint))
+
+    if not kind.startswith(_REMOTE):
+        ask()
+    elif (before := _asked.get(mountpoint)) is None or not before.is_alive():
+        asking = _asked[mountpoint] = threading.Thread(target=ask, name="statvfs", daemon=True)
+        asking.start()
+        asking.join(PATIENCE_S)
+    return found[0] if found else None
 
 
 def _network() -> Iterator[Reading]:
