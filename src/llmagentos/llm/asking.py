@@ -36,6 +36,8 @@ class Asked:
     tenant: str
     program: str | None
     priority: int
+    wanted: int | None = None
+    """The priority that the request itself names."""
 
 
 class Standings:
@@ -44,17 +46,24 @@ class Standings:
     def __init__(self) -> None:
         self.look_up: StandingOf = _unknown
         self._known: OrderedDict[str, Standing] = OrderedDict()
+        self._reniced = 0
 
     async def asked(self, caller: Identity, deadline: float, run_id: str | None, priority: int | None) -> Asked:
         """The request with what is known of its run. A call of a run can be less urgent than it, not more."""
         standing = await self._of(run_id) if run_id is not None else None
         if standing is None:
             return Asked(caller, deadline, run_id, str(caller), run_id, priority or 0)
-        nice = standing.priority if priority is None else max(standing.priority, priority)
-        return Asked(caller, deadline, run_id, standing.tenant, standing.program, nice)
+        nice = _nice(standing, priority)
+        return Asked(caller, deadline, run_id, standing.tenant, standing.program, nice, priority)
+
+    def priority(self, asked: Asked) -> int:
+        """The request's priority now: its run may have been reniced since it was asked."""
+        known = self._known.get(asked.run_id) if asked.run_id is not None else None
+        return asked.priority if known is None else _nice(known, asked.wanted)
 
     def renice(self, run_id: str, priority: int) -> None:
         """The run and its sub-runs have this priority from now on."""
+        self._reniced += 1
         for key, known in self._known.items():
             if run_id in (key, known.program):
                 self._known[key] = replace(known, priority=priority)
@@ -67,11 +76,18 @@ class Standings:
         if (known := self._known.get(run_id)) is not None:
             self._known.move_to_end(run_id)
             return known
-        if (found := await self.look_up(run_id)) is not None:
+        found, before = None, -1
+        while before != self._reniced:  # else what was looked up may be what was so before
+            before, found = self._reniced, await self.look_up(run_id)
+        if found is not None:
             self._known[run_id] = found
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         return found
+
+
+def _nice(standing: Standing, wanted: int | None) -> int:
+    return standing.priority if wanted is None else max(standing.priority, wanted)
 
 
 async def _unknown(_: str) -> None:

@@ -127,6 +127,7 @@ class Passage:
                 async with AsyncExitStack() as stack:
                     held = self.holding(measured, asked, _demand(request, submission.tokens_in))
                     hold = await call.turn(lambda: stack.enter_async_context(held))
+                    submission = replace(submission, priority=self.standings.priority(asked))
                     waiting, call.submitted = self.admissions.slot(submission), True
                     slot = await call.turn(lambda: stack.enter_async_context(waiting))
                     measured.admitted(slot.waited)

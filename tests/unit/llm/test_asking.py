@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from llmagentos.api.llm import ChatRequest, EmbeddingRequest, Message, Usage
 from llmagentos.llm.asking import Asked, Standing, Standings
 from llmagentos.llm.sizes import Sizes, length_of, prefix_of
 from llmagentos.security.identity import Identity, Kind
+from support.server import eventually
 
 pytestmark = pytest.mark.anyio
 ME = Identity(Kind.MODULE, "shop")
@@ -60,6 +63,33 @@ async def test_another_priority_counts_for_sub_runs_too() -> None:
     assert found == {"root": 9, "sub": 9, "other": 0}
     assert (await standings.asked(ME, 5.0, "sub", -9)).priority == 9
     assert (await standings.asked(ME, 5.0, "sub", 15)).priority == 15
+
+
+async def test_a_run_that_is_reniced_while_it_is_looked_up_has_its_new_priority() -> None:
+    """From its first call on, and so has a request that was asked before and waits for its budget."""
+    stored, looking, go = {"r": 0}, 0, asyncio.Event()
+
+    async def look_up(run: str) -> Standing:
+        nonlocal looking
+        looking += 1
+        found = Standing("a", run, stored[run])
+        await go.wait()
+        return found
+
+    standings = Standings()
+    standings.look_up = look_up
+    asking = asyncio.create_task(standings.asked(ME, 5.0, "r", None))
+    await eventually(lambda: looking)
+    stored["r"] = 3
+    standings.renice("r", 3)
+    go.set()
+    asked = await asking
+    assert (asked.priority, looking) == (3, 2)
+    standings.renice("r", -7)
+    assert standings.priority(asked) == -7
+    assert standings.priority(await standings.asked(ME, 5.0, "r", 2)) == 2
+    standings.forget("r")
+    assert standings.priority(asked) == 3
 
 
 def test_english_and_chinese_are_guessed_well_enough() -> None:

@@ -15,6 +15,7 @@ from llmagentos.core.config.schema import OpenAI
 from llmagentos.core.errors import DeadlineExceeded
 from llmagentos.kernel.calls import QueueFull
 from llmagentos.llm.asking import Standing
+from llmagentos.llm.budget_calls import Hold
 from llmagentos.security.identity import Identity, Kind
 from support.gate import Gate, Held, ask, gate
 from support.scripted import scripted_engine
@@ -125,6 +126,32 @@ async def test_calls_of_runs_use_the_share_of_who_asked(tmp_path: Any) -> None:
         queue = it.gateway.queues(most=10)[0]
         assert {(w.run_id, w.tenant, w.caller) for w in queue.waiting} >= {("b", "admin:bob", "module:server")}
         assert "b" in (await begun(held, 5))[:2]
+
+
+async def test_a_call_that_waits_for_its_budget_is_reniced_too(tmp_path: Any) -> None:
+    room, waits = asyncio.Event(), []
+
+    async def look_up(run: str) -> Standing:
+        return Standing("a", run, 15)
+
+    @asynccontextmanager
+    async def holding(measured: Any, asked: Any, demand: Any) -> AsyncIterator[Hold]:
+        if asked.run_id is not None:
+            waits.append(asked.run_id)
+            await room.wait()
+        yield Hold(measured.id, (), None, None, demand.most_out)
+
+    async with one_slot(tmp_path) as (it, held):
+        it.gateway.know_runs(look_up)
+        it.gateway.use_budgets(holding)
+        (plain,) = await queued(it, ("plain", LIGHT))
+        reniced = call(it, "reniced", LIGHT, run_id="r")
+        await eventually(lambda: waits)
+        it.gateway.renice("r", -5)
+        room.set()
+        await eventually(lambda: it.waiting("m") == 2)
+        assert await begun(held, 2) == ["reniced", "plain"]
+        await asyncio.gather(plain, reniced)
 
 
 async def test_runs_are_held_released_and_reniced(tmp_path: Any) -> None:
