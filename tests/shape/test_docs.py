@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
-from llmagentos.cli.main import COMMANDS
+from llmagentos.cli import programs
+from llmagentos.cli.main import COMMANDS, cli
 from llmagentos.security.identity import GRANTS, Kind, Permission
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +32,31 @@ def unknown_commands(text: str) -> list[str]:
     return sorted({name for name in named if name not in COMMANDS})
 
 
+def unknown_options(text: str) -> list[str]:
+    """Options of commands in code that these commands (or those below them) do not take."""
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.S))
+    used = re.findall(r"\bllmctl ([a-z][a-z-]*)([^`\n|#]*)", code)
+    return sorted(
+        f"{name} {option}"
+        for name, rest in used
+        if name in COMMANDS
+        for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", rest.partition(" -- ")[0])
+        if option not in _options(name)
+    )
+
+
+@cache
+def _options(name: str) -> frozenset[str]:
+    commands = [cli.get_command(click.Context(cli), name), *([programs.exec_] if name == "exec" else [])]
+    found = {"--help"}
+    while commands:
+        command = commands.pop()
+        assert command is not None
+        commands += getattr(command, "commands", {}).values()
+        found |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return frozenset(found)
+
+
 def granted(text: str) -> Iterator[tuple[str, frozenset[Permission]]]:
     """The rows of SECURITY.md's table of identities."""
     for kind, may in re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, flags=re.M):
@@ -41,6 +69,7 @@ def test_links_and_commands_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     assert dead_links(page, text) == []
     assert unknown_commands(text) == []
+    assert unknown_options(text) == []
 
 
 def test_the_table_of_identities_is_the_policy() -> None:
@@ -70,4 +99,5 @@ def test_both_readmes_link_to_each_other_and_say_the_same_commands() -> None:
 def test_the_guards_can_fail() -> None:
     assert dead_links(ROOT / "README.md", "[a](no/such.md) [b](README.md) [c](https://x.example)") == ["no/such.md"]
     assert unknown_commands("`llmctl frobnicate` llmctl prose, `llmctl up`") == ["frobnicate"]
+    assert unknown_options("`llmctl up --detach --frob` and `llmctl exec web -- x --any`") == ["up --frob"]
     assert dict(granted("| `viewer` | x | `jobs.read` |\n")) == {"viewer": frozenset({Permission.JOBS_READ})}
