@@ -19,6 +19,7 @@ from llmagentos.api import plays
 from llmagentos.api.client import ApiClient
 from llmagentos.api.jobs import NodeJob
 from llmagentos.api.plays import Shared
+from llmagentos.core.finishing import to_the_end
 from llmagentos.fleet.node.fetched import FetchedFiles
 from llmagentos.fleet.node.insist import insist
 from llmagentos.fleet.node.jobdir import JobDirectory
@@ -115,7 +116,8 @@ class Exchange:
                 if shared.share.get("kind") == "file" and shared.node != job.host:
                     await self._files.bring(str(shared.share.get("digest")))
             if heard.shares or new:
-                await asyncio.to_thread(_write, self._peers, heard, new)
+                # To its end: who goes on with this job reads how far the file is, and must not meet a late line.
+                await to_the_end(asyncio.to_thread(_write, self._peers, heard, new))
             after = heard.shares[-1].id if heard.shares else after
             gone |= new.keys()
 
