@@ -129,11 +129,13 @@ class Ledger:
             data = await told(priority=level, parent=parent, attachments=attachments)
             event = RunEvent(1, self._clock.time(), data)
             state = runlog.fold([event])
-            summary = self._summary(run, state)
-            await self._records.create(summary, agent.host, [event])
+            await to_the_end(self._begun(run, agent.host, state, event))  # else nobody would hear of what may be stored
+        return self._summary(run, state)
+
+    async def _begun(self, run: str, host: str, state: Log, event: RunEvent) -> None:
+        await self._records.create(self._summary(run, state), host, [event])
         self._publish(run, state, [event])
-        self._hub.publish(claims_topic(agent.host), run)
-        return summary
+        self._hub.publish(claims_topic(host), run)
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -331,12 +333,12 @@ class Ledger:
 
     async def release(self, run: str, fence: int) -> None:
         """Give the run up so that another host can take it at once."""
-        if not self._leases.release(run, fence):
-            return
+        if self._leases.release(run, fence):
+            await to_the_end(self._given_up(run, fence))
+
+    async def _given_up(self, run: str, fence: int) -> None:
         await self._records.released(run, fence)
-        row = await self._records.row(run)
-        if row is not None and not row.state.ended:
-            self._hub.publish(claims_topic(row.host), run)
+        await self.offer(run)
 
     async def host_of(self, run: str) -> str:
         """Whose run it is. Raises `NotFound`."""

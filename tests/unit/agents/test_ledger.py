@@ -294,6 +294,45 @@ async def test_who_no_longer_waits_gets_no_run(tmp_path: Path) -> None:
             await h.ledger.release(run, claim.fence)
 
 
+@pytest.mark.parametrize("what", ["create", "released"])
+async def test_what_is_stored_as_its_caller_goes_is_offered_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A run that was begun or given up: whoever waits for one would not look again for a long time."""
+    async with house(tmp_path) as h, asyncio.timeout(40):
+        run = claim = None
+        if what == "released":
+            run, claim = await h.ask(), await h.taken()
+        stored, go, do = asyncio.Event(), asyncio.Event(), getattr(h.records, what)
+        looked, look = asyncio.Event(), h.records.claimable
+
+        async def looks(*given: Any, **more: Any) -> Any:
+            found = await look(*given, **more)
+            looked.set()
+            return found
+
+        async def slow(*given: Any) -> Any:
+            result = await do(*given)
+            stored.set()
+            await go.wait()  # the answer is on its way
+            return result
+
+        monkeypatch.setattr(h.records, what, slow)
+        monkeypatch.setattr(h.records, "claimable", looks)
+        waiting = asyncio.create_task(h.ledger.claim(SERVER, "next", wait=3600))
+        await looked.wait()
+        asking = asyncio.create_task(h.ask() if claim is None else h.ledger.release(str(run), claim.fence))
+        await stored.wait()
+        asking.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        found = await waiting
+        assert found is not None
+        assert run in (None, found.run)
+        await asyncio.gather(asking, return_exceptions=True)
+        assert asking.cancelled()
+
+
 async def test_the_sweep_goes_on_when_storage_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that ran out meanwhile is not forgotten: nobody else would end the run of a program."""
     async with house(tmp_path) as h, asyncio.timeout(20):
