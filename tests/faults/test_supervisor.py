@@ -104,6 +104,18 @@ def test_a_taken_port_is_named_and_nothing_stays(system: Callable[..., System]) 
     assert here.status()["running"] is False
 
 
+def test_this_machine_joins_again_where_the_database_does_not_know_it(system: Callable[..., System]) -> None:
+    """Whoever goes from SQLite to PostgreSQL begins with an empty one."""
+    here = system("models: {}\nnode: {name: here}\n")
+    for database in ("first", "second"):
+        here.env["LLMAGENTOS_DATABASE"] = f"sqlite:///{here.directory / database}.db"
+        up = here.llmctl("up", "--detach")
+        assert up.returncode == 0, up.stderr
+        wait_for(lambda: [node["name"] for node in json.loads(here.llmctl("nodes", "--json").stdout)] == ["here"])
+        assert here.process("node")["restarts"] == 0
+        assert here.llmctl("down").returncode == 0
+
+
 def test_a_killed_server_is_started_again(system: Callable[..., System]) -> None:
     here = system()
     assert here.llmctl("up", "--detach").returncode == 0

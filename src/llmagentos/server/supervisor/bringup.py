@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmagentos.agents.definition import read_agent
-from llmagentos.api import agents
+from llmagentos.api import agents, nodes
 from llmagentos.api.client import ApiClient
 from llmagentos.api.console import LoginLink
 from llmagentos.api.tokens import NewToken
 from llmagentos.core.child import Child, ChildFailed, ChildSpec
 from llmagentos.core.config import Loaded
 from llmagentos.core.discovery import Credentials, read
-from llmagentos.core.errors import LLMAgentOSError, Unavailable
+from llmagentos.core.errors import LLMAgentOSError, NotFound, Unavailable
 from llmagentos.core.files import write_whole
 from llmagentos.core.i18n import tr
 from llmagentos.core.state import StateDirectory
+from llmagentos.fleet.node.state import NodeDirectory
 from llmagentos.server.supervisor import parts, units
 from llmagentos.server.supervisor.engines import Engines
 from llmagentos.server.supervisor.report import Report
@@ -68,11 +69,23 @@ class BringUp:
         self._report.settled()
         async with ApiClient(credentials.server, credentials.token, tls=credentials.tls()) as client:
             if self._config.node.enabled:
+                await self._forget_node(client)
                 await self._start_node(client, credentials)
             link = await client.post("/api/v1/login-links", {}, LoginLink)
             on_ready(Answering(credentials.token if first else None, client.server + link.path))
             await self._apply_agents(client)
             await self._await_models(models)
+
+    async def _forget_node(self, client: ApiClient) -> None:
+        """Have this machine join again when the server does not know it: its database is another one than before."""
+        directory = NodeDirectory(self._state.node)
+        if (known := directory.read_identity()) is None:
+            return
+        try:
+            await nodes.show(client, known.name)
+        except NotFound:
+            directory.identity.unlink()
+            self._report.say(tr("the database does not know the node {name}: it joins again", name=known.name))
 
     async def _start_node(self, client: ApiClient, credentials: Credentials) -> None:
         for warning in units.write(self._state.node, self._config.modules):
