@@ -17,7 +17,7 @@ from llmagentos.agents.loop import Loop
 from llmagentos.agents.model import Models
 from llmagentos.agents.permits import permitted
 from llmagentos.agents.remembering import Remembering
-from llmagentos.agents.slots import Slots
+from llmagentos.agents.slots import Slots, lent
 from llmagentos.agents.states import RunEnded
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.hosting import Claim
@@ -173,7 +173,8 @@ class _Carried:
                 if not again or loop.time() + wait >= end:
                     raise
                 _log.warning("waits for a tool", reason=error.message)
-            await asyncio.sleep(wait)
+            with lent():
+                await asyncio.sleep(wait)
 
     async def _add(self, data: Sequence[Data]) -> Sequence[RunEvent]:
         """Append, and again when the server was away: repeating is safe, and after a while the lease decides."""

@@ -100,6 +100,24 @@ async def test_a_run_that_was_begun_waits_for_tools_that_are_away() -> None:
 
 
 @pytest.mark.anyio
+async def test_runs_that_wait_for_tools_leave_their_places_to_others() -> None:
+    server = Server(RuntimeError("unused"), run="r0", claims=2)
+    server.left, server.added = ["r3", "r2"], {"r3": [], "r2": []}
+
+    async def tools(claim: Claim) -> Toolset:
+        if claim.run == "r3" and not server.added["r2"]:
+            raise Unavailable("restarts")
+        return Toolset((), None)
+
+    serving = asyncio.create_task(AgentHost(server, Scripted(["fine", "fine"]), tools, concurrency=1).serve())
+    async with asyncio.timeout(40):
+        while not all(any(isinstance(item, Answered) for item in added) for added in server.added.values()):
+            await asyncio.sleep(0.01)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("claims", [1, 2])
 async def test_a_run_fails_when_its_tools_are_away_at_first_or_for_too_long(
     claims: int, monkeypatch: pytest.MonkeyPatch
