@@ -19,7 +19,8 @@ Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 MAX_KEY = 200
 Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
-Share = Annotated[str, Meta(pattern=r"^(\d{1,6}|(100|\d{1,2}(\.\d{1,2})?)%)$")]
+SHARE = r"^(\d{1,6}|(100|\d{1,2}(\.\d{1,2})?)%)$"
+Share = Annotated[str, Meta(pattern=SHARE)]
 """So many hosts, `5`, or a share of them, `25%`."""
 
 Retried = Literal["failed", "unreachable", "interrupted"]

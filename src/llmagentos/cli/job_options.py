@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import click
 import msgspec
 
-from llmagentos.api.job_control import Retries, Rollout
+from llmagentos.api.job_control import SHARE, Retried, Retries, Rollout
 from llmagentos.api.jobs import JobSpec
 from llmagentos.cli.span import Span
 from llmagentos.core.errors import InvalidInput
 from llmagentos.core.i18n import tr
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SHARE = re.compile(SHARE)
 
 _ROLLOUT = (
     click.option(
@@ -217,6 +219,10 @@ def _retries(most: int | None, on: str | None, backoff: float | None) -> Retries
     given: dict[str, Any] = {"max": most}
     if on is not None:
         given["on"] = [word.strip() for word in on.split(",")]
+        if unknown := [word for word in given["on"] if word not in get_args(Retried)]:
+            raise InvalidInput(
+                tr("--retry-on: there is no end {word}", word=repr(unknown[0])), hint=", ".join(get_args(Retried))
+            )
     if backoff is not None:
         given["backoff_s"] = backoff
     return _converted(given, Retries)
@@ -246,7 +252,18 @@ def _rollout(
                 tr("--gate, --pause, --max-failures and --rollback need --batch"), hint=tr("like --batch 1,25%,100%")
             )
         return None
-    return _converted({"batches": [size.strip() for size in batches.split(",")], **asked}, Rollout)
+    sizes = [size.strip() for size in batches.split(",")]
+    for option, size in [*(("--batch", size) for size in sizes), ("--max-failures", max_failures or "0")]:
+        if not _SHARE.fullmatch(size):
+            raise InvalidInput(
+                tr(
+                    "{option}: {value} is neither a number of nodes nor a share of them",
+                    option=option,
+                    value=repr(size),
+                ),
+                hint=tr("like --batch 1,25%,100%") if option == "--batch" else "--max-failures 2, --max-failures 10%",
+            )
+    return _converted({"batches": sizes, **asked}, Rollout)
 
 
 T = TypeVar("T", bound=msgspec.Struct)

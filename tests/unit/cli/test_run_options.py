@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmagentos.cli.inventories import OUTSIDE, read_inventories
+from llmagentos.cli.job_options import control
 from llmagentos.cli.playbook_options import extra_vars
 from llmagentos.core.errors import InvalidInput
 from llmagentos.fleet.playbooks.sources import read
@@ -80,3 +81,17 @@ def test_a_program_that_fails_or_hangs_is_ended(tmp_path):
     broken.chmod(0o755)
     with pytest.raises(InvalidInput, match="ansible-inventory ended with"):
         read_inventories((str(broken),), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ({"batches": "1,200%"}, "--batch: '200%' is neither"),
+        ({"batches": "x"}, "--batch: 'x' is neither"),
+        ({"batches": "1", "max_failures": "-1"}, "--max-failures: '-1' is neither"),
+        ({"retries": 1, "retry_on": "failed,foo"}, "there is no end 'foo'"),
+    ],
+)
+def test_what_is_no_rollout_or_retry_is_named(typed, told):
+    with pytest.raises(InvalidInput, match=told):
+        control(**typed)
