@@ -7,6 +7,7 @@ Times are stored as REAL seconds since the epoch (UTC), structured values as JSO
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -55,6 +56,11 @@ def as_storage_error(error: BaseException) -> LLMAgentOSError | None:
         )
     state = str(getattr(error.orig, "sqlstate", None) or "")  # PostgreSQL starts, stops, or has no connection left
     told = text.partition("\n")[0][:200] if state else type(error.orig).__name__
+    if state.startswith(("28", "3D")):  # no such role, a wrong password, no such database
+        return StorageUnavailable(
+            f"the database does not let us in: {told.rpartition('>: ')[2]}",
+            hint="correct `database` in llmagentos.yaml, or make the role and the database that it names",
+        )
     gone = error.connection_invalidated or state.startswith(("08", "53", "57P"))
     if gone or isinstance(error, InterfaceError | OperationalError):
         return StorageUnavailable(f"the database does not answer: {told}", hint="`llmctl doctor`")
@@ -111,7 +117,7 @@ def _ours() -> Iterator[None]:
         raise known from error
     except PoolTimeout as error:
         raise StorageUnavailable("no connection to the database became free", hint="`llmctl doctor`") from error
-    except ConnectionError as error:  # asyncpg's own, before there is a connection
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:  # asyncpg's own, before there is a connection
         raise StorageUnavailable(f"the database does not answer: {error}", hint="`llmctl doctor`") from error
 
 

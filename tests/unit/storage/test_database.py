@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import pytest
@@ -15,6 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from llmagentos.storage.database import Database, StorageFull, StorageUnavailable
+
+if TYPE_CHECKING:
+    from support.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +62,9 @@ async def test_a_cancelled_write_leaves_no_transaction_open(tmp_path: Path, nati
     gc.collect()  # a connection that was forgotten warns here
 
 
-async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(tmp_path: Path) -> None:
+async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Loops in the background and hosts of runs know `Unavailable`; a driver's own error would end them."""
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
     async with database.write() as connection:
@@ -78,8 +84,32 @@ async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(tm
             for _ in range(100):
                 await stack.enter_async_context(busy.read())
     await busy.aclose()
-    nobody = Database("postgresql://me@127.0.0.1:1/nothing")
-    with pytest.raises(StorageUnavailable):
-        async with nobody.read() as connection:
-            await connection.execute(text("SELECT 1"))
-    await nobody.aclose()
+    await _unanswered("postgresql://me@127.0.0.1:1/nothing")
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    await _unanswered("postgresql://me@nowhere.invalid/nothing")
+
+
+async def _unanswered(url: str) -> None:
+    database = Database(url)
+    with pytest.raises(StorageUnavailable, match="^the database does not answer"):
+        async with database.read():
+            raise AssertionError("answered")
+    await database.aclose()
+
+
+async def test_a_database_that_does_not_let_us_in_says_why(postgres: Postgres) -> None:
+    url = postgres.create()
+    there, _, _ = url.rpartition("/")
+    for wrong, why in (
+        (f"{there}/other", 'database "other" does not exist'),
+        (url.replace("postgres@", "me@"), '"me"'),
+    ):
+        database = Database(wrong)
+        with pytest.raises(StorageUnavailable, match=f"^the database does not let us in: .*{why}"):
+            async with database.read():
+                raise AssertionError("let in")
+        await database.aclose()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import inspect
 
@@ -222,12 +222,22 @@ def _database_faults(config: Config, *, inline_ok: bool) -> Iterator[tuple[Place
     parts = urlsplit(url)
     if parts.scheme.split("+")[0] not in ("sqlite", "postgresql"):
         yield path, f"database: expected a URL that starts with sqlite: or postgresql:, not {parts.scheme or url!r}"
+    elif not _has_port(parts):
+        yield path, f"database: {parts.netloc.rpartition('@')[2]!r} is not HOST or HOST:PORT"
     elif parts.password and not inline_ok:
         yield (
             path,
             "database: a password does not stand in this file: write "
             "{url: postgresql://user@host/name, password: {env: NAME}} (or {file: PATH})",
         )
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is one, or there is none."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _model_faults(config: Config) -> Iterator[tuple[Place, str]]:

@@ -103,6 +103,7 @@ def test_all_faults_are_named_with_their_lines(write) -> None:
         ("server: {address: '0.0.0.0:7080'}", "tls: {cert: FILE, key: FILE}"),
         ("server: {address: 'agents.example.com:7080'}", "tls: {cert: FILE, key: FILE}"),
         ("registry: consul", "expected one of embedded"),
+        ("database: postgresql://h:99999/d", "'h:99999' is not HOST or HOST:PORT"),
         ("database: mysql://h/d", "starts with sqlite: or postgresql:"),
         ("database: postgresql://u:hunter2@h/d", "password: {env: NAME}"),
         ("models: {a: {engine: openai, url: 'http://u', api_key: sk-hunter2}}", "a secret does not stand in this file"),
