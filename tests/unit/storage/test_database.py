@@ -95,7 +95,7 @@ async def test_errors_of_the_database_are_ours_so_that_whoever_can_wait_waits(
 
 async def _unanswered(url: str) -> None:
     database = Database(url)
-    with pytest.raises(StorageUnavailable, match="^the database does not answer"):
+    with pytest.raises(StorageUnavailable, match=r"^the database does not answer"):
         async with database.read():
             raise AssertionError("answered")
     await database.aclose()
