@@ -148,6 +148,8 @@ class _Carried:
         try:
             found = await self._found(tools_of, claim.agent.limits.timeout - state.active_s)
             tools = permitted(found, claim.caller, claim.denied)
+        except Conflict:
+            raise
         except LLMAgentOSError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             await self._add([Failed(f"a tool of {claim.agent.name} is not there: {told}", error.code)])

@@ -10,12 +10,14 @@ from msgspec.structs import replace
 
 from llmagentos.agents import host
 from llmagentos.agents.host import AgentHost, ToolsOf
+from llmagentos.agents.states import RunPaused
 from llmagentos.agents.tools import Toolset
 from llmagentos.api.agents import AgentSpec, Limits
 from llmagentos.api.hosting import Claim
 from llmagentos.api.runs import Answered, Claimed, Created, Data, Failed, RunEvent
 from llmagentos.core.errors import TooLarge, Unauthenticated, Unavailable
 from llmagentos.core.lifecycle import Backoff
+from support.server import eventually
 from unit.agents.conftest import Scripted
 
 SPEC = AgentSpec(name="a", model="m", tools_by="native")
@@ -97,6 +99,20 @@ async def test_a_run_that_was_begun_waits_for_tools_that_are_away() -> None:
     server = Server(RuntimeError("unused"), run="r0", claims=2)
     assert [type(item).__name__ for item in await answered(server, tools)][-1] == "Answered"
     assert not away
+
+
+@pytest.mark.anyio
+async def test_a_run_that_is_paused_as_its_tools_are_looked_for_is_let_go_and_not_failed() -> None:
+    server = Server(RuntimeError("unused"), run="r0", claims=2)
+
+    async def tools(_: Claim) -> Toolset:
+        raise RunPaused("the run r0 is paused")
+
+    serving = asyncio.create_task(AgentHost(server, Scripted([]), tools).serve())
+    await eventually(lambda: server.released)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert (server.released, server.added) == (["r0"], {"r0": []})
 
 
 @pytest.mark.anyio

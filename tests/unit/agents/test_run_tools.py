@@ -45,7 +45,7 @@ async def test_a_run_that_was_killed_while_its_tool_was_looked_for_calls_none(tm
         async def spec_of(_: str, __: int) -> AgentSpec:
             return SELLER
 
-        tools = RunTools(h.ledger, spec_of, {"mcp": source}, {"shop": ["mcp:desk"]}, Absent())
+        tools = RunTools(h.ledger, spec_of, {"mcp": source}, {"shop": ["mcp:desk"]}, Absent(h.ledger.state))
         asked = ToolCall(claim.fence, "call-1", {}, 5.0)
         if killed:
             with pytest.raises(RunEnded):

@@ -77,7 +77,8 @@ def wire(
         found = await absent.watched(claim.run, resolve(claim.agent, {}, services, sources))
         return with_memory(found, claim.agent, memories.of_runs)
 
-    ledger, absent = Ledger(run_records, base.hub, base.clock, spec_of), Absent()
+    ledger = Ledger(run_records, base.hub, base.clock, spec_of)
+    absent = Absent(ledger.state)
     ledger.on_change.append(absent.changed)
     ledger.deny, grants = base.config.tools.deny, base.config.tools.modules
     attach = conversations.wire(base, parts, gateway, ledger)
