@@ -279,6 +279,20 @@ async def test_calls_wait_while_one_tries_an_engine_again_and_go_on_with_its_fir
         assert (await probe).text == "first last"
 
 
+async def test_with_a_fallback_nobody_waits_for_a_try(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "SETTINGS", replicas.BreakerSettings(least=1, first_pause_s=0.05))
+    goes_on = asyncio.Event()
+    async with two(tmp_path, Turns(BROKEN, [Wait(goes_on), "ok"])) as (it, engine, _):
+        assert (await it.gateway.complete(ask(model="m"), ME)).text == "backup"
+        labels = {"model": "m", "engine": engine.url.removeprefix("http://")}
+        await eventually(lambda: metrics.REGISTRY.get_sample_value("llmagentos_llm_breaker_open", labels) == 0)
+        probe = asyncio.create_task(it.gateway.complete(ask(model="m"), ME))
+        await eventually(lambda: len(engine.requests) == 2)
+        assert (await it.gateway.complete(ask(model="m"), ME)).text == "backup"
+        goes_on.set()
+        assert (await probe).text == "ok"
+
+
 async def test_calls_that_wait_for_a_try_fail_with_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     begins = asyncio.Event()
     async with recovering(tmp_path, monkeypatch, [Wait(begins), Drop()]) as (it, engine):
