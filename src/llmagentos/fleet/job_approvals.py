@@ -96,6 +96,7 @@ class JobApprovals:
 
         Raises `Conflict` when there is nothing to decide any more, `Forbidden` when it is not for `by` to say.
         """
+        reason = reason.replace("\0", "") if reason else None  # PostgreSQL's text holds none
         because = f": {reason}" if reason else ""
 
         def say(seen: Seen) -> Changes:

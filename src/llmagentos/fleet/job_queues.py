@@ -183,6 +183,8 @@ class NodeQueues:
 
     async def finish(self, node: str, job: int, end: Finish) -> None:
         """The job ended on this node. Said again with the same token it changes nothing."""
+        if end.message is not None:  # as a tool printed it: PostgreSQL's text holds no NUL, and this has to be kept
+            end = msgspec.structs.replace(end, message=end.message.replace("\0", ""))
 
         def decide(row: JobRow, host: HostRow) -> HostStep:
             if host.fence == end.fence and host.state not in WORKING:

@@ -321,3 +321,20 @@ def test_the_end_of_a_job_is_told_whoever_repeats_what_was_said_before(tmp_path:
         await world.database.aclose()
 
     asyncio.run(main())
+
+
+def test_a_message_is_kept_as_every_database_can(tmp_path: Path):
+    """Else a node would tell its end for ever, and with it those that tell theirs at the same time."""
+
+    async def main() -> None:
+        world = World(tmp_path)
+        await world.begin()
+        await world.jobs.submit(world.spec("a"), "me")
+        held = (await world.jobs.queues.claim("a", wait=0)).job
+        assert held is not None
+        await world.jobs.queues.finish("a", held.job, Finish(held.fence, "failed", 1, None, "x\0: 你好"))
+        [host] = (await world.jobs.show(held.job)).hosts
+        assert (host.state, host.message) == ("failed", "x: 你好")
+        await world.database.aclose()
+
+    asyncio.run(main())
