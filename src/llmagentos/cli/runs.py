@@ -65,11 +65,11 @@ async def _ask(
     agent: str, request: str, session: str | None, files: Sequence[Path], priority: int | None, as_json: bool
 ) -> Run:
     async with connected() as client:
+        host = await agents.get(client, agent)
         attached = [await upload(client, path.name, path.read_bytes()) for path in files]
         started = await api.start(
             client, agent, request, session=session, priority=priority, parent=asking_run(), attachments=attached
         )
-        host = await agents.get(client, agent)
         if not host.online:
             note(tr("{host} is not there: the run waits for it", host=host.host))
         try:

@@ -53,7 +53,7 @@ async def watch(client: ApiClient, run: str, *, quiet: bool, told: Callable[[Run
     following = asyncio.ensure_future(_follow(client, run, printer, told))
     with _on_interrupt(following.cancel, active=not quiet):
         try:
-            await following
+            return await following
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
@@ -61,7 +61,6 @@ async def watch(client: ApiClient, run: str, *, quiet: bool, told: Callable[[Run
                 await control.kill(client, run)
             printer.end_line()
             raise Interrupted(run) from None
-    return await api.get(client, run)
 
 
 async def converse(agent: str, request: str, session: str) -> None:
@@ -77,7 +76,7 @@ async def converse(agent: str, request: str, session: str) -> None:
             note(f"{paint('error:', 'red', bold=True, err=True)} {run.error or tr('the run was stopped')}")
 
 
-async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable[[RunEvent], None] | None) -> None:
+async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable[[RunEvent], None] | None) -> Run:
     after = 0
     backoff = Backoff(first=0.2, most=2.0)
     loop = asyncio.get_running_loop()
@@ -87,13 +86,14 @@ async def _follow(client: ApiClient, run: str, printer: _Printer, told: Callable
             async for item in api.follow(client, run, after=after):
                 away_since = None
                 if isinstance(item, RunEvent):
+                    seen = await _as_seen(client, run, item)  # when the server is away now, the event comes again
                     after = item.seq
                     if told is not None:
                         told(item)
-                    item = await _as_seen(client, run, item)
+                    item = seen
                 printer.show(item)
-            if (await api.get(client, run)).state.ended:
-                return
+            if (found := await api.get(client, run)).state.ended:
+                return found
             raise Unavailable("the stream of events ended before the run")
         except Unavailable as error:
             away_since = away_since if away_since is not None else loop.time()
