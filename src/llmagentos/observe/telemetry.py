@@ -49,10 +49,11 @@ class Keep:
 
 
 class Telemetry:
-    """Samples and lines of all nodes."""
+    """Samples and lines of all nodes. `several`: nodes may send to other servers on the same database."""
 
-    def __init__(self, records: TelemetryRecords, hub: Hub, clock: Clock, keep: Keep) -> None:
+    def __init__(self, records: TelemetryRecords, hub: Hub, clock: Clock, keep: Keep, *, several: bool = False) -> None:
         self._records = records
+        self._several = several
         self._hub = hub
         self._clock = clock
         self._keep = keep
@@ -122,14 +123,15 @@ class Telemetry:
 
     # --- questions ----------------------------------------------------------------------------
 
-    def latest(self, node: str) -> Sample | None:
+    async def latest(self, node: str) -> Sample | None:
         """What the node measured last."""
-        return self._latest.get(node)
+        return await self._records.last(node) if self._several else self._latest.get(node)
 
-    def current(self) -> dict[str, Sample]:
+    async def current(self) -> dict[str, Sample]:
         """The last sample of every node that still measures."""
         oldest = self._clock.time() - STALE_S
-        return {node: sample for node, sample in self._latest.items() if sample.at >= oldest}
+        known = await self._records.newest() if self._several else self._latest
+        return {node: sample for node, sample in known.items() if sample.at >= oldest}
 
     async def series(self, node: str, *, match: str | None, since: float, until: float, points: int) -> list[Series]:
         """The series whose name, with or without labels, fits the glob `match`; at most `points` points each."""
@@ -164,10 +166,14 @@ class Telemetry:
         return await asyncio.to_thread(_joined, blocks, fresh, step, fits)
 
     async def lines(
-        self, node: str, *, source: str | None, text: str | None, since: float | None, limit: int
+        self, node: str, *, source: str | None, text: str | None, since: float | None, limit: int, after: int = 0
     ) -> list[LogEntry]:
-        """The newest lines that fit, oldest first."""
-        return await self._records.lines(node, source=source, text=text, since=since, limit=limit)
+        """The newest lines that fit, oldest first; only those after the id `after`."""
+        return await self._records.lines(node, source=source, text=text, since=since, limit=limit, after=after)
+
+    async def last_line(self, node: str) -> int:
+        """The id of the node's newest line; 0 when there is none."""
+        return await self._records.last_line(node)
 
     # --- keeping ------------------------------------------------------------------------------
 

@@ -158,6 +158,13 @@ class TelemetryRecords:
             rows = (await connection.execute(query)).all()
         return {node: Sample(at, _unpacked(data, dict[str, float])) for node, at, data in rows}
 
+    async def last(self, node: str) -> Sample | None:
+        """The last sample of one node."""
+        query = select(SAMPLES.c.at, SAMPLES.c.data).where(SAMPLES.c.node == node).order_by(SAMPLES.c.at.desc())
+        async with self._database.read() as connection:
+            row = (await connection.execute(query.limit(1))).first()
+        return Sample(row.at, _unpacked(row.data, dict[str, float])) if row is not None else None
+
     async def highest(self) -> int:
         """The id of the newest sample."""
         async with self._database.read() as connection:
@@ -200,11 +207,20 @@ class TelemetryRecords:
             mark = self._insert(PROGRESS).values(name="rollup", id=rolled)
             await connection.execute(mark.on_conflict_do_update(index_elements=["name"], set_={"id": rolled}))
 
+    async def last_line(self, node: str) -> int:
+        """The id of the node's newest line; 0 when there is none."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(func.max(LOGS.c.id)).where(LOGS.c.node == node))
+        return int(found.scalar() or 0)
+
     async def lines(
-        self, node: str, *, source: str | None, text: str | None, since: float | None, limit: int
+        self, node: str, *, source: str | None, text: str | None, since: float | None, limit: int, after: int = 0
     ) -> list[LogEntry]:
-        """The newest lines that fit, oldest first. `source` is a glob, `text` is part of the line in any case."""
-        query = select(LOGS).where(LOGS.c.node == node).order_by(LOGS.c.id.desc()).limit(limit)
+        """The newest lines that fit, oldest first; only those after the id `after`.
+
+        `source` is a glob, `text` is part of the line in any case.
+        """
+        query = select(LOGS).where(LOGS.c.node == node, LOGS.c.id > after).order_by(LOGS.c.id.desc()).limit(limit)
         if since is not None:
             query = query.where(LOGS.c.at >= since)
         if source is not None:

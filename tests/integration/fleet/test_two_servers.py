@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from llmagentos.api import job_files, jobs, nodes, plays
+from llmagentos.api import job_files, jobs, nodes, plays, telemetry
 from llmagentos.api.client import ApiClient
 from llmagentos.api.job_files import Fetched
 from llmagentos.api.jobs import Finish, NodeJob
+from llmagentos.api.telemetry import Batch, Line, Sample
 from llmagentos.kernel.leases import LeaseLost
 from support.node import NodeProcess, submit
 from support.server import ServerProcess, eventually
@@ -202,3 +203,16 @@ async def test_nodes_work_through_a_balancer_that_changes_its_mind(postgres, tmp
             assert log.count("playbook started") == 1
             assert '"resumed": true' not in log, "it lost its lease"
         assert balancer.counts.keys() == {one.url, two.url}
+
+
+async def test_what_a_node_measured_and_logged_is_told_by_either_server(two_servers, join) -> None:
+    one, two = two_servers
+    async with join(one, "a") as node, two.client() as person, telemetry.follow(person, "a") as told:
+        for number in (1, 2):
+            now = time.time()
+            sample, line = Sample(now, {"node_load1": float(number)}), Line(now, "app", f"line {number}")
+            await telemetry.send(node.client, Batch("spool", number, [sample], [line]))
+            async with asyncio.timeout(60):
+                assert (await anext(told)).text == f"line {number}"
+            latest = await telemetry.latest(person, "a")
+            assert latest is not None and latest.values == sample.values

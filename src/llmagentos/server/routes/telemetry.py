@@ -12,6 +12,7 @@ from starlette.responses import Response
 from llmagentos.api.telemetry import MAX_POINTS, Batch, LogEntry, Sample, Series
 from llmagentos.core.errors import InvalidInput, NotFound, nearest
 from llmagentos.core.events import LAGGED, Hub
+from llmagentos.fleet.looks import Looks
 from llmagentos.observe import exposition
 from llmagentos.observe.telemetry import Telemetry
 from llmagentos.security.identity import Permission
@@ -24,9 +25,11 @@ MAX_ROWS = 5000
 _FAR = 2.0**40
 
 
-def endpoints(telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str]]]) -> list[Endpoint]:
-    """`nodes` names all there are."""
-    return [_batch(telemetry), _exposed(telemetry), *_samples(telemetry, nodes), _logs(telemetry, hub, nodes)]
+def endpoints(
+    telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str]]], looks: Looks
+) -> list[Endpoint]:
+    """`nodes` names all there are; `looks` says how often to look for what other servers were sent."""
+    return [_batch(telemetry), _exposed(telemetry), *_samples(telemetry, nodes), _logs(telemetry, hub, nodes, looks)]
 
 
 def _batch(telemetry: Telemetry) -> Endpoint:
@@ -46,7 +49,7 @@ def _batch(telemetry: Telemetry) -> Endpoint:
 
 def _exposed(telemetry: Telemetry) -> Endpoint:
     async def render(_: Call) -> Response:
-        return Response(exposition.render(telemetry.current()), media_type=exposition.CONTENT_TYPE)
+        return Response(exposition.render(await telemetry.current()), media_type=exposition.CONTENT_TYPE)
 
     summary = "The nodes' last values in Prometheus text format, named as node-exporter names them"
     return Endpoint("GET", "/metrics/nodes", Permission.METRICS_READ, render, summary=summary)
@@ -64,7 +67,7 @@ async def known_node(call: Call, nodes: Callable[[], Awaitable[list[str]]]) -> s
 
 def _samples(telemetry: Telemetry, nodes: Callable[[], Awaitable[list[str]]]) -> list[Endpoint]:
     async def latest(call: Call) -> Sample | None:
-        return telemetry.latest(await known_node(call, nodes))
+        return await telemetry.latest(await known_node(call, nodes))
 
     async def series(call: Call) -> list[Series]:
         name = await known_node(call, nodes)
@@ -96,12 +99,13 @@ def _samples(telemetry: Telemetry, nodes: Callable[[], Awaitable[list[str]]]) ->
     ]
 
 
-def _logs(telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str]]]) -> Endpoint:
+def _logs(telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str]]], looks: Looks) -> Endpoint:
     async def logs(call: Call) -> Response | list[LogEntry]:
         name = await known_node(call, nodes)
         source, text = call.query.get("source"), call.query.get("text")
         if call.flag("follow"):
-            return stream(_follow(telemetry, hub, name, source, text))
+            last = await telemetry.last_line(name)
+            return stream(_follow(telemetry, hub, looks, name, source, text, last))
         since = call.number("since", 0, most=_FAR) or None
         limit = max(1, int(call.number("limit", 200, most=MAX_ROWS)))
         return await telemetry.lines(name, source=source, text=text, since=since, limit=limit)
@@ -118,18 +122,24 @@ def _logs(telemetry: Telemetry, hub: Hub, nodes: Callable[[], Awaitable[list[str
 
 
 async def _follow(
-    telemetry: Telemetry, hub: Hub, node: str, source: str | None, text: str | None
+    telemetry: Telemetry, hub: Hub, looks: Looks, node: str, source: str | None, text: str | None, last: int
 ) -> AsyncIterator[Event]:
+    """The lines after the one with the id `last`."""
     fits = re.compile(fnmatch.translate(source or "*")).fullmatch
-    last = 0
-    with hub.subscribe(f"logs:{node}") as items:
-        async for item in items:
+    with hub.subscribe(f"logs:{node}") as items, looks.waiting():
+        item: object = LAGGED
+        while True:
             if item is LAGGED:  # what was missed is stored
-                missed = await telemetry.lines(node, source=source, text=text, since=None, limit=MAX_ROWS)
-                found = [entry for entry in missed if entry.id > last] if last else []
+                found = await telemetry.lines(node, source=source, text=text, since=None, limit=MAX_ROWS, after=last)
             else:
-                found = [item] if item.id > last else []
+                found = [item] if isinstance(item, LogEntry) and item.id > last else []
             for entry in found:
                 last = entry.id
                 if fits(entry.source) and (text is None or text.lower() in entry.text.lower()):
                     yield Event("line", entry, id=str(entry.id))
+            try:
+                item = await items.next(looks.within(None))
+            except TimeoutError:
+                item = LAGGED  # another server may have been sent some
+            except StopAsyncIteration:
+                return
