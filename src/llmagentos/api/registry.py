@@ -11,12 +11,11 @@ from msgspec import Meta
 
 from llmagentos.api.client import ApiClient
 from llmagentos.api.tokens import Keys, ServiceToken, ServiceTokenRequest
+from llmagentos.api.tokens import Name as Name
 
 INSTANCES = "/api/v1/registry/instances"
 WATCH = "/api/v1/registry/watch"
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-"""Of a module, a service or an agent."""
 MethodName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 
 

@@ -47,11 +47,15 @@ class NewToken(msgspec.Struct, frozen=True):
     info: TokenInfo
 
 
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""Of a module, a service or an agent."""
+
+
 class ServiceTokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Asks for a token for the methods of `service`, or for the own pages of `module`: one of the two."""
 
-    service: str | None = None
-    module: str | None = None
+    service: Name | None = None
+    module: Name | None = None
 
 
 class ServiceToken(msgspec.Struct, frozen=True):

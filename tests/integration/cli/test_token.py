@@ -68,3 +68,6 @@ def test_a_service_token_names_its_service(server: ServerProcess) -> None:
     done = server.llmctl("token", "service", "catalogue", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["expires_in"] == 3600
+    for nobody in ("", "a b"):
+        done = server.llmctl("token", "service", nobody)
+        assert (done.returncode, done.stdout) == (2, "")

@@ -178,7 +178,7 @@ def test_who_may_what(run: Any) -> None:
             world.registry.renew(A, other.id)
         with pytest.raises(ServiceTaken, match="'s' is already offered by the module 'b'"):
             await world.registry.register(A, offering("a", "s"))
-        for address in ("", "ftp://x", "127.0.0.1:80", "http://"):
+        for address in ("", "ftp://x", "127.0.0.1:80", "http://", "http://h/path", "http://me:pw@h", "http://h?q"):
             with pytest.raises(InvalidInput, match="address"):
                 await world.registry.register(A, offering("a", "t", address=address))
         await world.registry.deregister(ADMIN, other.id)

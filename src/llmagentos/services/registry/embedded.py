@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -160,6 +161,11 @@ class EmbeddedRegistry:
             )
         try:
             Target.of(request.address)
+            parts = urlsplit(request.address)
+            if parts.scheme != "unix" and (
+                parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+            ):
+                raise ValueError(f"{request.address!r} is more than an origin")
         except ValueError as error:
             raise InvalidInput(f"address: {error}", hint="an origin, e.g. http://127.0.0.1:8000") from None
         if len(self.directory.all()) >= MAX_INSTANCES:
