@@ -40,6 +40,7 @@ from llmagentos.api.llm import (
 )
 from llmagentos.api.runs import Data, RunEvent
 from llmagentos.core import log, tracing
+from llmagentos.core.errors import DeadlineExceeded
 from llmagentos.core.lifecycle import Backoff
 
 T = TypeVar("T")
@@ -80,28 +81,45 @@ class ApiBackend:
 
 
 class ApiModels:
-    """Model calls through the gateway's API. What is generated streams from there to whoever watches the run."""
+    """Model calls through the gateway's API. What is generated streams from there to whoever watches the run.
+
+    They are made again while the server is away, until their time is over: they leave nothing behind.
+    """
 
     def __init__(self, api: Callable[[], ApiClient]) -> None:
         self._api = api
 
     async def complete(self, prompt: Prompt, *, run: str, timeout: float) -> Reply:
         """The reply to `prompt`."""
-        headers = _headers(run, timeout) | {PURPOSE_HEADER: prompt.gate_purpose}
-        found = await self._api().post(
-            "/v1/chat/completions", chat_request(prompt), ChatCompletion, timeout=timeout + _GRACE_S, headers=headers
+        purpose = {PURPOSE_HEADER: prompt.gate_purpose}
+        return reply(
+            await self._post("/v1/chat/completions", chat_request(prompt), ChatCompletion, run, timeout, purpose)
         )
-        return reply(found)
 
     async def embed(
         self, texts: Sequence[str], *, kind: Literal["query", "passage"], run: str, timeout: float
     ) -> list[list[float]]:
         """A vector for each text."""
         request = EmbeddingRequest(list(texts), EMBEDDING_MODEL, input_type=kind)
-        found = await self._api().post(
-            "/v1/embeddings", request, Embeddings, timeout=timeout + _GRACE_S, headers=_headers(run, timeout)
-        )
+        found = await self._post("/v1/embeddings", request, Embeddings, run, timeout, {})
         return [cast("list[float]", vector.embedding) for vector in found.data]
+
+    async def _post(
+        self, path: str, request: Any, kind: type[T], run: str, timeout: float, more: Mapping[str, str]
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+
+        async def ask() -> T:
+            left = max(0.001, end - loop.time())
+            headers = _headers(run, left) | dict(more)
+            return await self._api().post(path, request, kind, timeout=left + _GRACE_S, headers=headers)
+
+        try:
+            async with asyncio.timeout_at(end + _GRACE_S):
+                return await _again(ask, safe=True)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the server was not there within {timeout:.3g} s") from None
 
 
 class ApiTools:
