@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import click
+import msgspec
 
 from llmagentos.api import telemetry as api
 from llmagentos.api.telemetry import LogEntry, Point, Series
@@ -88,12 +89,13 @@ async def _logs(
         async with api.follow(client, name, source=source, text=text) as items:
             last = 0
             for entry in await api.lines(client, name, source=source, text=text, since=begin, limit=limit):
-                _say(entry)
+                _say(entry, as_json)
                 last = entry.id
             async for entry in items:
                 if entry.id > last:
-                    _say(entry)
+                    _say(entry, as_json)
 
 
-def _say(entry: LogEntry) -> None:
-    emit(f"{when(entry.at)}  {entry.source}  {entry.text}")
+def _say(entry: LogEntry, as_json: bool = False) -> None:
+    told = msgspec.json.encode(entry).decode() if as_json else f"{when(entry.at)}  {entry.source}  {entry.text}"
+    emit(told)

@@ -96,6 +96,17 @@ async def test_batches_come_once_and_only_from_the_node_itself(start_server: Sta
         for _ in range(3):
             await telemetry.send(node, batch)
         assert [line.text for line in await telemetry.lines(admin, "n1")] == ["hi"]
+        following = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "llmagentos.cli.main"),
+            *("node", "logs", "n1", "--follow", "--json"),
+            env=server.env,
+            stdout=subprocess.PIPE,
+        )
+        assert following.stdout is not None
+        async with asyncio.timeout(60):
+            assert json.loads(await following.stdout.readline())["text"] == "hi"
+        following.terminate()
+        await following.communicate()
         (series,) = await telemetry.samples(admin, "n1", since=now - 60, points=100)
         assert (series.name, series.rate, [point.value for point in series.points]) == ("x_total", True, [0.1])
         with pytest.raises(InvalidInput, match="is not a series"):
