@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -101,7 +101,7 @@ class ApiClient:
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
         async with self._http.stream(
-            "GET", self.server, _with(path, query), headers=headers, timeout=self._timeout
+            "GET", self.server, _target(_with(path, query)), headers=headers, timeout=self._timeout
         ) as response:
             if response.status >= 400:
                 raise problem.decode(response.status, await response.read())
@@ -121,7 +121,7 @@ class ApiClient:
         response = await self._http.request(
             method,
             self.server,
-            path,
+            _target(path),
             headers=all_headers | dict(headers or {}),
             body=body,
             timeout=self._timeout if timeout is None else timeout,
@@ -156,6 +156,11 @@ def _decode(response: Response, kind: type[T]) -> T:
     if response.status == HTTPStatus.NO_CONTENT:  # there is none: a fault for who must have one
         return msgspec.convert(None, kind)
     return msgspec.json.decode(response.body, type=kind)
+
+
+def _target(path: str) -> str:
+    """`path` as it may be sent: names in it may be in any language. What is encoded already stays as it is."""
+    return quote(path, safe="/?&=%:@!$'()*+,;~")
 
 
 def _with(path: str, query: Mapping[str, Any] | None) -> str:
