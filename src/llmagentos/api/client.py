@@ -160,7 +160,7 @@ def _decode(response: Response, kind: type[T]) -> T:
 
 def _target(path: str) -> str:
     """`path` as it may be sent: names in it may be in any language. What is encoded already stays as it is."""
-    return quote(path, safe="/?&=%:@!$'()*+,;~")
+    return quote(path, safe="/?&=%:@!$'()*+,;~", errors="surrogateescape")
 
 
 def _with(path: str, query: Mapping[str, Any] | None) -> str:

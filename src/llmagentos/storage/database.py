@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from llmagentos.core.errors import ConfigError, LLMAgentOSError, Unavailable
+from llmagentos.core.errors import ConfigError, InvalidInput, LLMAgentOSError, Unavailable
 from llmagentos.storage import sqlite
 
 METADATA = MetaData(
@@ -56,6 +56,8 @@ def as_storage_error(error: BaseException) -> LLMAgentOSError | None:
         )
     state = str(getattr(error.orig, "sqlstate", None) or "")  # PostgreSQL starts, stops, or has no connection left
     told = text.partition("\n")[0][:200] if state else type(error.orig).__name__
+    if state == "22021":  # PostgreSQL's texts have no NUL
+        return InvalidInput("a text holds a character that the database cannot store: NUL")
     if state.startswith(("28", "3D")):  # no such role, a wrong password, no such database
         return StorageUnavailable(
             f"the database does not let us in: {told.rpartition('>: ')[2]}",

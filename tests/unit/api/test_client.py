@@ -16,6 +16,7 @@ from support.listening import listening
     [
         ("/api/v1/nodes/web1", "/api/v1/nodes/web1"),
         ("/api/v1/nodes/\u8282\u70b9", "/api/v1/nodes/%E8%8A%82%E7%82%B9"),
+        ("/api/v1/nodes/a\udcff", "/api/v1/nodes/a%FF"),  # an argument that is not UTF-8
         ("/api/v1/nodes/a b", "/api/v1/nodes/a%20b"),
         ("/api/v1/nodes/a\r\nHost: b", "/api/v1/nodes/a%0D%0AHost:%20b"),
         ("/api/v1/nodes/a#b", "/api/v1/nodes/a%23b"),

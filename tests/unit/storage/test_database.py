@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from llmagentos.core.errors import InvalidInput
 from llmagentos.storage.database import Database, StorageFull, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -101,8 +102,13 @@ async def _unanswered(url: str) -> None:
     await database.aclose()
 
 
-async def test_a_database_that_does_not_let_us_in_says_why(postgres: Postgres) -> None:
+async def test_what_postgresql_refuses_is_said(postgres: Postgres) -> None:
     url = postgres.create()
+    good = Database(url)
+    with pytest.raises(InvalidInput, match="NUL"):
+        async with good.read() as connection:
+            await connection.execute(text("SELECT CAST(:name AS TEXT)"), {"name": "a\0b"})
+    await good.aclose()
     there, _, _ = url.rpartition("/")
     for wrong, why in (
         (f"{there}/other", 'database "other" does not exist'),
