@@ -34,6 +34,7 @@ from support.server import ServerProcess
 from support.talker import Talker
 
 ANSWER = "The kettle costs 39.90 EUR."
+DISCREET = "{kind: Agent, name: discreet, model: talker, guardrails: {redact: [email], where: [prompts, logs]}}"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:a2a.*")
 
 
@@ -45,14 +46,15 @@ def talker() -> Iterator[Talker]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, talker: Talker) -> Iterator[ServerProcess]:
-    """One server with the shop's module and the agent `friend` for all tests here."""
+    """One server with the shop's module and two agents for all tests here."""
     directory = tmp_path_factory.mktemp("outward")
     server = ServerProcess(directory, talker.config).start()
     module = ModuleProcess(server, directory)
     try:
         module.start()
         (directory / "friend.yaml").write_text("{kind: Agent, name: friend, model: talker}")
-        assert server.llmctl("apply", "-f", "friend.yaml").returncode == 0
+        (directory / "discreet.yaml").write_text(DISCREET)
+        assert server.llmctl("apply", "-f", "friend.yaml", "-f", "discreet.yaml").returncode == 0
         yield server
     finally:
         module.stop()
@@ -217,13 +219,13 @@ def test_the_server_has_a_card_of_all_its_agents_and_needs_an_identity_for_it(ho
     with httpx.Client(base_url=house.url, timeout=60) as http:
         assert http.get("/.well-known/agent-card.json").status_code == 401
         card = http.get("/.well-known/agent-card.json", headers=auth).json()
-        assert [skill["id"] for skill in card["skills"]] == ["friend", "sums"]
+        assert [skill["id"] for skill in card["skills"]] == ["discreet", "friend", "sums"]
         assert card["supportedInterfaces"][0]["url"] == f"{house.url}/a2a"
         assert card["securityRequirements"] == [{"schemes": {"bearer": {}}}]
         sent = {"messageId": "x", "role": "ROLE_USER", "parts": [{"text": "hello"}]}
         call = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": sent}}
         refused = http.post("/a2a", json=call, headers=auth).json()
-        assert "metadata.agent must name one of the agents: friend, sums" in refused["error"]["message"]
+        assert "metadata.agent must name one of the agents: discreet, friend, sums" in refused["error"]["message"]
         call["params"] = {"message": sent, "metadata": {"agent": "friend"}}
         done = http.post("/a2a", json=call, headers=auth).json()
         assert done["result"]["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
@@ -279,3 +281,12 @@ def test_a_run_is_streamed_as_ag_ui_events(house: ServerProcess, talker: Talker)
     again = agui(house, "sums", "two and two")  # the connection was lost: the same run, told once more
     assert again[1]["snapshot"] == events[1]["snapshot"]
     assert again[-1]["result"]["answer"] == "Twice two is four."
+
+
+def test_who_asks_over_ag_ui_reads_the_values_that_the_log_hides(house: ServerProcess, talker: Talker) -> None:
+    talker.say = lambda request: f"You said: {request['messages'][-1]['content']}"
+    events = agui(house, "discreet", "I am ada@example.com", run="r-2")
+    said = "".join(event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT")
+    assert said == events[-1]["result"]["answer"] == "You said: I am ada@example.com"
+    assert talker.requests[-1]["messages"][-1]["content"] == "I am <EMAIL_1>"
+    assert "ada@example.com" not in house.llmctl("logs", events[-1]["result"]["run"]).stdout
