@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -183,6 +184,10 @@ def fit(text: str, width: int, *, pad: bool = False) -> str:
     return text + " " * (width - wide) if pad else text
 
 
+_SURROGATE = re.compile("[\udc80-\udcff]")
+"""What Python makes of a byte of an argument that is not UTF-8 (PEP 383)."""
+
+
 def fail(error: Exception) -> int:
     """Say `error` on stderr as `error:` and `hint:` lines; the exit code that belongs to it."""
     if isinstance(error, click.exceptions.Exit):
@@ -211,6 +216,10 @@ def fail(error: Exception) -> int:
     if isinstance(error, OSError):
         _say(str(error), None)
         return 1
+    if isinstance(error, UnicodeEncodeError) and _SURROGATE.search(error.object):
+        given = error.object[:200].encode("utf-8", "replace").decode()
+        _say(tr("{text} is not UTF-8", text=repr(given)), None)
+        return 2
     raise error  # a defect of ours: the traceback is the report
 
 

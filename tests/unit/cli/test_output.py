@@ -113,6 +113,7 @@ def test_no_rows_are_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         (OSError(2, "No such file or directory", "x.yml"), 1, "error: [Errno 2] No such file or directory: 'x.yml'"),
         (ExceptionGroup("", [Unavailable("one"), InvalidInput("two")]), 2, "error: one"),
         (click.Abort(), 130, ""),
+        (UnicodeEncodeError("utf-8", "x\udcff", 1, 2, "surrogates not allowed"), 2, "error: 'x?' is not UTF-8"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
