@@ -218,7 +218,7 @@ def fail(error: Exception) -> int:
         return 1
     if isinstance(error, UnicodeEncodeError) and _SURROGATE.search(error.object):
         given = error.object[:200].encode("utf-8", "replace").decode()
-        _say(tr("{text} is not UTF-8", text=repr(given)), None)
+        _say(tr("{argument} is not UTF-8", argument=repr(given)), None)
         return 2
     raise error  # a defect of ours: the traceback is the report
 
