@@ -43,6 +43,8 @@ Add = Callable[[Sequence[Data]], Awaitable[Sequence[RunEvent]]]
 
 RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits before a model that is not there (yet) is called again."""
+_DATABASE_AWAY = "storage_unavailable"
+"""The code of `storage.database.StorageUnavailable`: modules, which carry runs on too, have no database package."""
 _EMBEDDING = "embedding"
 
 
@@ -168,19 +170,22 @@ class Loop:
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """`call`, again after a while when the model is busy, loading or restarting: it leaves nothing behind.
 
-        Not when its quota is used up: nobody knows for how long.
+        Not when its quota is used up: nobody knows for how long. As long as it takes when it is the database that is
+        away, as all else waits for that too.
         """
-        for wait in RETRY_S:
+        waits = list(RETRY_S)
+        while True:
             try:
                 return await call()
             except (Unavailable, TooManyRequests, EngineLost, EngineUnreachable) as error:
-                if error.code == QuotaExhausted.code:
+                away = error.code == _DATABASE_AWAY
+                if error.code == QuotaExhausted.code or not (waits or away):
                     raise
+                wait = RETRY_S[-1] if away else waits.pop(0)
                 wanted = error.retry_after if isinstance(error, TooManyRequests) else wait
                 if wanted >= self._left():
                     raise
-                await asyncio.sleep(wanted)
-        return await call()
+            await asyncio.sleep(wanted)
 
     def _failed(self, error: LLMAgentOSError) -> Failed:
         if isinstance(error, DeadlineExceeded) and self._left() <= 0:

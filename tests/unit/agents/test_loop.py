@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from llmagentos.agents import loop
 from llmagentos.agents.remembering import Remembering
 from llmagentos.agents.tools import tool
 from llmagentos.api.agents import AgentSpec, Limits, ToolUse
 from llmagentos.api.runs import Claimed, ModelCalled, Purpose, RunEvent, RunState, Turn
 from llmagentos.core.errors import ModelError, ServiceError, TooManyRequests, Unavailable
 from llmagentos.llm.engines.engine import QuotaExhausted
+from llmagentos.storage.database import StorageUnavailable
 from unit.agents.conftest import Book, Scripted, begun, carry_on, tools_of
 
 GROUNDED = AgentSpec(name="support", model="m", instructions="Be short.", ground="shop.search")
@@ -239,6 +241,19 @@ def test_time_is_bounded_over_all_hosts() -> None:
 @pytest.mark.parametrize("error", [Unavailable("loading"), TooManyRequests("full", retry_after=0.001)])
 def test_a_model_that_is_busy_or_loading_is_called_again(error: Any) -> None:
     assert answer_of(ask(AgentSpec(name="a", model="m"), "Hi", Scripted([error, "Hello!"]))) == "Hello!"
+
+
+def test_a_database_that_is_away_is_waited_for() -> None:
+    assert StorageUnavailable.code == loop._DATABASE_AWAY
+    away = [StorageUnavailable("away") for _ in range(9)]
+    assert answer_of(ask(AgentSpec(name="a", model="m"), "Hi", Scripted([*away, "Hello!"]))) == "Hello!"
+
+
+def test_a_model_that_stays_busy_fails_the_run() -> None:
+    busy = [TooManyRequests("full", retry_after=0.001) for _ in range(9)]
+    book = ask(AgentSpec(name="a", model="m"), "Hi", Scripted([*busy, "Hello!"]))
+    assert book.log.failure is not None
+    assert book.log.failure.error == "full"
 
 
 def test_a_quota_that_is_used_up_fails_the_run_at_once() -> None:
