@@ -124,6 +124,8 @@ async def _body(request: Request, endpoint: Endpoint, most: int) -> Any:
         return msgspec.json.decode(content, type=endpoint.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the request body does not fit: {error}", hint="see /api/v1/openapi.json") from None
+    except RecursionError:
+        raise InvalidInput("the request body is nested too deep") from None
 
 
 async def read_bounded(request: Request, most: int) -> bytes:

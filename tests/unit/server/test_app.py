@@ -8,11 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
 
 from llmagentos.core.config.schema import Tls
-from llmagentos.core.errors import ConfigError
+from llmagentos.core.errors import ConfigError, InvalidInput
+from llmagentos.security.identity import Permission
 from llmagentos.server.app import _prune
+from llmagentos.server.endpoint import Call, Endpoint
 from llmagentos.server.main import require_usable
+from llmagentos.server.respond import _body
 from llmagentos.storage.database import StorageUnavailable
 
 
@@ -33,6 +37,19 @@ def test_one_table_that_cannot_be_pruned_ends_neither_the_others_nor_the_server(
         pruning.cancel()
 
     asyncio.run(main())
+
+
+def test_a_body_that_is_nested_too_deep_is_bad_input() -> None:
+    async def handler(call: Call) -> None:
+        raise AssertionError(call.body)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"a":' * 5000, "more_body": False}
+
+    endpoint = Endpoint("POST", "/x", Permission.SYSTEM_READ, handler, body=dict)
+    request = Request({"type": "http", "method": "POST", "path": "/x", "headers": []}, receive)
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        asyncio.run(_body(request, endpoint, 1_000_000))
 
 
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
