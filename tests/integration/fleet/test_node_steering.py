@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from llmagentos.api.http import HttpClient
 from llmagentos.api.nodes import NodeSummary
 from llmagentos.core.errors import InvalidInput
 from support.node import NodeProcess
-from support.server import ServerProcess
+from support.server import ServerProcess, StartServer
 
 UNIT = "command: [python3, -c, 'import time; time.sleep(600)']\n"
 
@@ -77,12 +78,17 @@ def test_a_drained_node_stops_its_modules_and_starts_them_again(server: ServerPr
 
 
 def test_an_upgrade_that_failed_is_tried_again_when_it_is_wanted_again(
-    server: ServerProcess, node: NodeProcess
+    start_server: StartServer, tmp_path: Path
 ) -> None:
-    for _ in range(2):
-        done = server.llmctl("node", "update", "web1", "--timeout", "60s")
-        assert done.returncode == 1
-        assert "not set up by install.sh" in done.stderr
+    server = start_server("server: {node_away_s: 3}\n")  # heard each second
+    node = asyncio.run(NodeProcess(tmp_path, server, "web1").join())
+    try:
+        for _ in range(2):
+            done = server.llmctl("node", "update", "web1", "--timeout", "60s")
+            assert done.returncode == 1
+            assert "not set up by install.sh" in done.stderr
+    finally:
+        node.stop()
 
 
 @pytest.mark.anyio
