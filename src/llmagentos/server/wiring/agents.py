@@ -78,8 +78,7 @@ def wire(
         return with_memory(found, claim.agent, memories.of_runs)
 
     ledger = Ledger(run_records, base.hub, base.clock, spec_of)
-    absent = Absent(ledger.state)
-    ledger.on_change.append(absent.changed)
+    absent = _absent(ledger)
     ledger.deny, grants = base.config.tools.deny, base.config.tools.modules
     attach = conversations.wire(base, parts, gateway, ledger)
     memories = memory.wire(base, parts, gateway, HOST, ledger, records)
@@ -118,6 +117,12 @@ def wire(
     parts.endpoints += run_tools.endpoints(ledger, lent)
     parts.endpoints += routes.endpoints(ledger, control, programs, records)
     return Agents(ledger, control, programs, records, hosted, waits, waiting, memories)
+
+
+def _absent(ledger: Ledger) -> Absent:
+    absent = Absent(ledger.state)
+    ledger.on_change.append(absent.changed)
+    return absent
 
 
 def _waits(gateway: Gateway, absent: Absent) -> runs.Waits:
