@@ -94,9 +94,8 @@ async def _pieces(
                     call.measured.used(generation.usage(chunk.usage))
                 if not chunk.choices:
                     continue
-                if not chunk.opens:
-                    placed.answers()
                 if tokens := generation.took(chunk):
+                    placed.answers()
                     call.measured.piece(tokens)
                     slot.produced(tokens)
                 yield chunk
