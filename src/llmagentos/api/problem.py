@@ -37,21 +37,26 @@ def encode(error: LLMAgentOSError) -> bytes:
 
 
 def decode(status: int, body: bytes) -> LLMAgentOSError:
-    """The error a response stands for: of its own class when the code is known, else by status."""
+    """The error a response stands for: of its own class when the code is known here, else of its status's."""
     try:
         document = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError):
         document = {"detail": body[:500].decode("utf-8", "replace") or f"HTTP status {status}"}
     if isinstance(told := document.get("error"), dict):  # OpenAI's shape, under /v1/
         document = {"type": str(told.get("code")), "detail": told.get("message")}
-    code = str(document.get("type", "")).removeprefix(_PREFIX)
-    kind = _tree(LLMAgentOSError).get(code) or _by_status(status)
+    named = str(document.get("type", ""))
+    code = named.removeprefix(_PREFIX)
+    own = _tree(LLMAgentOSError).get(code)
+    kind = own or _by_status(status)
     details = {k: v for k, v in document.items() if k not in _MEMBERS}
     if issubclass(kind, errors.TooManyRequests):
         wait = details.get("retry_after")
         details["retry_after"] = float(wait) if isinstance(wait, int | float) else 1.0
     hint = document.get("hint")
-    return kind(str(document.get("detail", code)), hint=str(hint) if hint else None, **details)
+    error = kind(str(document.get("detail", code)), hint=str(hint) if hint else None, **details)
+    if own is None and named.startswith(_PREFIX):  # of a room that this program has no need of
+        vars(error).update(code=code, status=status)
+    return error
 
 
 def _by_status(status: int) -> type[LLMAgentOSError]:
@@ -65,5 +70,6 @@ def _by_status(status: int) -> type[LLMAgentOSError]:
         502: errors.ServiceError,
         503: errors.Unavailable,
         504: errors.DeadlineExceeded,
+        507: errors.Unavailable,
     }
     return known.get(status) or (errors.InvalidInput if 400 <= status < 500 else errors.LLMAgentOSError)

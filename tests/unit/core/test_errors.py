@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from importlib.util import find_spec
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import llmagentos
 from llmagentos.api import problem
 from llmagentos.core import errors
-from llmagentos.core.errors import LLMAgentOSError
+from llmagentos.core.errors import LLMAgentOSError, Unavailable
 
 
 def import_every_room() -> None:
@@ -71,3 +72,12 @@ def test_a_problem_with_odd_members_is_still_an_error(document: dict[str, int]) 
 def test_nearest() -> None:
     assert errors.nearest("serviec", ["service", "shell"]) == "service"
     assert errors.nearest("zzz", ["service", "shell"]) is None
+
+
+def test_an_error_of_a_room_that_is_not_here_keeps_its_name_and_who_must_act() -> None:
+    document = {"type": "urn:llmagentos:problem:cellar_flooded", "status": 507, "detail": "no room"}
+    error = problem.decode(507, msgspec.json.encode(document))
+    assert isinstance(error, Unavailable)
+    assert (error.code, error.status, error.message, error.exit_code) == ("cellar_flooded", 507, "no room", 1)
+    assert msgspec.json.decode(problem.encode(error)) == {**document, "title": "cellar flooded"}
+    assert (Unavailable.code, Unavailable.status) == ("unavailable", 503)
