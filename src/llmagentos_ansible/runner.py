@@ -116,9 +116,8 @@ def _run(
     from ansible.cli.playbook import PlaybookCLI
     from ansible.errors import AnsibleError
     from ansible.parsing.vault import VaultSecret, VaultSecretsContext
-    from ansible.utils.display import Display
 
-    from llmagentos_ansible import inline, prompted, shortcuts
+    from llmagentos_ansible import displayed, inline, prompted, shortcuts
     from llmagentos_ansible.execution import Executor
     from llmagentos_ansible.fetched import Fetched
     from llmagentos_ansible.preload import preload
@@ -138,6 +137,7 @@ def _run(
                 preload()  # here, because what it loads needs the paths of collections, which are set by now
             return super()._play_prereqs()
 
+    displayed.install(log)
     Executor(*modules).install()
     shortcuts.install()
     (fetched := Fetched(directory)).install()
@@ -149,7 +149,7 @@ def _run(
         code = int(Command(_arguments(directory, spec)).run() or 0)
         return code if spec.lockstep is None else _own(code, log.recap)
     except AnsibleError as error:
-        Display().error(error)
+        sys.stderr.write(f"{error}\n")
         log.error(_told(error, directory))
         return int(getattr(error, "_exit_code", 1))
 

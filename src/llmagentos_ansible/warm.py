@@ -76,7 +76,7 @@ def _load(scratch: Path, home: str) -> None:
     from ansible.plugins.loader import init_plugin_loader
     from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
-    from llmagentos_ansible import execution, fetched, inline, prompted, shortcuts  # noqa: F401
+    from llmagentos_ansible import displayed, execution, fetched, inline, prompted, shortcuts  # noqa: F401
 
     remember_meta()
     init_plugin_loader()

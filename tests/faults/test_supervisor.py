@@ -65,7 +65,8 @@ def test_up_that_is_interrupted_before_it_is_ready_leaves_nothing(system: Callab
         with here.start("up", "--detach") as up:
             wait_for(lambda: here.status()["running"])
             up.send_signal(signal.SIGINT)
-            assert up.wait(100) == 130
+            told, _ = up.communicate(timeout=100)
+            assert up.returncode == 130, told
         assert here.status()["running"] is False
 
 

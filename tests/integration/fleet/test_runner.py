@@ -376,3 +376,29 @@ def test_another_user_who_may_not_use_our_interpreter(tmp_path: Path) -> None:
     assert run.results()["Who"][0].result["stdout"] == "daemon"
     assert run.results()["Module"][0].result["stat"]["exists"]
     assert run.results()["Ourselves"][0].result["stdout"] == "root"
+
+
+SLOW_WAY = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - {command: "true", async: 20, poll: 1}
+"""
+
+
+def test_verbose_lines_are_told_with_why_a_module_goes_the_slower_way(tmp_path: Path) -> None:
+    (tmp_path / "quiet").mkdir()
+    quiet, verbose = Run(tmp_path / "quiet", SLOW_WAY), Run(tmp_path, SLOW_WAY, verbosity=3)
+    assert (quiet.exit.code, verbose.exit.code) == (0, 0)
+    assert [line for line in quiet.logged().splitlines() if not line.startswith("ASYNC ")] == []
+    assert "ansible.legacy.command does not run in a fork: it is asynchronous" in verbose.logged()
+
+
+def test_warnings_and_errors_beside_results_are_told(tmp_path: Path) -> None:
+    (tmp_path / "warned").mkdir()
+    warned = Run(tmp_path / "warned", "- hosts: [all, elsewhere]\n  tasks: []\n")
+    told = [(event.level, event.text) for event in warned.events if isinstance(event, LogLine)]
+    assert told == [("warning", "Could not match supplied host pattern, ignoring: elsewhere")]
+    nowhere = Run(tmp_path, SLOW_WAY, start_at_task="nope")
+    (error,) = [event for event in nowhere.events if isinstance(event, LogLine)]
+    assert (error.level, error.text.partition(" found")[0]) == ("error", 'No matching task "nope"')

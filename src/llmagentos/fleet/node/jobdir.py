@@ -192,15 +192,21 @@ def prune(jobs: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def settle(jobs: Path, held: Path | None) -> None:
-    """Mark reported what has ended, but for `held`, the job that the server gave out.
+def settle(jobs: Path, held: Path | None) -> bool:
+    """Mark reported what has ended, but for `held`, the job that the server gave out; False when something runs on.
 
     It gives out no other one again: a node agent died after it had told the end, and before it noted that here.
+    Raises OSError.
     """
+    done = True
     for _, path in _kept(jobs):
         directory = JobDirectory(path)
-        if path != held and directory.phase() in (Phase.NEW, Phase.ENDED, Phase.INTERRUPTED):
+        phase = Phase.REPORTED if path == held else directory.phase()
+        if phase in (Phase.NEW, Phase.ENDED, Phase.INTERRUPTED):
             directory.mark_reported()
+        elif phase is not Phase.REPORTED:
+            done = False
+    return done
 
 
 def running(jobs: Path) -> list[int]:

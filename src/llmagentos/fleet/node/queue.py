@@ -45,16 +45,15 @@ class Queue:
         self._unseal = unseal
         self.job: int | None = None
         """The job at hand."""
+        self._settled = False
 
     async def run(self) -> None:
         """Claim and work, for ever. Raises `Unauthenticated` once the node was removed."""
         jobdir.prune(self._directory, KEEP)
-        settled = False
         while True:
             claimed = await insist(lambda: jobs.claim(self._client), what="claim")
-            if not settled:
-                await asyncio.to_thread(jobdir.settle, self._directory, self._place(claimed.job))
-                settled = True
+            if not self._settled:
+                await self._settle(claimed.job)
             if claimed.job is None:
                 continue
             self.job = claimed.job.job
@@ -63,8 +62,13 @@ class Queue:
             self.job = None
             jobdir.prune(self._directory, KEEP)
 
-    def _place(self, job: NodeJob | None) -> Path | None:
-        return None if job is None else jobdir.directory(self._directory, job.job, job.attempt).root
+    async def _settle(self, job: NodeJob | None) -> None:
+        """Nothing but `job` is this node's any more. Again after the next claim where something runs, or cannot go."""
+        held = None if job is None else jobdir.directory(self._directory, job.job, job.attempt).root
+        try:
+            self._settled = await asyncio.to_thread(jobdir.settle, self._directory, held)
+        except OSError as error:
+            _log.error("what jobs left cannot be removed yet", error=str(error))
 
     async def _work(self, job: NodeJob, lease_s: float) -> None:
         directory = jobdir.directory(self._directory, job.job, job.attempt)
@@ -85,7 +89,8 @@ class Queue:
             _log.warning("lease lost; claiming again", error=str(error))
         except NotFound as error:
             _log.error("the server no longer knows the job", error=str(error))
-            directory.mark_reported()
+            self._settled = False
         except OSError as error:  # a full disk, mostly: the job waits for room rather than being lost
             _log.error("the job's directory cannot be used", error=str(error))
+            self._settled = False
             await asyncio.sleep(DISK_S)

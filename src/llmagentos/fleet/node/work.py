@@ -15,6 +15,7 @@ from llmagentos.api.jobs import Ack, Finish, HostEnd, NodeJob, Stats
 from llmagentos.api.vault import PURPOSE, VARIABLES
 from llmagentos.core import log, metrics
 from llmagentos.core.errors import CallerError, Conflict
+from llmagentos.core.finishing import to_the_end
 from llmagentos.fleet.node import bundles, vault
 from llmagentos.fleet.node.exchange import Exchange
 from llmagentos.fleet.node.fetched import FetchedFiles
@@ -118,7 +119,7 @@ class Work:
                 self._directory.write_exit(Exit(1))
                 return None
             await self._prepare()
-            started = await asyncio.to_thread(self._runner.start)
+            started = await to_the_end(asyncio.to_thread(self._runner.start))
         except Conflict:
             raise  # the lease: nothing is wrong with the job
         except (CallerError, OSError) as error:
@@ -127,7 +128,7 @@ class Work:
         return None
 
     async def _prepare(self) -> None:
-        await asyncio.to_thread(self._directory.prepare)
+        await to_the_end(asyncio.to_thread(self._directory.prepare))  # else it goes on beside the next attempt
         playbook, job = self._job.kind == "playbook", self._job
         if boxes := job.inventory.sealed_variables.get(job.host):
             secrets = msgspec.json.decode(vault.opened(boxes, VARIABLES, self._unseal), type=dict[str, Any])
@@ -139,7 +140,7 @@ class Work:
             self._directory.write_vault(vault.opened(boxes, PURPOSE, self._unseal))
         digest = self._job.bundle
         content = await insist(lambda: jobs.download_bundle(self._client, digest), what="download")
-        await asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle)
+        await to_the_end(asyncio.to_thread(bundles.unpack, content, digest, self._directory.bundle))
 
     def _refuse(self, why: str) -> Finish | None:
         """The job cannot be begun here. Nothing has run, so where the disk is full nothing is lost either."""
@@ -188,7 +189,7 @@ class Work:
 
     async def _close(self, end: Finish) -> None:
         await insist(lambda: jobs.finish(self._client, self._job.job, end), what="report the end")
-        await asyncio.to_thread(self._directory.mark_reported)
+        await to_the_end(asyncio.to_thread(self._directory.mark_reported))
         metrics.NODE_JOBS.labels(end.status).inc()
         _log.info("job ended", status=end.status, exit_code=end.exit_code)
 
