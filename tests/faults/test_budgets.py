@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
+from collections.abc import Awaitable
 
 import pytest
 
@@ -45,11 +47,11 @@ async def settled(house: ServerProcess) -> list[runs.RunSummary]:  # noqa: F811
         return await runs.listing(client, ended=True, limit=1000)
 
 
-async def ask_until_killed(house: ServerProcess, moment: float) -> None:  # noqa: F811
+async def ask_until_killed(house: ServerProcess, moment: Awaitable[object]) -> None:  # noqa: F811
     async with house.client() as client:
         for _ in range(AT_ONCE):
             await runs.start(client, "buyer", "What about kettles?")
-    await asyncio.sleep(moment)
+    await moment
     house.kill()
     await asyncio.to_thread(house.start)
 
@@ -77,7 +79,14 @@ async def spent(client: ApiClient) -> budgets.Budget:
 
 @pytest.mark.timeout(240 + 10 * KILLS)
 def test_budgets_are_the_sum_of_the_calls(house: ServerProcess, shop: ModuleProcess, talker: Talker) -> None:  # noqa: F811
-    talker.say = say
+    asked, go_on = threading.Event(), threading.Event()
+
+    def held(request: dict) -> str:  # type: ignore[type-arg]
+        asked.set()
+        go_on.wait(60)
+        return say(request)
+
+    talker.say = held
     (house.directory / "buyer.yaml").write_text(BUYER)
     assert house.llmctl("apply", "-f", "buyer.yaml").returncode == 0
     chance = random.Random(SEED)  # moments, not secrets
@@ -85,9 +94,11 @@ def test_budgets_are_the_sum_of_the_calls(house: ServerProcess, shop: ModuleProc
     async def main() -> None:
         async with house.client() as client:
             await budgets.put(client, "org", BudgetSpec([Limit("tokens", 10**9, "month"), Limit("runs", 2)]))
-        for _ in range(KILLS):
+        for number in range(KILLS):
+            moment = asyncio.sleep(chance.uniform(0, 0.7)) if number else asyncio.to_thread(asked.wait, 60)
             try:
-                await ask_until_killed(house, chance.uniform(0, 0.7))
+                await ask_until_killed(house, moment)
+                go_on.set()  # the first kill hit a run for certain
             except LLMAgentOSError as error:
                 raise AssertionError(f"seed {SEED}: {error.message}\n{house.log()[-3000:]}") from error
         found = await settled(house)
