@@ -12,6 +12,7 @@ import click
 from llmagentos.api.client import ApiClient
 from llmagentos.cli.connect import execute
 from llmagentos.cli.output import note
+from llmagentos.core.addresses import is_server
 from llmagentos.core.discovery import Credentials, read_secret, user_file, write
 from llmagentos.core.errors import InvalidInput, Unauthenticated
 from llmagentos.core.i18n import tr
@@ -36,13 +37,10 @@ def login(url: str, token_file: Path | None, ca: Path | None) -> None:
 
 
 def _origin(url: str) -> str:
-    try:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port or an address in brackets that is none
-        fits = False
-    if not fits:
+    whole = url if "://" in url else f"https://{url}"
+    if not is_server(whole):
         raise InvalidInput(f"{url!r} is not the address of a server", hint="for example https://agents.example.com")
+    parts = urlsplit(whole)
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise InvalidInput(
             f"{url!r} would send the token unencrypted over the network", hint="use https:// (and --ca for an own CA)"

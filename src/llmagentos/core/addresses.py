@@ -17,6 +17,15 @@ def split_address(address: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
+def is_server(url: str) -> bool:
+    """Whether HTTP requests can be sent to `url`."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address in brackets that is none
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`. A name other than localhost counts as reachable by others."""
     if host == "localhost":

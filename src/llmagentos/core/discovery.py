@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
+from llmagentos.core.addresses import is_server
 from llmagentos.core.errors import ConfigError, Unavailable
 from llmagentos.core.files import write_whole
 
@@ -143,12 +143,7 @@ def _from_environment(server: str, env: Mapping[str, str]) -> Credentials:
 
 def _check(where: str, server: str, token: str) -> None:
     """Raises `ConfigError` for what no request could be made with."""
-    try:
-        parts = urlsplit(server)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port or an address in brackets that is none
-        fits = False
-    if not fits:
+    if not is_server(server):
         raise ConfigError(
             f"{where}: {server!r} is not the address of a server", hint="for example http://127.0.0.1:7080"
         )

@@ -200,9 +200,8 @@ class Budgeting:
         self._close_ended()
         try:
             await self.journal.commit()
-        except (
-            Unavailable
-        ) as error:  # what it took is known, and stored once that works: an answer that was paid stands
+        except Unavailable as error:
+            # What it took is known, and stored once that works: an answer that was paid stands.
             _log.warning("budgets not stored yet", reason=error.message)
 
     def _settle(self, hold: Hold, used: Amounts) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +31,8 @@ from llmagentos.agents.strangers import plain_text
 from llmagentos.core import trust
 from llmagentos.core.config.outside import A2aAgent
 from llmagentos.core.errors import ConfigError, ServiceError, Unavailable
+
+T = TypeVar("T")
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one HTTP answer."""
@@ -101,15 +103,9 @@ class Remote:
 
     async def _found(self, client: Client, task_id: str) -> Task:
         """The task. Who is away is asked again for a while: that changes nothing over there."""
-        end = asyncio.get_running_loop().time() + AWAY_S
-        with _errors(self._name):
-            while True:
-                try:
-                    return await client.get_task(GetTaskRequest(id=task_id))
-                except (A2AClientError, httpx.TransportError):  # of the way there; what the agent itself says is final
-                    if asyncio.get_running_loop().time() >= end:
-                        raise
-                await asyncio.sleep(FIRST_S)
+        ask = lambda: client.get_task(GetTaskRequest(id=task_id))  # noqa: E731
+        with _errors(self._name):  # of the way there; what the agent itself says is final
+            return await _again(ask, AWAY_S, A2AClientError, httpx.TransportError)
 
     def _outcome(self, task: Task) -> Any:
         state = task.status.state
@@ -125,23 +121,13 @@ class Remote:
     @asynccontextmanager
     async def _client(self, *, patience_s: float = 0.0) -> AsyncIterator[Client]:
         async with self._http() as http:
-            card = await self._card_within(patience_s, http)
+            card = await _again(lambda: self._card(http), patience_s, Unavailable)
             config = ClientConfig(
                 streaming=False, httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"]
             )
             with _errors(self._name):
                 client = ClientFactory(config).create(card)
             yield client
-
-    async def _card_within(self, patience_s: float, http: httpx.AsyncClient) -> AgentCard:
-        end = asyncio.get_running_loop().time() + patience_s
-        while True:
-            try:
-                return await self._card(http)
-            except Unavailable:
-                if asyncio.get_running_loop().time() >= end:
-                    raise
-            await asyncio.sleep(FIRST_S)
 
     async def _card(self, http: httpx.AsyncClient) -> AgentCard:
         base, _, file = self._spec.url.rpartition("/")
@@ -209,6 +195,18 @@ def _errors(name: str) -> Iterator[None]:
     except (httpx.HTTPError, A2AClientError, A2AError, DecodeError, ValueError) as error:
         told = plain_text(str(error), 500) or type(error).__name__
         raise Unavailable(f"the A2A agent {name!r} cannot be asked: {told}") from None
+
+
+async def _again(ask: Callable[[], Awaitable[T]], patience_s: float, *away: type[Exception]) -> T:
+    """What `ask` gives, asked again for so long while it raises what says that the agent is `away`."""
+    end = asyncio.get_running_loop().time() + patience_s
+    while True:
+        try:
+            return await ask()
+        except away:
+            if asyncio.get_running_loop().time() >= end:
+                raise
+        await asyncio.sleep(FIRST_S)
 
 
 def _content(parts: Any) -> Any:
