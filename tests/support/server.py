@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -49,6 +49,20 @@ def environment(**more: str) -> dict[str, str]:
             "PYTHONUNBUFFERED": "1",
         }
         | more
+    )
+
+
+def llmctl_beside(
+    directory: Path, env: Mapping[str, str], *arguments: str, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """`llmctl` beside the test, in `directory`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "llmagentos.cli.main", *arguments],
+        cwd=directory,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.server import environment, free_port
+from support.server import environment, free_port, llmctl_beside
 
 
 class System:
@@ -36,14 +36,7 @@ class System:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`llmctl` beside this process, both its outputs in one pipe."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "llmagentos.cli.main", *arguments],
-            cwd=self.directory,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return llmctl_beside(self.directory, self.env, *arguments, stderr=subprocess.STDOUT)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.llmctl("status", "--json").stdout)

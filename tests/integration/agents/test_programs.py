@@ -16,7 +16,7 @@ import pytest
 from integration.agents.conftest import until
 from llmagentos.api import control, runs
 from llmagentos.core.errors import Forbidden, LLMAgentOSError, Unauthenticated
-from support.server import END_S, ServerProcess
+from support.server import END_S, ServerProcess, llmctl_beside
 from support.talker import Talker
 
 SCRIPT = """
@@ -47,14 +47,7 @@ def script(house: ServerProcess) -> list[str]:
 
 
 def started(house: ServerProcess, command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "llmagentos.cli.main", *command],
-        cwd=house.directory,
-        env=house.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return llmctl_beside(house.directory, house.env, *command)
 
 
 def test_a_script_is_a_run(house: ServerProcess, script: list[str], talker: Talker) -> None:

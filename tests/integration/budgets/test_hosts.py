@@ -13,7 +13,7 @@ from typing import Any
 
 from integration.agents.conftest import ModuleProcess, house, shop, talker, until  # noqa: F401
 from llmagentos.api import budgets
-from support.server import END_S, ServerProcess
+from support.server import END_S, ServerProcess, llmctl_beside
 from support.talker import Talker
 
 PROGRAM = """
@@ -28,14 +28,7 @@ for text in ["one", "two"]:
 @contextmanager
 def started(house: ServerProcess, *arguments: str) -> Iterator[subprocess.Popen[str]]:  # noqa: F811
     """`llmctl` beside the test."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmagentos.cli.main", *arguments],
-        cwd=house.directory,
-        env=house.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = llmctl_beside(house.directory, house.env, *arguments)
     try:
         yield process
     finally:
